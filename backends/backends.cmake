@@ -1,0 +1,28 @@
+# The cpu backend's kernels are compiled once per instruction set; the best one the machine has is chosen at run time.
+# Files of backends/cpu/kernels/ see HX_ISA (baseline, v3, v4) and name their table with it.
+file(GLOB_RECURSE sources CONFIGURE_DEPENDS backends/*.c)
+list(FILTER sources EXCLUDE REGEX "/backends/cpu/kernels/")
+file(GLOB kernel_sources CONFIGURE_DEPENDS backends/cpu/kernels/*.c)
+add_library(helix_backends OBJECT ${sources})
+target_include_directories(helix_backends PUBLIC ${PROJECT_SOURCE_DIR})
+target_link_libraries(helix_backends PUBLIC PkgConfig::OPENBLAS PkgConfig::FFTW m)
+
+set(isas baseline)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
+  list(APPEND isas v3 v4)
+  target_compile_definitions(helix_backends PRIVATE HX_HAVE_X86_LEVELS=1)
+endif()
+if(kernel_sources)
+  foreach(isa ${isas})
+    add_library(helix_kernels_${isa} OBJECT ${kernel_sources})
+    target_include_directories(helix_kernels_${isa} PRIVATE ${PROJECT_SOURCE_DIR})
+    target_link_libraries(helix_kernels_${isa} PRIVATE PkgConfig::OPENBLAS)
+    target_compile_definitions(helix_kernels_${isa} PRIVATE HX_ISA=${isa})
+    # -ffp-contract keeps fused multiply-adds; -fopenmp-simd only enables the simd pragmas, no OpenMP runtime
+    target_compile_options(helix_kernels_${isa} PRIVATE -O3 -fopenmp-simd -fno-trapping-math)
+    if(NOT isa STREQUAL baseline)
+      target_compile_options(helix_kernels_${isa} PRIVATE -march=x86-64-${isa} -mprefer-vector-width=512)
+    endif()
+    list(APPEND HELIX_KERNEL_OBJECTS helix_kernels_${isa})
+  endforeach()
+endif()

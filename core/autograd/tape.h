@@ -1,0 +1,89 @@
+/* The tape: ops on tensors that need gradients are recorded in order and differentiated in reverse.
+ *
+ *     HX_TRY(hx_tape_create(dev, &tape));
+ *     hx_ctx ctx = {.device = dev, .stream = s, .tape = tape, .training = true};
+ *     hx_tensor_set_requires_grad(w, true);
+ *     ... loss = f(w) ...
+ *     HX_TRY(hx_backward(&ctx, loss, NULL));       // hx_tensor_grad(w) holds d loss / d w
+ *
+ * A leaf's gradient is final when all its uses have been differentiated: then the ready hook fires, while
+ * backward goes on, and a reduction over ranks can start. Weight gradients are written straight into the leaf's
+ * gradient buffer (which may be a bucket's slice) by the op that produces them.
+ * Gradients of gradients are not offered. Changing a saved tensor in place between forward and backward is an
+ * error that names the op.
+ */
+#ifndef HX_CORE_AUTOGRAD_TAPE_H
+#define HX_CORE_AUTOGRAD_TAPE_H
+
+#include "core/op/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+hx_status hx_tape_create(hx_device *device, hx_tape **out);
+void hx_tape_destroy(hx_tape **tape);
+/** Forget everything recorded; memory for records is kept. */
+void hx_tape_reset(hx_tape *tape);
+/** Called with each leaf whose gradient has become final, in the order in which that happens. A leaf that was
+ *  used but received no gradient is reported too, with hx_tensor_grad_is_set false. A failure ends backward. */
+typedef hx_status (*hx_ready_fn)(void *self, hx_tensor *leaf);
+void hx_tape_set_ready_hook(hx_tape *tape, hx_ready_fn ready, void *self);
+/** Ops recorded since the last reset. */
+int64_t hx_tape_length(const hx_tape *tape);
+
+/** Differentiate. Uses up the tape (it is reset, also on failure).
+ *  @param y     recorded on ctx->tape
+ *  @param seed  gradient of y, same shape; NULL means ones */
+hx_status hx_backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed);
+/** x without its history: a new handle on the same storage. */
+hx_status hx_detach(hx_tensor *x, hx_tensor **out);
+
+/* ---- derivatives: what a vjp function sees ---- */
+
+struct hx_vjp {
+    hx_ctx *ctx; /* records nothing */
+    const hx_op_attr *attr;
+    void *user; /* custom nodes */
+    int n_in, n_out;
+    hx_tensor *in[HX_OP_MAX_IN];        /* saved inputs, NULL otherwise; borrowed */
+    hx_tensor *out[HX_OP_MAX_OUT];      /* saved outputs, NULL otherwise; borrowed */
+    hx_tensor *grad_out[HX_OP_MAX_OUT]; /* NULL: no gradient arrived; borrowed */
+    hx_shape in_shape[HX_OP_MAX_IN];
+    hx_dtype in_dtype[HX_OP_MAX_IN];
+    hx_shape out_shape[HX_OP_MAX_OUT];
+    struct hx__node *node; /* the tape's own */
+};
+
+/** True if a gradient of input i is wanted. */
+bool hx_vjp_wants(const hx_vjp *v, int i);
+/** Where to write the gradient of input i: a contiguous tensor (borrowed) which the caller fully overwrites,
+ *  or adds to when *accumulate comes back true. Call it once, right before writing. */
+hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate);
+/** Hand over a gradient of input i that was computed elsewhere; it may be a view, or shared. Reduces
+ *  broadcast dims. Consumes *g also on failure. */
+hx_status hx_vjp_give_consume(hx_vjp *v, int i, hx_tensor **g);
+
+/* ---- nodes of your own ---- */
+
+typedef struct hx_custom {
+    const char *name; /* static storage */
+    hx_status (*vjp)(hx_vjp *v);
+    void *user;                  /* passed on; borrowed until backward or reset */
+    unsigned saves;              /* bit i: input i; bit 8+i: output i */
+} hx_custom;
+
+/** Record that `out` [n_out] was computed from `in` [n_in] by code of the caller, run with recording off.
+ *  Does nothing if the context has no tape or no input needs a gradient. */
+hx_status hx_tape_record_custom(hx_ctx *ctx, const hx_custom *custom, hx_tensor *const *in, int n_in,
+                                hx_tensor *const *out, int n_out);
+/* As above for an op of the table; called by dispatch. */
+hx_status hx__tape_record(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tensor *const *in, int n_in,
+                          hx_tensor *const *out, int n_out);
+/* True if ctx has a tape and a gradient must flow through one of the inputs. */
+bool hx__tape_wants(const hx_ctx *ctx, hx_tensor *const *in, int n_in);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

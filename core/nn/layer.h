@@ -1,0 +1,93 @@
+/* Layers: a tree of named parameters with a forward function.
+ *
+ * A layer of your own embeds hx_layer as its first member, and is used through it:
+ *
+ *     typedef struct { hx_layer base; hx_layer *in, *out; } mlp;
+ *     static hx_status mlp_forward(hx_layer *l, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) { ... }
+ *     static const hx_layer_type mlp_type = {.name = "mlp", .n_bytes = sizeof(mlp), .forward = mlp_forward};
+ *     hx_layer *l; HX_TRY(hx_layer_create(&mlp_type, dev, &l));
+ *     HX_TRY(hx_linear_create(dev, HX_F32, &(hx_linear_config){...}, &child));
+ *     HX_TRY(hx_layer_add_consume(l, "in", &child));
+ */
+#ifndef HX_CORE_NN_LAYER_H
+#define HX_CORE_NN_LAYER_H
+
+#include "core/op/ops.h"
+#include "core/tensor/layout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HX_NAME_BYTES 128
+
+typedef struct hx_layer hx_layer;
+typedef struct hx_param hx_param;
+
+typedef struct hx_layer_type {
+    const char *name; /* "linear" */
+    size_t n_bytes;   /* of the struct that embeds hx_layer */
+    hx_status (*forward)(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y);
+    void (*destroy)(hx_layer *layer); /* what the layer owns beyond parameters and children; may be NULL */
+} hx_layer_type;
+
+/* A logical tensor inside a parameter's storage: fused q, k, v are three parts of one parameter. */
+typedef struct hx_param_part {
+    char name[HX_NAME_BYTES]; /* replaces the parameter's own name: "q.weight"; relative to the layer */
+    hx_layout layout;
+} hx_param_part;
+
+struct hx_param {
+    char name[HX_NAME_BYTES]; /* relative to its layer: "weight" */
+    char path[HX_NAME_BYTES]; /* from the root: "blocks.0.mlp.in.weight"; set by hx_layer_params */
+    hx_tensor *value;         /* owned, contiguous; its gradient is hx_tensor_grad(value) */
+    bool decays;              /* weight decay applies: matrices yes, biases and norms no */
+    bool is_frozen;           /* not trained */
+    int n_parts;              /* 0: the whole parameter is one logical tensor */
+    hx_param_part *parts;     /* owned */
+    hx_layer *layer;          /* where it belongs; borrowed */
+};
+
+struct hx_layer {
+    const hx_layer_type *type;
+    char name[HX_NAME_BYTES];
+    hx_device *device;
+    hx_layer *parent;
+    int n_children, n_params;
+    int64_t children_capacity, params_capacity;
+    hx_layer **children; /* owned */
+    hx_param **params;   /* owned */
+};
+
+/** A zeroed layer of that type. */
+hx_status hx_layer_create(const hx_layer_type *type, hx_device *device, hx_layer **out);
+/** Destroys children and parameters too. */
+void hx_layer_destroy(hx_layer **layer);
+/** Attach *child under a name without dots; the parent owns it from now on, also on failure. */
+hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **child);
+/** Create a parameter (uninitialised, asks for gradients). The layer owns it. @param decays weight decay applies */
+hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays, hx_param **out);
+/** Say which logical tensors a parameter's storage holds; layouts are copied. Together they must cover it. */
+hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts);
+hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y);
+
+typedef struct hx_param_list {
+    hx_param **items; /* owned array of borrowed parameters, in order of registration, depth first */
+    int64_t n_items, capacity;
+} hx_param_list;
+
+/** All parameters below a layer; sets their paths. @return HX_ERR_CONFIG if two share a path */
+hx_status hx_layer_params(hx_layer *root, hx_param_list *out);
+void hx_param_list_destroy(hx_param_list *list);
+/** Elements of all parameters. */
+int64_t hx_param_list_count(const hx_param_list *list);
+
+/* ---- initialisation: a function of (seed, path of the logical tensor, element), not of order or layout ---- */
+typedef enum hx_init_kind { HX_INIT_ZEROS, HX_INIT_ONES, HX_INIT_NORMAL, HX_INIT_UNIFORM } hx_init_kind;
+/** @param scale  standard deviation, or half width of the uniform */
+hx_status hx_param_init(hx_param *param, hx_stream *stream, uint64_t seed, hx_init_kind kind, double scale);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

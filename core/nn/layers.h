@@ -1,0 +1,64 @@
+/* The layers: linear, embedding, norms, attention, feed-forward, GPT block, GPT. Each create function builds the
+ * layer with uninitialised parameters; the model's own init function (hx_gpt_init) or hx_param_init fills them.
+ */
+#ifndef HX_CORE_NN_LAYERS_H
+#define HX_CORE_NN_LAYERS_H
+
+#include "core/base/options.h"
+#include "core/nn/layer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** y = x w^T + b. Parameters: weight [out,in], bias [out]. x [..,in] -> [..,out] */
+hx_status hx_linear_create(hx_device *device, hx_dtype dtype, int64_t n_in, int64_t n_out, bool has_bias, hx_layer **out);
+/** ids [..] -> [..,dim]. Parameters: weight [n,dim] */
+hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int64_t dim, hx_layer **out);
+/** Ba et al. 2016. Parameters: weight [dim], bias [dim]. @param eps 0 means 1e-5 */
+hx_status hx_layernorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
+/** Zhang & Sennrich 2019. Parameters: weight [dim]. @param eps 0 means 1e-5 */
+hx_status hx_rmsnorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
+/** Inverted dropout. @param p in [0,1) */
+hx_status hx_dropout_create(hx_device *device, double p, hx_layer **out);
+/** An activation: op is one of HX_OP_relu, silu, gelu_tanh, gelu_erf, tanh, sigmoid. */
+hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out);
+/** Children run one after the other. Takes ownership of layers [n] (entries become NULL), named "0", "1", ... */
+hx_status hx_sequential_create_consume(hx_device *device, hx_layer **layers, int n, hx_layer **out);
+
+/** Causal multi-head self-attention, x [B,T,dim] -> [B,T,dim]. Parameters: a fused weight [(H+2G)*D, dim] with bias,
+ *  stored in checkpoints as q.weight, k.weight, v.weight (and biases), and proj.weight, proj.bias.
+ *  @param n_kv_heads  G; 0 means H. @return HX_ERR_CONFIG if dim % H or H % G */
+hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t n_heads, int64_t n_kv_heads,
+                              bool has_bias, hx_layer **out);
+
+/* kind, field, default, min, max, help */
+#define HX_GPT_OPTIONS(X)                                                                                    \
+    X(INT, vocab, 256, 2, 1 << 24, "number of token ids; 256 for bytes")                                     \
+    X(INT, ctx, 128, 1, 1 << 20, "tokens in a training sequence, and the longest context")                   \
+    X(INT, layers, 4, 1, 1000, "transformer blocks")                                                         \
+    X(INT, dim, 192, 1, 1 << 20, "width of the residual stream")                                             \
+    X(INT, heads, 6, 1, 4096, "attention heads; must divide dim")                                            \
+    X(INT, mlp_ratio, 4, 1, 64, "feed-forward width as a multiple of dim")                                   \
+    X(REAL, dropout, 0.0, 0, 0.99, "dropout probability in embedding, attention output and feed-forward")    \
+    X(CHOICE, norm, 0, "layernorm|rmsnorm", 0, "normalisation before each sub-layer")                        \
+    X(CHOICE, activation, 0, "gelu_tanh|gelu_erf|silu|relu", 0, "non-linearity of the feed-forward")         \
+    X(BOOL, bias, true, 0, 0, "biases in linear layers")                                                     \
+    X(BOOL, tied, true, 0, 0, "the output projection is the token embedding")                                \
+    X(CHOICE, dtype, 0, "f32|f64", 0, "element type of parameters and activations")
+
+HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
+#define HX_GPT_DEFAULT HX_OPTIONS_DEFAULT(HX_GPT_OPTIONS)
+extern const hx_option hx_gpt_options[];
+extern const int hx_gpt_n_options;
+
+/** GPT-2 (Radford et al. 2019): ids i32 [B,T] -> logits [B,T,vocab]; learned positions, pre-norm blocks, final norm.
+ *  @return HX_ERR_CONFIG with both numbers if heads does not divide dim */
+hx_status hx_gpt_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
+/** Normal(0, 0.02), output projections of residual branches divided by sqrt(2 layers), norms 1, biases 0. */
+hx_status hx_gpt_init(hx_layer *gpt, hx_stream *stream, uint64_t seed);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

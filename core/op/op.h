@@ -1,0 +1,132 @@
+/* The op table: what an op is called, how many operands it has, and the call record that backends execute.
+ * Users call the typed functions of core/op/ops.h; this header is for backends, the tape and tests.
+ */
+#ifndef HX_CORE_OP_OP_H
+#define HX_CORE_OP_OP_H
+
+#include "core/base/rng.h"
+#include "core/tensor/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum hx_op {
+#define HX_OP(name, n_req, n_in, n_out, infer, vjp, saves, flags, doc) HX_OP_##name,
+#include "core/op/ops.def"
+#undef HX_OP
+    HX_OP_COUNT
+} hx_op;
+
+#define HX_OP_MAX_IN  6
+#define HX_OP_MAX_OUT 4
+
+typedef union hx_op_attr {
+    struct {
+        double alpha, beta;
+    } affine;
+    struct {
+        hx_dtype dtype;
+    } copy;
+    struct {
+        int n_dims; /* dims to sum over, 0..ndim-1, ascending; the output drops them unless keepdim */
+        int dims[HX_MAX_DIMS];
+        bool keepdim;
+        bool accumulate;
+    } reduce;
+    struct {
+        double alpha;
+        bool accumulate;
+    } matmul;
+    struct {
+        int64_t rows;
+        bool accumulate;
+    } embedding;
+    struct {
+        double eps;
+        unsigned accumulate; /* backward: bit i: add to output i */
+    } norm;
+    struct {
+        double scale; /* as used: never 0 here */
+        bool causal;  /* query t sees keys 0 .. t + S - T */
+    } attention;
+    struct {
+        int64_t ignore_index;
+    } cross_entropy;
+    struct {
+        hx_rng rng;
+        int64_t offset; /* element i draws at offset + i (row-major) */
+        double p;       /* dropout */
+        double a, b;    /* random_* */
+    } random;
+    struct {
+        double lr, beta1, beta2, eps, weight_decay;
+        int64_t step; /* 1 for the first update */
+    } adamw;
+    struct { /* view ops; derivative only */
+        int dim;
+        int64_t start, step;
+        int perm[HX_MAX_DIMS];
+    } view;
+} hx_op_attr;
+
+struct hx_op_call {
+    hx_op op;
+    int n_in, n_out;
+    hx_op_attr attr;
+    hx_array in[HX_OP_MAX_IN];   /* absent optional operands have data == NULL and ndim == -1 */
+    hx_array out[HX_OP_MAX_OUT]; /* outputs not wanted likewise */
+};
+
+enum { HX_OP_VIEW = 1, HX_OP_INOUT = 2 };
+
+/* Operand records for shape rules. */
+typedef struct hx_op_meta {
+    hx_shape shape;
+    hx_dtype dtype;
+    bool present;
+} hx_op_meta;
+
+typedef struct hx_op_args {
+    hx_op op;
+    const char *name;
+    int n_in;
+    hx_op_meta in[HX_OP_MAX_IN];
+    const hx_op_attr *attr;
+} hx_op_args;
+
+typedef struct hx_vjp hx_vjp; /* core/autograd/tape.h */
+
+typedef struct hx_op_info {
+    const char *name;
+    int n_required, n_in, n_out;
+    hx_status (*infer)(const hx_op_args *args, hx_op_meta *out);
+    hx_status (*vjp)(hx_vjp *v); /* NULL: no derivative */
+    unsigned saves;              /* bit i: input i; bit 8+i: output i */
+    int flags;
+    const char *doc;
+} hx_op_info;
+
+/** The table's row. */
+const hx_op_info *hx_op_info_get(hx_op op);
+
+/** Floating point operations of a call (2mnk for products, a small count per element otherwise); for
+ *  statistics and plans. */
+double hx_op_flops(const hx_op_call *call);
+
+/** Fill a call's operand from a tensor (NULL: absent). */
+hx_array hx_op_operand(const hx_tensor *tensor);
+
+struct hx_ctx;
+/** Run an op: check the operands, create the outputs that are NULL, execute, record on the tape.
+ *  @param in   [n_in], NULL for absent optional operands
+ *  @param out  [n_out of the row]; an entry that is not NULL is written in place and must have the right shape
+ *              and dtype; entries of `skip` (bit i) are neither created nor written
+ *  On failure no new output is left behind. */
+hx_status hx_op_run(struct hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr,
+                    unsigned skip, hx_tensor **out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,112 @@
+/* What the trainer needs from outside, declared here and implemented in dist/ and io/ (the composition root
+ * joins them). Each is a small vtable with a `self`; all are borrowed by the trainer.
+ */
+#ifndef HX_CORE_TRAIN_HOOKS_H
+#define HX_CORE_TRAIN_HOOKS_H
+
+#include "core/nn/layer.h"
+#include "core/op/ops.h"
+#include "core/tensor/layout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- agreement: failure shared by all ---- */
+
+typedef struct hx_agreement {
+    void *self; /* NULL fields below: one process */
+    int rank, size;
+    /** Collective: every rank passes its own status; all return HX_OK together, or the failing rank returns its
+     *  own status and the others HX_ERR_REMOTE, whose message names the lowest failing rank, its host and text. */
+    hx_status (*agree)(void *self, hx_status mine);
+    /** Collective: in place sum over ranks of n <= 64 doubles, in a fixed order, the same bits on all ranks.
+     *  This is the step's small reduction; it waits for the result. */
+    hx_status (*sum)(void *self, double *values, int n);
+    /** Collective: copy n_bytes from rank 0 to all. */
+    hx_status (*broadcast)(void *self, void *data, size_t n_bytes);
+} hx_agreement;
+
+/* ---- data ---- */
+
+/* Samples of one micro-batch on this rank. The tensors belong to the source and are reused by its next call. */
+typedef struct hx_batch {
+    hx_tensor *input;    /* e.g. ids [B,T] i32 */
+    hx_tensor *target;   /* e.g. ids [B,T] i32 */
+    int64_t n_samples;   /* B */
+    int64_t sample_base; /* position of the first sample in the step's global batch */
+} hx_batch;
+
+/* A source deals the global batch out to ranks. Its whole state is `cursor`, the number of samples that all ranks
+ * together have consumed: any number of ranks continues from it. */
+typedef struct hx_batch_source {
+    void *self;
+    int64_t n_global;      /* samples in the split: one epoch */
+    int64_t batch;         /* samples of a global batch */
+    /** Micro-batches this rank gets for the global batch at `cursor` (may differ between ranks by one; a last
+     *  evaluation batch may be smaller; 0 is possible then). */
+    hx_status (*n_micro)(void *self, int64_t cursor, int64_t *out);
+    /** Micro-batch `index` of this rank's share of the global batch that starts at sample `cursor`. */
+    hx_status (*get)(void *self, int64_t cursor, int64_t index, hx_stream *stream, hx_batch *out);
+} hx_batch_source;
+
+/* ---- gradient synchronisation ---- */
+
+typedef struct hx_grad_sync {
+    void *self;
+    /** Start of a step's backward passes. `is_last`: this micro-batch is the rank's last one: gradients that
+     *  become final from now on are sent. */
+    hx_status (*begin)(void *self, bool is_last);
+    /** A leaf's gradient is final (the tape's ready hook; called during backward). */
+    hx_status (*ready)(void *self, hx_tensor *leaf);
+    /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, also
+     *  after a failure in this rank's backward (then with `failed`), so that no rank waits for ever.
+     *  @return HX_ERR_STATE names a parameter that took no part on this rank */
+    hx_status (*finish)(void *self, hx_stream *stream, bool failed);
+    /** Seconds this rank waited for communication in the last step, and bytes it reduced. */
+    void (*stats)(void *self, double *wait_s, int64_t *n_bytes);
+} hx_grad_sync;
+
+/* ---- persistent state ---- */
+
+/* One logical tensor of the run's state, or this rank's part of it. */
+typedef struct hx_state_item {
+    char name[192];          /* "/model/blocks.0.attn.q.weight", "/optim/m/..." : path in the checkpoint */
+    hx_dtype dtype;
+    const hx_layout *layout; /* borrowed: global shape, boxes held here, offsets relative to `data` */
+    void *data;              /* borrowed, host memory (device memory is staged by whoever makes the list) */
+    int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing */
+} hx_state_item;
+
+typedef struct hx_state_list {
+    hx_state_item *items; /* owned */
+    int64_t n_items, capacity;
+} hx_state_list;
+
+/* Scalars of the training state: global facts, nothing per rank. */
+typedef struct hx_train_state {
+    int64_t step;          /* optimizer updates done */
+    int64_t cursor;        /* samples consumed by all ranks together */
+    uint64_t seed;         /* key of all random numbers */
+    double best_loss;      /* lowest evaluation loss so far; +inf before the first */
+    int64_t n_bad_evals;   /* evaluations since */
+    int64_t n_skipped;     /* updates left out because a number was not finite */
+    double last_loss;      /* of the last step */
+    double last_eval_loss; /* NaN before the first */
+    double elapsed_s;      /* training time over all incarnations */
+} hx_train_state;
+
+typedef struct hx_checkpoint_hook {
+    void *self;
+    /** Collective. Writes a checkpoint of `items` and `state`; a failure leaves earlier ones untouched.
+     *  @param is_best  this state has the lowest evaluation loss so far: it is kept beyond the last K */
+    hx_status (*save)(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best);
+} hx_checkpoint_hook;
+
+hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item);
+void hx_state_list_destroy(hx_state_list *list);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,118 @@
+/* Communicators: collectives over ranks behind one vtable.
+ *
+ * Every collective takes device buffers, a 64-bit count of elements, a dtype and the stream whose earlier work
+ * produced the buffers. It enqueues and returns; `done` fires when the result is there. Collectives of one rank
+ * start in the order in which they were called, on all communicators together, on a communication thread; every
+ * rank must call them in the same order. Errors surface at the event and are sticky in the communicator.
+ *
+ *     hx_event *done;  HX_TRY(hx_event_create(dev, &done));
+ *     HX_TRY(hx_comm_all_reduce(comm, grad, n, HX_F32, HX_SUM, stream, done));
+ *     ... other work ...
+ *     HX_TRY(hx_event_wait(done, stream));                  // later work on the stream sees the sum
+ *
+ * In place is the rule for all_reduce and broadcast; for reduce_scatter the result is the rank's own part of the
+ * buffer, for all_gather the rank's own part is the input. `done` may be NULL: the call then returns when it is done.
+ */
+#ifndef HX_DIST_COMM_COMM_H
+#define HX_DIST_COMM_COMM_H
+
+#include "core/tensor/backend.h"
+#include "core/train/hooks.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hx_comm hx_comm;
+
+typedef enum hx_reduce { HX_SUM, HX_MAX, HX_MIN } hx_reduce;
+
+typedef enum hx_collective {
+    HX_COLL_ALL_REDUCE,
+    HX_COLL_REDUCE_SCATTER,
+    HX_COLL_ALL_GATHER,
+    HX_COLL_BROADCAST,
+    HX_COLL_ALL_TO_ALL,
+    HX_COLL_SEND,
+    HX_COLL_RECV,
+    HX_COLL_BARRIER
+} hx_collective;
+
+/* One collective, as a provider sees it: counts and displacements have been checked. */
+typedef struct hx_comm_call {
+    hx_collective kind;
+    void *data;         /* all_reduce, broadcast, send, recv: [count]; reduce_scatter, all_gather: [size*count] */
+    const void *source; /* all_to_all: [size*count] */
+    int64_t count;
+    hx_dtype dtype;
+    hx_reduce reduce;
+    int peer; /* root of broadcast, peer of send and recv */
+} hx_comm_call;
+
+typedef struct hx_comm_ops {
+    const char *name; /* "self", "mpi" */
+    /** REQUIRED. Execute on the communication thread, blocking until done. */
+    hx_status (*run)(hx_comm *comm, const hx_comm_call *call);
+    /** REQUIRED. Collective: ranks with the same color form a communicator, ordered by key; color < 0: none. */
+    hx_status (*split)(hx_comm *comm, int color, int key, hx_comm **out);
+    /** REQUIRED. */
+    void (*destroy)(hx_comm *comm);
+} hx_comm_ops;
+
+/* ---- opening ---- */
+
+/** One process. */
+hx_status hx_comm_self_open(hx_comm **out);
+/** The world of MPI. Initialises MPI (THREAD_MULTIPLE) if nobody has; hx_comm_close of this communicator then
+ *  finalises it. @return HX_ERR_COMM if MPI does not offer the thread level */
+hx_status hx_comm_mpi_open(hx_comm **out);
+/** True if the environment shows that a launcher (mpirun, srun with PMIx) started this process. No MPI call. */
+bool hx_comm_was_launched(void);
+/** Ranks that share this host's memory, and this one's number among them; known from the launcher's environment
+ *  before MPI is initialised, 1 and 0 without a launcher. */
+void hx_comm_local(int *local_rank, int *local_size);
+void hx_comm_close(hx_comm **comm);
+
+int hx_comm_rank(const hx_comm *comm);
+int hx_comm_size(const hx_comm *comm);
+const char *hx_comm_host(const hx_comm *comm);
+const char *hx_comm_name(const hx_comm *comm);
+/** Pointer to the MPI_Comm, for parallel HDF5; NULL if there is none ("self"). Use it only from a thread that has
+ *  called hx_comm_sync, and only while no collective is queued. */
+void *hx_comm_mpi_handle(hx_comm *comm);
+/** Collective. See hx_comm_ops.split. Shares the parent's communication thread. */
+hx_status hx_comm_split(hx_comm *comm, int color, int key, hx_comm **out);
+
+/* ---- collectives (all ranks of the communicator, same order, same arguments) ---- */
+
+/** data[i] = reduction over ranks of data[i]. @param data [count] */
+hx_status hx_comm_all_reduce(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce, hx_stream *stream, hx_event *done);
+/** @param data [size*count]; on return data[rank*count + i] holds the reduction; the rest is undefined */
+hx_status hx_comm_reduce_scatter(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce, hx_stream *stream, hx_event *done);
+/** @param data [size*count]; rank r contributes data[r*count ..] */
+hx_status hx_comm_all_gather(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_stream *stream, hx_event *done);
+/** @param data [count] */
+hx_status hx_comm_broadcast(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, int root, hx_stream *stream, hx_event *done);
+/** Block j of source goes to rank j, block i of data comes from rank i. @param source, data [size*count], disjoint */
+hx_status hx_comm_all_to_all(hx_comm *comm, const void *source, void *data, int64_t count, hx_dtype dtype, hx_stream *stream, hx_event *done);
+hx_status hx_comm_send(hx_comm *comm, const void *data, int64_t count, hx_dtype dtype, int peer, hx_stream *stream, hx_event *done);
+hx_status hx_comm_recv(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, int peer, hx_stream *stream, hx_event *done);
+/** Returns when all ranks have called it. */
+hx_status hx_comm_barrier(hx_comm *comm);
+/** Wait until this rank's queued collectives are done; returns the sticky failure. */
+hx_status hx_comm_sync(hx_comm *comm);
+
+/* ---- agreement ---- */
+
+/** Collective. All ranks return HX_OK, or all fail: the ones that failed with their own status, the others with
+ *  HX_ERR_REMOTE naming the lowest failing rank, its host and its message. Use: return hx_comm_agree(comm, status). */
+hx_status hx_comm_agree(hx_comm *comm, hx_status mine);
+/** Collective. Fails on all ranks, naming both values, unless `value` is the same on all. @param what  for the message */
+hx_status hx_comm_agree_equal(hx_comm *comm, const char *what, int64_t value);
+/** The trainer's hook over this communicator; borrows it. */
+void hx_comm_agreement(hx_comm *comm, hx_agreement *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,41 @@
+/* Data parallelism: gradients live in flat buckets and are summed over the dp axis while backward goes on.
+ *
+ * Buckets are filled in reverse order of registration, the order in which backward finishes them. A bucket whose
+ * last gradient is final starts its all-reduce on the communication thread; buckets always start in the same
+ * order. Gradients are sums over samples: whoever updates divides by the global count. On micro-batches other
+ * than the last nothing is sent.
+ *
+ *     hx_ddp *ddp; HX_TRY(hx_ddp_create(dp, dev, stream, &params, &cfg, &ddp));   // also broadcasts the parameters
+ *     hx_grad_sync sync; hx_ddp_hook(ddp, &sync);                                  // give this to the trainer
+ */
+#ifndef HX_DIST_DP_DDP_H
+#define HX_DIST_DP_DDP_H
+
+#include "core/base/options.h"
+#include "dist/comm/comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HX_DDP_OPTIONS(X) X(INT, bucket_bytes, 4 << 20, 1, 1ll << 40, "bytes of a gradient bucket")
+
+HX_OPTIONS_STRUCT(hx_ddp_config, HX_DDP_OPTIONS);
+#define HX_DDP_DEFAULT HX_OPTIONS_DEFAULT(HX_DDP_OPTIONS)
+extern const hx_option hx_ddp_options[];
+extern const int hx_ddp_n_options;
+
+typedef struct hx_ddp hx_ddp;
+
+/** Collective over comm. Gives every trained parameter a gradient in a bucket, checks that all ranks have the same
+ *  parameters (name, shape, dtype), and broadcasts rank 0's values. Everything is borrowed. */
+hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, const hx_param_list *params,
+                        const hx_ddp_config *config, hx_ddp **out);
+void hx_ddp_destroy(hx_ddp **ddp);
+void hx_ddp_hook(hx_ddp *ddp, hx_grad_sync *out);
+int hx_ddp_n_buckets(const hx_ddp *ddp);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

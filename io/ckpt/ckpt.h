@@ -1,0 +1,88 @@
+/* Checkpoints: global logical tensors in one HDF5 file, written by all ranks together.
+ *
+ * Layout of a file (any HDF5 tool opens it):
+ *   /model/<name>          a whole tensor, e.g. /model/blocks.0.attn.q.weight
+ *   /optim/<slot>/<name>   the same shape as its parameter
+ *   /train                 attributes: step, cursor, seed, best_loss, ... (hx_train_state; nothing per rank)
+ *   /meta                  attributes: format (version), config (YAML text), library versions, world size
+ * Every dataset carries an attribute `xxh3` [n_blocks] u64: checksums over fixed ranges of its elements,
+ * independent of who wrote them. A rank writes its own hyperslabs (hx_layout), so any layout reads any file.
+ *
+ * A save goes to `.step-00000020.h5.tmp`, is flushed and fsynced, renamed to `step-00000020.h5`, and the folder is
+ * fsynced; `latest` (a symbolic link) then points to it; then checkpoints beyond the last `keep` are removed,
+ * except the best one (`best`). A kill at any moment leaves the previous file whole.
+ *
+ *     hx_ckpt *ckpt; HX_TRY(hx_ckpt_open(world, "runs/a/ckpt", &cfg, config_text, &ckpt));
+ *     HX_TRY(hx_ckpt_save(ckpt, &state, &items, false));
+ *     HX_TRY(hx_ckpt_load(world, "runs/a/ckpt", &items, &state));
+ */
+#ifndef HX_IO_CKPT_CKPT_H
+#define HX_IO_CKPT_CKPT_H
+
+#include "core/base/options.h"
+#include "dist/comm/comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HX_CKPT_FORMAT 1 /* files of a higher version are refused, lower ones are read for ever */
+#define HX_PATH_BYTES  4096
+
+#define HX_CKPT_OPTIONS(X)                                                                                   \
+    X(INT, every, 200, 0, 1e15, "steps between checkpoints; 0: only at the end")                             \
+    X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")
+
+HX_OPTIONS_STRUCT(hx_ckpt_config, HX_CKPT_OPTIONS);
+#define HX_CKPT_DEFAULT HX_OPTIONS_DEFAULT(HX_CKPT_OPTIONS)
+extern const hx_option hx_ckpt_options[];
+extern const int hx_ckpt_n_options;
+
+typedef struct hx_ckpt hx_ckpt;
+
+/** Collective. Creates the folder if need be; removes temporary files of killed saves.
+ *  @param folder, config_text  copied */
+hx_status hx_ckpt_open(hx_comm *comm, const char *folder, const hx_ckpt_config *config, const char *config_text, hx_ckpt **out);
+void hx_ckpt_close(hx_ckpt **ckpt);
+/** Collective. On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
+hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
+/** The trainer's hook; borrows ckpt. */
+void hx_ckpt_hook(hx_ckpt *ckpt, hx_checkpoint_hook *out);
+
+/** Collective. Read the items' hyperslabs and the state, from a file, or from the latest in a folder. Checksums
+ *  are verified. Nothing of `state` is written on failure; tensors may then be partly overwritten.
+ *  @return HX_ERR_IO: absent or unreadable; HX_ERR_FORMAT: not a checkpoint, cut short, or of a newer format;
+ *          HX_ERR_MISMATCH: the first name that is missing or has another shape or dtype, with both;
+ *          HX_ERR_CORRUPT: the tensor whose checksum fails */
+hx_status hx_ckpt_load(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state);
+/** Local. The file that `path` means: itself, or the newest complete one in the folder.
+ *  @return HX_ERR_IO: there is none */
+hx_status hx_ckpt_resolve(const char *path, char file[HX_PATH_BYTES]);
+/** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */
+hx_status hx_ckpt_config_text(const char *file, char **text);
+
+/* What a file contains, for `helix inspect` and tests. */
+typedef struct hx_ckpt_entry {
+    char name[192];
+    hx_dtype dtype;
+    hx_shape shape;
+} hx_ckpt_entry;
+typedef struct hx_ckpt_info {
+    int format;
+    hx_train_state state;
+    char versions[256];
+    int world_size;
+    int64_t n_entries;
+    hx_ckpt_entry *entries; /* owned, by name */
+} hx_ckpt_info;
+/** Local. @param verify  also read everything and compare checksums */
+hx_status hx_ckpt_inspect(const char *file, bool verify, hx_ckpt_info *out);
+void hx_ckpt_info_destroy(hx_ckpt_info *info);
+
+/** Local. Write and read back a small file in parallel in `folder`: the doctor's check. Collective over comm. */
+hx_status hx_ckpt_self_test(hx_comm *comm, const char *folder);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,109 @@
+/* The composition root: the one place that knows every folder and joins them into a run.
+ *
+ * The `helix` program and a C program of your own use the same calls:
+ *
+ *     hx_config config = HX_CONFIG_DEFAULT;                     // or hx_config_read for files, environment, options
+ *     hx_session *s; HX_TRY(hx_session_open(&config, &s));      // MPI if launched by it, device, mesh
+ *     my_model_create(hx_session_ctx(s), ..., &model);
+ *     HX_TRY(hx_session_train(s, &model, NULL));                // DDP, AdamW, loader, checkpoint, trainer
+ *     hx_session_close(&s);
+ */
+#ifndef HX_LAUNCH_COMPOSE_H
+#define HX_LAUNCH_COMPOSE_H
+
+#include "core/nn/layers.h"
+#include "core/train/trainer.h"
+#include "dist/dp/ddp.h"
+#include "dist/mesh.h"
+#include "io/ckpt/ckpt.h"
+#include "io/data/data.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HX_RUN_OPTIONS(X)                                                                                    \
+    X(TEXT, out, "runs/default", 0, 0, "folder of the run: checkpoints, metrics, configuration")             \
+    X(BOOL, resume, false, 0, 0, "go on from the run's latest checkpoint; start afresh if there is none")    \
+    X(TEXT, init_from, "", 0, 0, "checkpoint file or folder whose weights are loaded before training")       \
+    X(TEXT, device, "", 0, 0, "cpu or ref; empty: the fastest that is there")                                \
+    X(INT, threads, 0, 0, 4096, "threads per rank; 0: the cores this rank is bound to, shared fairly")       \
+    X(CHOICE, progress, 0, "auto|bar|lines|none", 0, "how rank 0 shows progress; auto: a bar on a terminal")
+
+HX_OPTIONS_STRUCT(hx_run_config, HX_RUN_OPTIONS);
+#define HX_RUN_DEFAULT HX_OPTIONS_DEFAULT(HX_RUN_OPTIONS)
+
+/* prefix, title, struct, options, n_options, defaults */
+#define HX_CONFIG_SECTIONS(X)                                                                                \
+    X(run, "", "Run", hx_run_config, HX_RUN_OPTIONS)                                                         \
+    X(data, "data", "Data", hx_data_config, HX_DATA_OPTIONS)                                                 \
+    X(model, "model", "Model (GPT)", hx_gpt_config, HX_GPT_OPTIONS)                                          \
+    X(train, "train", "Training", hx_train_config, HX_TRAIN_OPTIONS)                                         \
+    X(optim, "optim", "Optimizer (AdamW) and schedule", hx_optim_config, HX_OPTIM_OPTIONS)                   \
+    X(mesh, "mesh", "Parallelism", hx_mesh_config, HX_MESH_OPTIONS)                                          \
+    X(ddp, "ddp", "Data parallelism", hx_ddp_config, HX_DDP_OPTIONS)                                         \
+    X(ckpt, "ckpt", "Checkpoints", hx_ckpt_config, HX_CKPT_OPTIONS)
+
+/* Everything a run can be told. */
+typedef struct hx_config {
+#define HX_CONFIG_FIELD_(field, prefix, title, type, list) type field;
+    HX_CONFIG_SECTIONS(HX_CONFIG_FIELD_)
+#undef HX_CONFIG_FIELD_
+} hx_config;
+
+#define HX_CONFIG_INIT_(field, prefix, title, type, list) .field = HX_OPTIONS_DEFAULT(list),
+#define HX_CONFIG_DEFAULT                                 {HX_CONFIG_SECTIONS(HX_CONFIG_INIT_)}
+
+#define HX_CONFIG_MAX_SECTIONS 16
+/** Sections over `config` (borrowed) for options.h, in the order of --help. Returns how many. */
+int hx_config_sections(hx_config *config, hx_option_section out[HX_CONFIG_MAX_SECTIONS]);
+/** Apply a YAML file (NULL: none), then the environment (HELIX_TRAIN_LR and so on), then arguments
+ *  ("--train.lr=3e-4", "--train.lr 3e-4", "--resume", "--config file"). Later ones win.
+ *  @param n_used  set to the number of leading arguments consumed: stops at the first that is not an option
+ *  @return HX_ERR_CONFIG with file and line, variable or argument, and the nearest known name */
+hx_status hx_config_read(hx_config *config, const char *yaml_file, int argc, char *const *argv, int *n_used);
+/** The configuration as YAML that hx_config_read takes; free with hx_mem_free. */
+hx_status hx_config_text(const hx_config *config, char **out);
+/** Apply YAML text, e.g. that of a checkpoint. @param source  for messages */
+hx_status hx_config_parse(hx_config *config, const char *text, size_t n_bytes, const char *source);
+
+typedef struct hx_session hx_session;
+
+/** Collective. Registers the backends, opens the communicator (MPI when a launcher started this process, else one
+ *  process), sets the identity of error messages, chooses threads from the binding, opens device, stream and mesh.
+ *  @param config  copied */
+hx_status hx_session_open(const hx_config *config, hx_session **out);
+/** Closes everything; with MPI this finalises it. */
+void hx_session_close(hx_session **session);
+/** Device and stream for building a model. The tape records. Borrowed. */
+hx_ctx *hx_session_ctx(hx_session *session);
+hx_comm *hx_session_world(hx_session *session);
+hx_mesh *hx_session_mesh(hx_session *session);
+const hx_config *hx_session_config(const hx_session *session);
+
+/* What a program may replace; NULL members are made from the configuration. */
+typedef struct hx_train_parts {
+    const hx_batch_source *train; /* default: bytes of data.path, model.ctx tokens a sample */
+    const hx_batch_source *eval;
+    /** Called on every rank after the built-in reporting. */
+    hx_status (*on_event)(void *self, const hx_train_event *event);
+    void *on_event_self;
+} hx_train_parts;
+
+/** Collective. Train `model` as configured: data parallelism, optimizer, loader, metrics, checkpoints, signals.
+ *  @param parts  NULL: all from the configuration
+ *  @return HX_ERR_INTERRUPTED after SIGTERM or SIGUSR1 and a checkpoint */
+hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts);
+/** Collective. Mean loss per target of a GPT checkpoint on a whole file or the held-out part. */
+hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count);
+
+/** The GPT of the configuration, initialised from train.seed: destroy model->root with hx_layer_destroy. */
+hx_status hx_session_gpt(hx_session *session, hx_model *model);
+
+/** Register the backends that this library was built with. Idempotent. */
+hx_status hx_register_backends(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,42 @@
+/* Helix: distributed training in C. This header brings in the whole public interface.
+ *
+ * Start with launch/compose.h (runs), core/op/ops.h (tensors and ops), core/nn/layers.h (layers). Link with -lhelix.
+ */
+#ifndef HX_HELIX_H
+#define HX_HELIX_H
+
+#define HELIX_VERSION_MAJOR 0
+#define HELIX_VERSION_MINOR 1
+#define HELIX_VERSION_PATCH 0
+#define HELIX_VERSION       "0.1.0"
+
+#include "core/autograd/gradcheck.h"
+#include "core/autograd/tape.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "core/base/rng.h"
+#include "core/base/status.h"
+#include "core/nn/layers.h"
+#include "core/op/ops.h"
+#include "core/optim/optim.h"
+#include "core/tensor/layout.h"
+#include "core/train/trainer.h"
+#include "dist/comm/comm.h"
+#include "dist/dp/ddp.h"
+#include "dist/mesh.h"
+#include "io/ckpt/ckpt.h"
+#include "io/data/data.h"
+#include "io/log/jsonl.h"
+#include "launch/compose.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** "0.1.0": the version of the library that runs, which may be newer than the header's. */
+const char *hx_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
