@@ -52,7 +52,8 @@ struct hx_vjp {
     hx_shape in_shape[HX_OP_MAX_IN];
     hx_dtype in_dtype[HX_OP_MAX_IN];
     hx_shape out_shape[HX_OP_MAX_OUT];
-    struct hx__node *node; /* the tape's own */
+    hx_tape *tape; /* the tape's own, like the node */
+    struct hx__node *node;
 };
 
 /** True if a gradient of input i is wanted. */

@@ -81,18 +81,22 @@ void hx_error_clear(void);
 hx_status hx_error_adopt(hx_status status, const char *message);
 
 /* Implementation of HX_FAIL and HX_TRY. */
-hx_status hx__fail(hx_status status, const char *func, const char *file, int line, const char *format, ...)
+void hx__fail(hx_status status, const char *func, const char *file, int line, const char *format, ...)
     HX_PRINTF(5, 6);
-hx_status hx__trace(hx_status status, const char *func, const char *file, int line);
+void hx__trace(const char *func, const char *file, int line);
 
-/** Describe a failure found here and yield its code: `return HX_FAIL(HX_ERR_ARG, "n = %d: ...", n);` */
-#define HX_FAIL(status, ...) hx__fail((status), __func__, __FILE__, __LINE__, __VA_ARGS__)
+/** Describe a failure found here and yield its code: `return HX_FAIL(HX_ERR_ARG, "n = %d: ...", n);`
+ *  The code is an expression of its own so that the compiler sees that it is not HX_OK. */
+#define HX_FAIL(status, ...) (hx__fail((status), __func__, __FILE__, __LINE__, __VA_ARGS__), (status))
 
 /** Return early if `call` fails. Only where nothing is owned, or what is owned has HX_CLEANUP. */
 #define HX_TRY(call)                                                                                         \
     do {                                                                                                     \
         hx_status hx_try_ = (call);                                                                          \
-        if (!HX_LIKELY(hx_try_ == HX_OK)) return hx__trace(hx_try_, __func__, __FILE__, __LINE__);           \
+        if (!HX_LIKELY(hx_try_ == HX_OK)) {                                                                  \
+            hx__trace(__func__, __FILE__, __LINE__);                                                         \
+            return hx_try_;                                                                                  \
+        }                                                                                                    \
     } while (0)
 
 /** Store the code in `status` (declared by the caller) and jump to `label` if `call` fails. */
@@ -100,7 +104,7 @@ hx_status hx__trace(hx_status status, const char *func, const char *file, int li
     do {                                                                                                     \
         status = (call);                                                                                     \
         if (!HX_LIKELY(status == HX_OK)) {                                                                   \
-            hx__trace(status, __func__, __FILE__, __LINE__);                                                 \
+            hx__trace(__func__, __FILE__, __LINE__);                                                         \
             goto label;                                                                                      \
         }                                                                                                    \
     } while (0)

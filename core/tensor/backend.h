@@ -120,7 +120,8 @@ void hx_device_stats_reset_peak(hx_device *device);
  *  that another stream still uses must be freed after an event of that stream.
  *  Not thread-safe: one thread per device allocates. @return HX_ERR_MEMORY with live, peak and held bytes */
 hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, void **out);
-void hx_device_free(hx_device *device, void *p);
+/** Give a block back; kind and n_bytes as they were asked for. Accepts NULL. */
+void hx_device_free(hx_device *device, hx_pool_kind kind, void *p, size_t n_bytes);
 /** Give cached blocks back to the backend. */
 void hx_device_trim(hx_device *device);
 

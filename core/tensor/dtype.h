@@ -8,16 +8,16 @@
 extern "C" {
 #endif
 
-/* name, C type, bytes, 1 = floating point */
+/* name, text, C type, 1 = floating point */
 #define HX_DTYPE_LIST(X)                                                                                     \
-    X(F32, float, 4, 1)                                                                                      \
-    X(F64, double, 8, 1)                                                                                     \
-    X(I32, int32_t, 4, 0)                                                                                    \
-    X(I64, int64_t, 8, 0)                                                                                    \
-    X(U8, uint8_t, 1, 0)
+    X(F32, "f32", float, 1)                                                                                  \
+    X(F64, "f64", double, 1)                                                                                 \
+    X(I32, "i32", int32_t, 0)                                                                                \
+    X(I64, "i64", int64_t, 0)                                                                                \
+    X(U8, "u8", uint8_t, 0)
 
 typedef enum hx_dtype {
-#define HX_DTYPE_ENUM_(name, type, n_bytes, is_float) HX_##name,
+#define HX_DTYPE_ENUM_(name, text, type, is_float) HX_##name,
     HX_DTYPE_LIST(HX_DTYPE_ENUM_)
 #undef HX_DTYPE_ENUM_
         HX_DTYPE_COUNT

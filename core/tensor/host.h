@@ -14,12 +14,16 @@ extern "C" {
 
 typedef struct hx_host hx_host;
 struct hx_host {
+    /* Is there a kernel for the call's op and dtypes? Asked on the caller's thread before anything is enqueued. */
+    hx_status (*check)(hx_host *host, const hx_op_call *call);
     hx_status (*run)(hx_host *host, const hx_op_call *call); /* executes one op now, on the calling thread */
     bool is_async;                                           /* streams are queues (HELIX_STREAM=async) */
 };
 
-/** Set `run` and read HELIX_STREAM. @return HX_ERR_CONFIG: a value other than "inline" and "async" */
-hx_status hx_host_init(hx_host *host, hx_status (*run)(hx_host *, const hx_op_call *));
+/** Set the functions and read HELIX_STREAM.
+ *  @param check  NULL: `run` finds out. @return HX_ERR_CONFIG: a value other than "inline" and "async" */
+hx_status hx_host_init(hx_host *host, hx_status (*check)(hx_host *, const hx_op_call *),
+                       hx_status (*run)(hx_host *, const hx_op_call *));
 
 hx_status hx_host_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void **out);
 void hx_host_free(void *self, hx_pool_kind kind, void *p, size_t n_bytes);

@@ -8,6 +8,7 @@ typedef struct hx__storage {
     hx_device *device;
     void *data;
     size_t n_bytes;
+    hx_pool_kind kind;
     int refs;
     int64_t version; /* counts in-place writes */
     struct hx__storage *next_free;
@@ -20,7 +21,7 @@ struct hx_tensor {
     int refs;
     bool requires_grad; /* leaf whose gradient is wanted */
     bool grad_is_set;
-    int64_t tape_serial; /* tape generation for which `var` is valid */
+    int64_t tape_serial; /* recording for which `var` is valid; serials are unique on a device, 0 is none */
     int32_t var;         /* variable on the tape */
     hx_tensor *grad;     /* owned */
     hx_tensor *next_free;
@@ -34,5 +35,7 @@ void hx__device_give_tensor(hx_device *device, hx_tensor *tensor);
 hx_status hx__device_take_storage(hx_device *device, hx__storage **out);
 void hx__device_give_storage(hx_device *device, hx__storage *storage);
 void hx__device_count_op(hx_device *device, double flops);
+/* A number no other recording on this device has. */
+int64_t hx__device_next_serial(hx_device *device);
 
 #endif

@@ -1,0 +1,110 @@
+/* From a typed call to a kernel: operands are checked once, outputs made, the kernel enqueued, the tape told. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/op/op_impl.h"
+#include "core/tensor/tensor_impl.h"
+
+#define IN(i)          (1u << (i))
+#define OUT(i)         (1u << (8 + (i)))
+#define VIEW           HX_OP_VIEW
+#define INOUT          HX_OP_INOUT
+#define hx__vjp_none   NULL
+static const hx_op_info table[HX_OP_COUNT] = {
+#define HX_OP(name, n_req, n_in, n_out, infer, vjp, saves, flags, doc)                                       \
+    [HX_OP_##name] = {#name, n_req, n_in, n_out, hx__infer_##infer, hx__vjp_##vjp, saves, flags, doc},
+#include "core/op/ops.def"
+#undef HX_OP
+};
+
+const hx_op_info *hx_op_info_get(hx_op op) {
+    return &table[op];
+}
+
+hx_array hx_op_operand(const hx_tensor *tensor) {
+    return tensor ? tensor->array : (hx_array){.data = NULL, .ndim = -1};
+}
+
+double hx_op_flops(const hx_op_call *call) {
+    const hx_array *in = call->in, *out = call->out;
+    double n = call->n_out > 0 && out[0].ndim >= 0 ? (double)hx_array_count(&out[0]) : 0;
+    switch (call->op) {
+    case HX_OP_matmul: return 2 * n * (double)in[0].dims[in[0].ndim - 1];
+    case HX_OP_linear: return 2 * n * (double)in[0].dims[in[0].ndim - 1];
+    case HX_OP_attention: /* two products of T x S x D, half of it masked when causal */
+        return (call->attr.attention.causal ? 2.0 : 4.0) * n * (double)in[1].dims[1];
+    case HX_OP_attention_bwd: return (call->attr.attention.causal ? 5.0 : 10.0) * (double)hx_array_count(&in[0]) * (double)in[1].dims[1];
+    case HX_OP_copy: return 0;
+    default: return call->n_in > 0 && in[0].ndim >= 0 ? (double)hx_array_count(&in[0]) : n;
+    }
+}
+
+static hx_status check_inputs(const hx_ctx *ctx, const hx_op_info *info, hx_tensor *const *in, int n_in, hx_op_args *args) {
+    if (n_in < info->n_required || n_in > info->n_in)
+        return HX_FAIL(HX_ERR_ARG, "%s: %d operands: expected %d to %d", info->name, n_in, info->n_required, info->n_in);
+    for (int i = 0; i < n_in; i++) {
+        if (in[i] == NULL) {
+            if (i < info->n_required) return HX_FAIL(HX_ERR_ARG, "%s: operand %d is NULL", info->name, i);
+            continue;
+        }
+        if (in[i]->device != ctx->device)
+            return HX_FAIL(HX_ERR_DEVICE, "%s: operand %d is on device %s, the context on %s", info->name, i,
+                           hx_device_name(in[i]->device), hx_device_name(ctx->device));
+        args->in[i] = (hx_op_meta){hx_array_shape(&in[i]->array), in[i]->array.dtype, true};
+    }
+    return HX_OK;
+}
+
+static hx_status check_output(const hx_op_info *info, int i, const hx_tensor *t, const hx_op_meta *want) {
+    hx_shape shape = hx_array_shape(&t->array);
+    char got[HX_SHAPE_TEXT], expected[HX_SHAPE_TEXT];
+    if (t->array.dtype != want->dtype)
+        return HX_FAIL(HX_ERR_DTYPE, "%s: output %d is %s: expected %s", info->name, i, hx_dtype_name(t->array.dtype), hx_dtype_name(want->dtype));
+    if (!hx_shape_equal(&shape, &want->shape))
+        return HX_FAIL(HX_ERR_SHAPE, "%s: output %d is %s: expected %s", info->name, i, hx_shape_text(&shape, got),
+                       hx_shape_text(&want->shape, expected));
+    return HX_OK;
+}
+
+hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr, unsigned skip, hx_tensor **out) {
+    static const hx_op_attr no_attr;
+    const hx_op_info *info = &table[op];
+    hx_op_args args = {.op = op, .name = info->name, .n_in = n_in, .attr = attr ? attr : &no_attr};
+    hx_op_meta want[HX_OP_MAX_OUT] = {0};
+    hx_tensor *made[HX_OP_MAX_OUT] = {NULL}, *result[HX_OP_MAX_OUT] = {NULL};
+    hx_status status = HX_OK;
+
+    HX_TRY(check_inputs(ctx, info, in, n_in, &args));
+    if (info->flags & HX_OP_INOUT) /* the outputs are operands too: their shapes are what the rule checks against */
+        for (int i = 0; i < info->n_out; i++) {
+            if (out[i] == NULL) return HX_FAIL(HX_ERR_ARG, "%s: output %d is NULL: it is updated in place", info->name, i);
+            want[i] = (hx_op_meta){hx_array_shape(&out[i]->array), out[i]->array.dtype, true};
+        }
+    HX_TRY(info->infer(&args, want));
+    bool records = hx__tape_wants(ctx, in, n_in);
+    if (records && info->vjp == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s has no derivative", info->name);
+
+    hx_op_call call = {.op = op, .n_in = n_in, .n_out = info->n_out, .attr = *args.attr};
+    for (int i = 0; i < n_in; i++) call.in[i] = hx_op_operand(in[i]);
+    for (int i = 0; i < info->n_out; i++) {
+        bool wanted = !(skip >> i & 1) && want[i].present;
+        if (wanted && out[i] != NULL) {
+            if (records) HX_TRY_GOTO(HX_FAIL(HX_ERR_STATE, "%s: writing in place cannot be recorded", info->name), fail);
+            HX_TRY_GOTO(check_output(info, i, out[i], &want[i]), fail);
+            out[i]->storage->version++;
+            result[i] = out[i];
+        } else if (wanted) {
+            HX_TRY_GOTO(hx_tensor_create(ctx->device, want[i].dtype, want[i].shape, &made[i]), fail);
+            result[i] = made[i];
+        }
+        call.out[i] = hx_op_operand(result[i]);
+    }
+    HX_TRY_GOTO(hx_stream_exec(ctx->stream, &call), fail);
+    if (records) HX_TRY_GOTO(hx__tape_record(ctx, op, args.attr, in, n_in, result, info->n_out), fail);
+    for (int i = 0; i < info->n_out; i++)
+        if (made[i]) out[i] = made[i];
+    return HX_OK;
+fail:
+    for (int i = info->n_out - 1; i >= 0; i--) hx_tensor_destroy(&made[i]);
+    return status;
+}

@@ -1,0 +1,152 @@
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "backends/backends.h"
+#include "core/op/ops.h"
+#include "core/tensor/tensor.h"
+
+static hx_device *dev;
+static hx_stream *stream;
+static hx_ctx ctx;
+
+static void setup(void) {
+    cr_assert_eq(hx_backend_register(&hx_backend_ref), HX_OK);
+    cr_assert_eq(hx_device_open("ref", NULL, &dev), HX_OK);
+    cr_assert_eq(hx_stream_create(dev, &stream), HX_OK);
+    ctx = (hx_ctx){.device = dev, .stream = stream};
+}
+
+static void teardown(void) {
+    hx_device_stats stats;
+    hx_stream_destroy(&stream);
+    hx_device_stats_get(dev, &stats);
+    cr_expect_eq(stats.live_bytes, 0, "%lld bytes were not given back", (long long)stats.live_bytes);
+    hx_device_close(&dev);
+}
+
+TestSuite(shape);
+TestSuite(tensor, .init = setup, .fini = teardown);
+
+Test(shape, broadcasting_follows_the_table) {
+    static const struct {
+        hx_shape a, b, want;
+        bool ok;
+    } rows[] = {
+        {{2, {2, 3}}, {1, {3}}, {2, {2, 3}}, true},          {{0, {0}}, {2, {4, 5}}, {2, {4, 5}}, true},
+        {{3, {2, 1, 4}}, {2, {3, 1}}, {3, {2, 3, 4}}, true}, {{1, {0}}, {1, {1}}, {1, {0}}, true},
+        {{1, {2}}, {1, {3}}, {0, {0}}, false},               {{2, {2, 3}}, {2, {3, 2}}, {0, {0}}, false},
+        {{1, {0}}, {1, {2}}, {0, {0}}, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hx_shape got = {0};
+        hx_status status = hx_shape_broadcast(&rows[i].a, &rows[i].b, &got);
+        cr_assert_eq(status == HX_OK, rows[i].ok, "row %zu", i);
+        if (rows[i].ok) cr_assert(hx_shape_equal(&got, &rows[i].want), "row %zu", i);
+    }
+}
+
+Test(shape, counts_that_do_not_fit_are_refused) {
+    hx_shape huge = HX_SHAPE(1ll << 40, 1ll << 40), hidden = HX_SHAPE(0, 1ll << 40, 1ll << 40), negative = HX_SHAPE(2, -1);
+    cr_assert_eq(hx_shape_check(&huge), HX_ERR_OVERFLOW);
+    cr_assert_eq(hx_shape_check(&hidden), HX_ERR_OVERFLOW);
+    cr_assert_eq(hx_shape_check(&negative), HX_ERR_SHAPE);
+}
+
+Test(tensor, writes_through_a_view_are_seen_through_the_base) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR row = NULL;
+    float out[6];
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, x, 1), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 0, 1, 2, 1, &row), HX_OK);
+    cr_assert(hx_tensor_shares(x, row));
+    cr_assert_eq(hx_tensor_fill(stream, row, 7), HX_OK);
+    cr_assert_eq(hx_tensor_read(stream, x, out), HX_OK);
+    for (int i = 0; i < 6; i++) cr_assert_eq(out[i], i < 3 ? 1.0f : 7.0f);
+}
+
+Test(tensor, strided_views_read_in_their_own_order) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR s = NULL;
+    int32_t in[6] = {0, 1, 2, 3, 4, 5}, out[6];
+    cr_assert_eq(hx_tensor_create(dev, HX_I32, HX_SHAPE(2, 3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, in), HX_OK);
+    cr_assert_eq(hx_tensor_transpose(x, 0, 1, &t), HX_OK);
+    cr_assert_eq(hx_tensor_read(stream, t, out), HX_OK);
+    cr_assert_eq(memcmp(out, (int32_t[]){0, 3, 1, 4, 2, 5}, sizeof out), 0);
+    cr_assert_eq(hx_tensor_slice(x, 1, 0, 3, 2, &s), HX_OK);
+    cr_assert_eq(hx_tensor_read(stream, s, out), HX_OK);
+    cr_assert_eq(memcmp(out, (int32_t[]){0, 2, 3, 5}, 16), 0);
+}
+
+Test(tensor, bad_views_are_refused_with_both_shapes) {
+    HX_AUTO_TENSOR x = NULL;
+    hx_tensor *y = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_view(x, HX_SHAPE(4, 2), &y), HX_ERR_SHAPE);
+    cr_assert(strstr(hx_error_message(), "[2,3]") && strstr(hx_error_message(), "[4,2]"), "%s", hx_error_message());
+    cr_assert_eq(hx_tensor_view(x, HX_SHAPE(-1, -1), &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_view(x, HX_SHAPE(-1, 0), &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_slice(x, 2, 0, 1, 1, &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_slice(x, 0, 1, 3, 1, &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_slice(x, 0, 0, 2, 0, &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_permute(x, (int[]){0, 0}, &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_expand(x, HX_SHAPE(2, 4), &y), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tensor_window(x, 4, HX_SHAPE(3), &y), HX_ERR_SHAPE);
+    cr_assert_null(y);
+}
+
+Test(tensor, freed_memory_is_reused) {
+    hx_device_stats before, after;
+    for (int i = 0; i < 100; i++) {
+        HX_AUTO_TENSOR x = NULL;
+        cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(1000, 10), &x), HX_OK);
+        if (i == 0) hx_device_stats_get(dev, &before);
+    }
+    hx_device_stats_get(dev, &after);
+    cr_assert_eq(after.n_raw_allocs, before.n_raw_allocs);
+    cr_assert_geq(after.peak_bytes, 80000);
+    cr_assert_leq(after.peak_bytes, 100000);
+}
+
+Test(tensor, an_absurd_size_is_refused_without_a_crash) {
+    hx_tensor *x = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(1ll << 30, 1ll << 30), &x), HX_ERR_OVERFLOW);
+    cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(1ll << 45), &x), HX_ERR_MEMORY);
+    cr_assert_null(x);
+}
+
+Test(tensor, text_looks_like_numpys) {
+    HX_AUTO_TENSOR x = NULL;
+    char text[400];
+    size_t n;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 2), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, (float[]){1, 2.5f, -3, 4}), HX_OK);
+    cr_assert_eq(hx_tensor_print(stream, x, text, sizeof text, &n), HX_OK);
+    cr_assert_str_eq(text, "[[  1, 2.5],\n [ -3,   4]]  f32 [2,2]");
+    cr_assert_eq(n, strlen(text));
+    cr_assert_eq(hx_tensor_print(stream, x, text, 5, &n), HX_OK);
+    cr_assert_str_eq(text, "[[  ");
+}
+
+Test(tensor, long_text_is_shortened) {
+    HX_AUTO_TENSOR x = NULL;
+    char text[2000];
+    size_t n;
+    cr_assert_eq(hx_tensor_create(dev, HX_I32, HX_SHAPE(2000), &x), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, x, 3), HX_OK);
+    cr_assert_eq(hx_tensor_print(stream, x, text, sizeof text, &n), HX_OK);
+    cr_assert_str_eq(text, "[3, 3, 3, ..., 3, 3, 3]  i32 [2000]");
+}
+
+Test(tensor, a_failed_op_leaves_nothing_behind) {
+    HX_AUTO_TENSOR a = NULL;
+    HX_AUTO_TENSOR b = NULL;
+    hx_tensor *y = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(64, 128), &a), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(256, 512), &b), HX_OK);
+    cr_assert_eq(hx_matmul(&ctx, a, b, &y), HX_ERR_SHAPE);
+    cr_assert(strstr(hx_error_message(), "a [64,128] x b [256,512]: inner dims 128 and 256 differ"), "%s", hx_error_message());
+    cr_assert_null(y);
+}
