@@ -42,7 +42,8 @@ struct hx_param {
     char path[HX_NAME_BYTES]; /* from the root: "blocks.0.mlp.in.weight"; set by hx_layer_params */
     hx_tensor *value;         /* owned, contiguous; its gradient is hx_tensor_grad(value) */
     bool decays;              /* weight decay applies: matrices yes, biases and norms no */
-    bool is_frozen;           /* not trained */
+    bool is_frozen;           /* not trained; takes effect at the next hx_layer_params */
+    hx_layout layout;         /* owned; of the whole storage, what n_parts == 0 means */
     int n_parts;              /* 0: the whole parameter is one logical tensor */
     hx_param_part *parts;     /* owned */
     hx_layer *layer;          /* where it belongs; borrowed */
@@ -71,12 +72,19 @@ hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_s
 hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts);
 hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y);
 
+/** Number of logical tensors in a parameter's storage: n_parts, or 1. */
+int hx_param_n_logical(const hx_param *param);
+/** Name from the root, e.g. "blocks.0.attn.q.weight", and layout of the i-th; hx_layer_params must have set the
+ *  path. @param[out] layout  borrowed from the parameter; may be NULL */
+void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], const hx_layout **layout);
+
 typedef struct hx_param_list {
     hx_param **items; /* owned array of borrowed parameters, in order of registration, depth first */
     int64_t n_items, capacity;
 } hx_param_list;
 
-/** All parameters below a layer; sets their paths. @return HX_ERR_CONFIG if two share a path */
+/** All parameters below a layer; sets their paths, and makes them ask for gradients unless they are frozen.
+ *  @return HX_ERR_CONFIG if two logical tensors share a path, or one is too long */
 hx_status hx_layer_params(hx_layer *root, hx_param_list *out);
 void hx_param_list_destroy(hx_param_list *list);
 /** Elements of all parameters. */

@@ -1,7 +1,7 @@
 /* Optimizers, gradient clipping and schedules.
  *
- *     hx_optim *opt; HX_TRY(hx_adamw_create(&params, &cfg, &opt));
- *     HX_TRY(hx_optim_step(opt, &ctx, lr, gscale));     // gscale: f64 device scalar that multiplies gradients, or NULL
+ *     hx_optim *opt; HX_TRY(hx_adamw_create_default(dev, stream, &params, &cfg, &opt));
+ *     HX_TRY(hx_optim_step(opt, &ctx, step, lr, gscale));   // gscale: f64 device scalar, or NULL
  */
 #ifndef HX_CORE_OPTIM_OPTIM_H
 #define HX_CORE_OPTIM_OPTIM_H
@@ -60,6 +60,9 @@ hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_
 hx_status hx_params_state(const hx_param_list *params, int replica, int n_replicas, hx_state_list *list);
 
 /** Learning rate of update `step` (1 = first) of `n_steps`: linear warm-up lr*step/warmup, then the schedule.
+ *  Cosine: with t = step - 1 - warmup and length = n_steps - warmup,
+ *      lr(t) = low + (lr - low) (1 + cos(pi t / length)) / 2,  low = lr min_lr_ratio,  and low from t = length on,
+ *  so that without warm-up update 1 has t = 0 and the full rate.
  *  A pure function. @return HX_ERR_CONFIG if n_steps < 1 for a schedule that needs it */
 hx_status hx_schedule_lr(const hx_optim_config *config, int64_t step, int64_t n_steps, double *lr);
 /** Sum of squares of all gradients into `out` (f64 scalar on the device), in a fixed order. */

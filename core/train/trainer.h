@@ -46,7 +46,8 @@ typedef struct hx_model {
 /** Cross-entropy of a layer that maps ids to logits; `self` is that layer. */
 hx_status hx_lm_loss(void *self, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss_sum, hx_tensor **count);
 
-/* One line of the run's history. */
+/* One line of the run's history. Every update gives a STEP, or a SKIP whose `step` is the update's left out; each
+ * run that does not fail ends with one STOP. */
 typedef enum hx_event_kind { HX_EVENT_STEP, HX_EVENT_EVAL, HX_EVENT_SAVE, HX_EVENT_SKIP, HX_EVENT_STOP } hx_event_kind;
 typedef struct hx_train_event {
     hx_event_kind kind;
@@ -61,7 +62,8 @@ typedef struct hx_train_event {
     double comm_share;   /* share of the step's time spent waiting for communication, 0..1 */
     int64_t memory_bytes; /* peak of the device's allocator on this rank */
     bool is_best;
-    const char *text;    /* HX_EVENT_STOP, HX_EVENT_SKIP: why */
+    const char *text;    /* HX_EVENT_STOP, HX_EVENT_SKIP: why; HX_EVENT_SAVE: what failed, NULL if it went well.
+                            Borrowed from the trainer until its next event */
 } hx_train_event;
 
 typedef struct hx_trainer_setup {
@@ -90,15 +92,20 @@ typedef struct hx_trainer hx_trainer;
  *  is copied. @return HX_ERR_CONFIG: batch smaller than the number of ranks, no data, ... */
 hx_status hx_trainer_create(const hx_trainer_setup *setup, hx_trainer **out);
 void hx_trainer_destroy(hx_trainer **trainer);
-/** Collective. Train to the end; evaluates and saves at the end. @return HX_ERR_INTERRUPTED after should_stop */
+/** Collective. Train from the state's step to the end; evaluates and saves at the end. After should_stop it saves at
+ *  once, without evaluating. A save that fails is reported by its event and training goes on, except that the run
+ *  returns the status of its last save.
+ *  @return HX_ERR_INTERRUPTED after should_stop; HX_ERR_NUMERIC after max_skips updates in a row were left out */
 hx_status hx_trainer_run(hx_trainer *trainer);
-/** Collective. One optimizer update; `event` (may be NULL) tells how it went. */
+/** Collective. One optimizer update; `event` (may be NULL) tells how it went. With several ranks a failure of the
+ *  update itself or of the event callback is reported by the next collective call, on all ranks together. */
 hx_status hx_trainer_step(hx_trainer *trainer, hx_train_event *event);
 /** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched. */
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event);
 /** The scalars of the training state, to be saved, or overwritten after a load. Borrowed. */
 hx_train_state *hx_trainer_state(hx_trainer *trainer);
-/** All state tensors of the run (parameters and optimizer); destroy with hx_state_list_destroy. */
+/** All state tensors of the run (parameters and optimizer); destroy with hx_state_list_destroy. Waits for the
+ *  stream: the host may read and write the tensors until the next step. */
 hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out);
 int64_t hx_trainer_n_steps(const hx_trainer *trainer);
 

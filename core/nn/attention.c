@@ -1,0 +1,104 @@
+#include "core/base/mem.h"
+#include "core/nn/nn_impl.h"
+
+/* One product yields q, k and v: rows of the fused weight are the H heads of q, then the G of k, then the G of v.
+ * Checkpoints and initialisation see the three as tensors of their own. */
+typedef struct attention {
+    hx_layer base;
+    hx_param *weight, *bias; /* bias NULL: none */
+    hx_layer *proj;
+    int64_t n_heads, n_kv_heads, head_dim;
+} attention;
+
+static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    const attention *a = (const attention *)layer;
+    hx_tensor *parts[3];
+    HX_AUTO_TENSOR fused = NULL;  /* [B,T,(H+2G)*D] */
+    HX_AUTO_TENSOR heads = NULL;  /* [B,T,H+2G,D] */
+    HX_AUTO_TENSOR mixed = NULL;  /* [B,T,H,D] */
+    HX_AUTO_TENSOR joined = NULL; /* [B,T,H*D] */
+    const int64_t sizes[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads}, H = a->n_heads, D = a->head_dim;
+    if (hx_tensor_ndim(x) != 3 || hx_tensor_dim(x, 2) != H * D) {
+        char text[HX_SHAPE_TEXT];
+        hx_shape shape = hx_tensor_shape(x);
+        return HX_FAIL(HX_ERR_SHAPE, "x %s: expected [B,T,%lld]", hx_shape_text(&shape, text), (long long)(H * D));
+    }
+    const int64_t B = hx_tensor_dim(x, 0), T = hx_tensor_dim(x, 1);
+    HX_TRY(hx_linear_op(ctx, x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
+    HX_TRY(hx_reshape(ctx, fused, HX_SHAPE(B, T, H + 2 * a->n_kv_heads, D), &heads));
+    HX_TRY(hx_split(ctx, heads, 2, sizes, 3, parts));
+    HX_AUTO_TENSOR q = parts[0];
+    HX_AUTO_TENSOR k = parts[1];
+    HX_AUTO_TENSOR v = parts[2];
+    HX_TRY(hx_attention_op(ctx, q, k, v, true, 0, &mixed));
+    HX_TRY(hx_reshape(ctx, mixed, HX_SHAPE(B, T, H * D), &joined));
+    return hx_layer_forward(a->proj, ctx, joined, y);
+}
+
+static const hx_layer_type attention_type = {
+    .name = "attention", .n_bytes = sizeof(attention), .forward = attention_forward};
+
+/* Name the three blocks of rows [H*D], [G*D], [G*D] of a fused parameter. */
+static hx_status name_parts(const attention *a, hx_param *param, const char *const names[3]) {
+    const int64_t rows[3] = {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim, a->n_kv_heads * a->head_dim};
+    const hx_shape fused = hx_tensor_shape(param->value);
+    hx_layout layouts[3] = {0};
+    hx_status status = HX_OK;
+    int64_t local = 0;
+    for (int i = 0; i < 3; i++) {
+        hx_shape shape = fused;
+        shape.dims[0] = rows[i];
+        hx_box box = {.local = local};
+        for (int d = 0; d < shape.ndim; d++) box.extent[d] = shape.dims[d];
+        HX_TRY_GOTO(hx_layout_boxes(&shape, &box, 1, &layouts[i]), done);
+        local += hx_shape_count(&shape);
+    }
+    HX_TRY_GOTO(hx_param_set_parts(param, 3, names, layouts), done);
+done:
+    for (int i = 0; i < 3; i++) hx_layout_destroy(&layouts[i]);
+    return status;
+}
+
+static hx_status create_params(attention *a, hx_dtype dtype, int64_t n_rows, int64_t dim, bool has_bias) {
+    static const char *const weights[3] = {"q.weight", "k.weight", "v.weight"};
+    static const char *const biases[3] = {"q.bias", "k.bias", "v.bias"};
+    hx_layer *proj = NULL;
+    HX_TRY(hx_layer_param(&a->base, "weight", dtype, HX_SHAPE(n_rows, dim), true, &a->weight));
+    HX_TRY(name_parts(a, a->weight, weights));
+    if (has_bias) {
+        HX_TRY(hx_layer_param(&a->base, "bias", dtype, HX_SHAPE(n_rows), false, &a->bias));
+        HX_TRY(name_parts(a, a->bias, biases));
+    }
+    HX_TRY(hx_linear_create(a->base.device, dtype, dim, dim, has_bias, &proj));
+    return hx__layer_adopt(&a->base, "proj", &proj, &a->proj);
+}
+
+hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t n_heads, int64_t n_kv_heads,
+                              bool has_bias, hx_layer **out) {
+    hx_layer *layer = NULL;
+    hx_status status;
+    int64_t n_rows;
+    HX_TRY(hx__layer_check_size("attention", "dim", dim));
+    HX_TRY(hx__layer_check_size("attention", "n_heads", n_heads));
+    if (n_kv_heads == 0) n_kv_heads = n_heads;
+    HX_TRY(hx__layer_check_size("attention", "n_kv_heads", n_kv_heads));
+    if (dim % n_heads != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "attention: %lld heads do not divide dim %lld", (long long)n_heads,
+                       (long long)dim);
+    if (n_heads % n_kv_heads != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "attention: %lld key-value heads do not divide %lld heads",
+                       (long long)n_kv_heads, (long long)n_heads);
+    HX_TRY(hx_count_mul(dim, 3, &n_rows)); /* H + 2G <= 3H: no product below overflows */
+    n_rows = (n_heads + 2 * n_kv_heads) * (dim / n_heads);
+    HX_TRY(hx_layer_create(&attention_type, device, &layer));
+    attention *a = (attention *)layer;
+    a->n_heads = n_heads;
+    a->n_kv_heads = n_kv_heads;
+    a->head_dim = dim / n_heads;
+    HX_TRY_GOTO(create_params(a, dtype, n_rows, dim, has_bias), done);
+    *out = layer;
+    return HX_OK;
+done:
+    hx_layer_destroy(&layer);
+    return status;
+}

@@ -1,0 +1,152 @@
+#include <string.h>
+#include "core/base/mem.h"
+#include "core/nn/nn_impl.h"
+
+#define HX_OPTION_OWNER hx_gpt_config
+const hx_option hx_gpt_options[] = HX_OPTIONS_TABLE(HX_GPT_OPTIONS);
+#undef HX_OPTION_OWNER
+const int hx_gpt_n_options = (int)(sizeof hx_gpt_options / sizeof *hx_gpt_options);
+
+typedef struct gpt {
+    hx_layer base;
+    hx_gpt_config config;
+    hx_layer *tok, *pos, *drop, *blocks, *norm, *head; /* head NULL: tied to tok */
+} gpt;
+
+/* The only parameter of an embedding. */
+static hx_tensor *weight_of(const hx_layer *layer) {
+    return layer->params[0]->value;
+}
+
+/* tok[ids] + pos[0..T-1], the rows broadcast over the batch. */
+static hx_status embed(const gpt *g, hx_ctx *ctx, hx_tensor *ids, hx_tensor **out) {
+    const int64_t T = hx_tensor_dim(ids, 1);
+    HX_AUTO_TENSOR tokens = NULL;    /* [B,T,dim] */
+    HX_AUTO_TENSOR positions = NULL; /* [T,dim] */
+    HX_AUTO_TENSOR sum = NULL;       /* [B,T,dim] */
+    HX_TRY(hx_layer_forward(g->tok, ctx, ids, &tokens));
+    /* The whole table needs no slice, whose derivative would fill zeros around the gradient. */
+    if (T == g->config.ctx)
+        positions = hx_tensor_retain(weight_of(g->pos));
+    else
+        HX_TRY(hx_slice(ctx, weight_of(g->pos), 0, 0, T, 1, &positions));
+    HX_TRY(hx_add(ctx, tokens, positions, &sum));
+    return hx_layer_forward(g->drop, ctx, sum, out);
+}
+
+static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_tensor **logits) {
+    const gpt *g = (const gpt *)layer;
+    HX_AUTO_TENSOR embedded = NULL;
+    HX_AUTO_TENSOR hidden = NULL;
+    HX_AUTO_TENSOR normed = NULL;
+    if (hx_tensor_ndim(ids) != 2 || hx_tensor_dim(ids, 1) < 1 || hx_tensor_dim(ids, 1) > g->config.ctx) {
+        char text[HX_SHAPE_TEXT];
+        hx_shape shape = hx_tensor_shape(ids);
+        return HX_FAIL(HX_ERR_SHAPE, "ids %s: expected [B,T] with 1 <= T <= ctx = %lld", hx_shape_text(&shape, text),
+                       (long long)g->config.ctx);
+    }
+    HX_TRY(embed(g, ctx, ids, &embedded));
+    HX_TRY(hx_layer_forward(g->blocks, ctx, embedded, &hidden));
+    HX_TRY(hx_layer_forward(g->norm, ctx, hidden, &normed));
+    if (g->head != NULL) return hx_layer_forward(g->head, ctx, normed, logits);
+    return hx_linear_op(ctx, normed, weight_of(g->tok), NULL, logits);
+}
+
+static const hx_layer_type gpt_type = {.name = "gpt", .n_bytes = sizeof(gpt), .forward = gpt_forward};
+
+/* ---- creation ---- */
+
+/* A configuration filled in by a program has not passed the options' ranges. */
+static hx_status check_config(const hx_gpt_config *c) {
+    for (int i = 0; i < hx_gpt_n_options; i++) {
+        const hx_option *o = &hx_gpt_options[i];
+        const char *field = (const char *)c + o->offset;
+        double value = 0, max = o->max;
+        if (o->kind == HX_OPTION_INT) value = (double)*(const int64_t *)(const void *)field;
+        if (o->kind == HX_OPTION_REAL) value = *(const double *)(const void *)field;
+        if (o->kind == HX_OPTION_CHOICE) {
+            value = (double)*(const int *)(const void *)field;
+            for (const char *p = o->choices; *p != '\0'; p++) max += *p == '|';
+        }
+        if (o->kind != HX_OPTION_BOOL && !(value >= o->min && value <= max))
+            return HX_FAIL(HX_ERR_CONFIG, "model %s = %g: expected %g to %g", o->name, value, o->min, max);
+    }
+    if (c->dim % c->heads != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "model heads = %lld does not divide dim = %lld", (long long)c->heads,
+                       (long long)c->dim);
+    return HX_OK;
+}
+
+static hx_status create_blocks(gpt *g, hx_device *device) {
+    hx_layer **layers = NULL, *blocks = NULL;
+    hx_status status = HX_OK;
+    int n = 0;
+    HX_TRY(hx_mem_alloc_array(g->config.layers, sizeof *layers, (void **)&layers));
+    for (; n < (int)g->config.layers; n++) HX_TRY_GOTO(hx__gpt_block_create(device, &g->config, &layers[n]), done);
+    HX_TRY_GOTO(hx_sequential_create_consume(device, layers, n, &blocks), done);
+    HX_TRY_GOTO(hx__layer_adopt(&g->base, "blocks", &blocks, &g->blocks), done);
+done:
+    while (n > 0) hx_layer_destroy(&layers[--n]); /* NULL where the sequence has taken them */
+    hx_mem_free((void **)&layers);
+    return status;
+}
+
+static hx_status create_children(gpt *g, hx_device *device) {
+    const hx_gpt_config *c = &g->config;
+    const hx_dtype dtype = c->dtype == 0 ? HX_F32 : HX_F64;
+    hx_layer *child = NULL;
+    HX_TRY(hx_embedding_create(device, dtype, c->vocab, c->dim, &child));
+    HX_TRY(hx__layer_adopt(&g->base, "tok", &child, &g->tok));
+    HX_TRY(hx_embedding_create(device, dtype, c->ctx, c->dim, &child));
+    HX_TRY(hx__layer_adopt(&g->base, "pos", &child, &g->pos));
+    HX_TRY(hx_dropout_create(device, c->dropout, &child));
+    HX_TRY(hx__layer_adopt(&g->base, "drop", &child, &g->drop));
+    HX_TRY(create_blocks(g, device));
+    HX_TRY(hx__gpt_norm_create(device, c, &child));
+    HX_TRY(hx__layer_adopt(&g->base, "norm", &child, &g->norm));
+    if (c->tied) return HX_OK;
+    HX_TRY(hx_linear_create(device, dtype, c->dim, c->vocab, false, &child));
+    return hx__layer_adopt(&g->base, "head", &child, &g->head);
+}
+
+hx_status hx_gpt_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
+    hx_layer *layer = NULL;
+    hx_status status;
+    HX_TRY(check_config(config));
+    HX_TRY(hx_layer_create(&gpt_type, device, &layer));
+    gpt *g = (gpt *)layer;
+    g->config = *config;
+    HX_TRY_GOTO(create_children(g, device), done);
+    *out = layer;
+    return HX_OK;
+done:
+    hx_layer_destroy(&layer);
+    return status;
+}
+
+/* ---- initialisation ---- */
+
+/* The two products of a block whose result is added to the residual stream: each adds variance, which grows with
+ * their number unless they start smaller. */
+static bool feeds_residual(const hx_param *param) {
+    return strcmp(param->layer->name, "proj") == 0 || strcmp(param->layer->name, "out") == 0;
+}
+
+hx_status hx_gpt_init(hx_layer *layer, hx_stream *stream, uint64_t seed) {
+    const double deviation = 0.02;
+    hx_param_list params = {0};
+    hx_status status = HX_OK;
+    if (layer == NULL || layer->type != &gpt_type)
+        return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected gpt", layer ? layer->type->name : "NULL");
+    const double residual = deviation / sqrt(2.0 * (double)((const gpt *)layer)->config.layers);
+    HX_TRY(hx_layer_params(layer, &params));
+    for (int64_t i = 0; i < params.n_items; i++) {
+        hx_param *p = params.items[i];
+        /* decays marks matrices; of the vectors those named weight are gains of norms */
+        hx_init_kind kind = p->decays ? HX_INIT_NORMAL : strcmp(p->name, "weight") == 0 ? HX_INIT_ONES : HX_INIT_ZEROS;
+        HX_TRY_GOTO(hx_param_init(p, stream, seed, kind, feeds_residual(p) ? residual : deviation), done);
+    }
+done:
+    hx_param_list_destroy(&params);
+    return status;
+}

@@ -1,0 +1,100 @@
+#include "core/nn/nn_impl.h"
+
+/* ---- feed-forward: out(activation(in(x))) ---- */
+
+typedef struct mlp {
+    hx_layer base;
+    hx_layer *in, *out;
+    hx_op activation;
+} mlp;
+
+static hx_status mlp_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    const mlp *m = (const mlp *)layer;
+    HX_AUTO_TENSOR wide = NULL;   /* [..,ratio*dim] */
+    HX_AUTO_TENSOR active = NULL; /* [..,ratio*dim] */
+    HX_TRY(hx_layer_forward(m->in, ctx, x, &wide));
+    HX_TRY(hx_unary(ctx, m->activation, wide, &active));
+    return hx_layer_forward(m->out, ctx, active, y);
+}
+
+static const hx_layer_type mlp_type = {.name = "mlp", .n_bytes = sizeof(mlp), .forward = mlp_forward};
+
+static hx_dtype config_dtype(const hx_gpt_config *config) {
+    return config->dtype == 0 ? HX_F32 : HX_F64;
+}
+
+static hx_status mlp_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
+    static const hx_op activations[] = {HX_OP_gelu_tanh, HX_OP_gelu_erf, HX_OP_silu, HX_OP_relu};
+    const int64_t dim = config->dim, wide = dim * config->mlp_ratio;
+    hx_layer *layer = NULL, *child = NULL;
+    hx_status status;
+    HX_TRY(hx_layer_create(&mlp_type, device, &layer));
+    mlp *m = (mlp *)layer;
+    m->activation = activations[config->activation];
+    HX_TRY_GOTO(hx_linear_create(device, config_dtype(config), dim, wide, config->bias, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "in", &child, &m->in), done);
+    HX_TRY_GOTO(hx_linear_create(device, config_dtype(config), wide, dim, config->bias, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "out", &child, &m->out), done);
+    *out = layer;
+    return HX_OK;
+done:
+    hx_layer_destroy(&layer);
+    return status;
+}
+
+/* ---- block ---- */
+
+typedef struct block {
+    hx_layer base;
+    hx_layer *norm1, *attn, *drop1, *norm2, *mlp, *drop2;
+} block;
+
+/* x + drop(inner(norm(x))) */
+static hx_status residual(hx_ctx *ctx, hx_tensor *x, hx_layer *norm, hx_layer *inner, hx_layer *drop, hx_tensor **y) {
+    HX_AUTO_TENSOR normed = NULL;
+    HX_AUTO_TENSOR update = NULL;
+    HX_AUTO_TENSOR kept = NULL;
+    HX_TRY(hx_layer_forward(norm, ctx, x, &normed));
+    HX_TRY(hx_layer_forward(inner, ctx, normed, &update));
+    HX_TRY(hx_layer_forward(drop, ctx, update, &kept));
+    return hx_add(ctx, x, kept, y);
+}
+
+static hx_status block_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    const block *b = (const block *)layer;
+    HX_AUTO_TENSOR attended = NULL;
+    HX_TRY(residual(ctx, x, b->norm1, b->attn, b->drop1, &attended));
+    return residual(ctx, attended, b->norm2, b->mlp, b->drop2, y);
+}
+
+static const hx_layer_type block_type = {.name = "gpt_block", .n_bytes = sizeof(block), .forward = block_forward};
+
+hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
+    if (config->norm == 0) return hx_layernorm_create(device, config_dtype(config), config->dim, 0, out);
+    return hx_rmsnorm_create(device, config_dtype(config), config->dim, 0, out);
+}
+
+hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
+    hx_layer *layer = NULL, *child = NULL;
+    hx_status status;
+    HX_TRY(hx_layer_create(&block_type, device, &layer));
+    block *b = (block *)layer;
+    HX_TRY_GOTO(hx__gpt_norm_create(device, config, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "norm1", &child, &b->norm1), done);
+    HX_TRY_GOTO(hx_attention_create(device, config_dtype(config), config->dim, config->heads, 0, config->bias, &child),
+                done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "attn", &child, &b->attn), done);
+    HX_TRY_GOTO(hx_dropout_create(device, config->dropout, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "drop1", &child, &b->drop1), done);
+    HX_TRY_GOTO(hx__gpt_norm_create(device, config, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "norm2", &child, &b->norm2), done);
+    HX_TRY_GOTO(mlp_create(device, config, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "mlp", &child, &b->mlp), done);
+    HX_TRY_GOTO(hx_dropout_create(device, config->dropout, &child), done);
+    HX_TRY_GOTO(hx__layer_adopt(layer, "drop2", &child, &b->drop2), done);
+    *out = layer;
+    return HX_OK;
+done:
+    hx_layer_destroy(&layer);
+    return status;
+}

@@ -1,0 +1,321 @@
+#include "core/nn/nn_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "core/base/mem.h"
+
+#define FNV_OFFSET 0xcbf29ce484222325ull
+#define FNV_PRIME  0x00000100000001b3ull
+
+/* ---- the tree ---- */
+
+hx_status hx_layer_create(const hx_layer_type *type, hx_device *device, hx_layer **out) {
+    void *p;
+    if (type == NULL || type->forward == NULL || type->n_bytes < sizeof(hx_layer))
+        return HX_FAIL(HX_ERR_ARG, "type %s of %zu bytes: expected a forward function and at least %zu bytes",
+                       type && type->name ? type->name : "?", type ? type->n_bytes : 0, sizeof(hx_layer));
+    if (device == NULL) return HX_FAIL(HX_ERR_ARG, "%s: device is NULL", type->name);
+    HX_TRY(hx_mem_alloc_array(1, type->n_bytes, &p));
+    hx_layer *layer = p;
+    layer->type = type;
+    layer->device = device;
+    *out = layer;
+    return HX_OK;
+}
+
+static void param_clear_parts(hx_param *param) {
+    for (int i = 0; i < param->n_parts; i++) hx_layout_destroy(&param->parts[i].layout);
+    hx_mem_free((void **)&param->parts);
+    param->n_parts = 0;
+}
+
+static void param_destroy(hx_param **param) {
+    hx_param *p = *param;
+    if (p == NULL) return;
+    param_clear_parts(p);
+    hx_layout_destroy(&p->layout);
+    hx_tensor_destroy(&p->value);
+    hx_mem_free((void **)param);
+}
+
+void hx_layer_destroy(hx_layer **layer) {
+    hx_layer *l = *layer;
+    if (l == NULL) return;
+    if (l->type->destroy != NULL) l->type->destroy(l);
+    for (int i = 0; i < l->n_params; i++) param_destroy(&l->params[i]);
+    for (int i = 0; i < l->n_children; i++) hx_layer_destroy(&l->children[i]);
+    hx_mem_free((void **)&l->params);
+    hx_mem_free((void **)&l->children);
+    hx_mem_free((void **)layer);
+}
+
+static hx_status check_name(const hx_layer *layer, const char *name, bool dots) {
+    if (name == NULL || name[0] == '\0')
+        return HX_FAIL(HX_ERR_ARG, "layer %s: a name is %s", layer->type->name, name ? "empty" : "NULL");
+    if (strlen(name) >= HX_NAME_BYTES)
+        return HX_FAIL(HX_ERR_ARG, "name %.40s... of %zu bytes: expected fewer than %d", name, strlen(name),
+                       HX_NAME_BYTES);
+    if (!dots && strchr(name, '.') != NULL)
+        return HX_FAIL(HX_ERR_ARG, "name \"%s\": expected no dots, they separate the parts of a path", name);
+    if (strchr(name, '/') != NULL)
+        return HX_FAIL(HX_ERR_ARG, "name \"%s\": expected no slashes, they separate groups of a checkpoint", name);
+    return HX_OK;
+}
+
+/* What can be found wrong before the child is taken over. */
+static hx_status check_child(const hx_layer *layer, const char *name, const hx_layer *child) {
+    HX_TRY(check_name(layer, name, false));
+    for (int i = 0; i < layer->n_children; i++)
+        if (strcmp(layer->children[i]->name, name) == 0)
+            return HX_FAIL(HX_ERR_CONFIG, "layer %s \"%s\" has a child named \"%s\" already", layer->type->name,
+                           layer->name, name);
+    if (child->device != layer->device)
+        return HX_FAIL(HX_ERR_ARG, "child \"%s\" lies on device %s, its parent on %s", name,
+                       hx_device_name(child->device), hx_device_name(layer->device));
+    return HX_OK;
+}
+
+hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **child) {
+    hx_layer *taken = *child;
+    hx_status status;
+    if (taken == NULL) return HX_FAIL(HX_ERR_ARG, "child \"%s\" is NULL", name ? name : "");
+    for (const hx_layer *l = layer; l != NULL; l = l->parent)
+        if (l == taken) return HX_FAIL(HX_ERR_ARG, "child \"%s\" contains the layer it is added to", name ? name : "");
+    *child = NULL;
+    /* Owned by another layer: destroying it here would leave that one with a dangling pointer. */
+    if (taken->parent != NULL)
+        return HX_FAIL(HX_ERR_ARG, "child \"%s\" belongs to layer \"%s\" already", name ? name : "",
+                       taken->parent->name);
+    HX_TRY_GOTO(check_child(layer, name, taken), done);
+    HX_TRY_GOTO(hx_mem_grow((void **)&layer->children, &layer->children_capacity, (int64_t)layer->n_children + 1,
+                            sizeof(hx_layer *)),
+                done);
+    snprintf(taken->name, sizeof taken->name, "%s", name);
+    taken->parent = layer;
+    layer->children[layer->n_children++] = taken;
+    return HX_OK;
+done:
+    hx_layer_destroy(&taken);
+    return status;
+}
+
+hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, hx_layer **slot) {
+    hx_layer *borrowed = *child;
+    HX_TRY(hx_layer_add_consume(parent, name, child));
+    *slot = borrowed;
+    return HX_OK;
+}
+
+hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n) {
+    if (n < 1) return HX_FAIL(HX_ERR_CONFIG, "%s: %s = %lld: expected at least 1", layer, what, (long long)n);
+    return HX_OK;
+}
+
+hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    hx_tensor *result = NULL;
+    if (layer == NULL || ctx == NULL || x == NULL)
+        return HX_FAIL(HX_ERR_ARG, "%s is NULL", layer == NULL ? "layer" : ctx == NULL ? "ctx" : "x");
+    HX_TRY(layer->type->forward(layer, ctx, x, &result));
+    *y = result;
+    return HX_OK;
+}
+
+/* ---- parameters ---- */
+
+hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays,
+                         hx_param **out) {
+    hx_status status;
+    hx_param *param = NULL;
+    HX_TRY(check_name(layer, name, true));
+    if (!hx_dtype_is_float(dtype))
+        return HX_FAIL(HX_ERR_DTYPE, "parameter \"%s\" of %s: expected a floating type", name, hx_dtype_name(dtype));
+    HX_TRY(hx_shape_check(&shape));
+    HX_TRY(hx_mem_alloc_array(1, sizeof *param, (void **)&param));
+    HX_TRY_GOTO(hx_layout_full(&shape, &param->layout), done);
+    HX_TRY_GOTO(hx_tensor_create(layer->device, dtype, shape, &param->value), done);
+    HX_TRY_GOTO(hx_mem_grow((void **)&layer->params, &layer->params_capacity, (int64_t)layer->n_params + 1,
+                            sizeof(hx_param *)),
+                done);
+    snprintf(param->name, sizeof param->name, "%s", name);
+    param->decays = decays;
+    param->layer = layer;
+    hx_tensor_set_requires_grad(param->value, true);
+    layer->params[layer->n_params++] = param;
+    *out = param;
+    return HX_OK;
+done:
+    param_destroy(&param);
+    return status;
+}
+
+typedef struct range {
+    int64_t begin, end;
+} range;
+
+static int range_compare(const void *a, const void *b) {
+    int64_t x = ((const range *)a)->begin, y = ((const range *)b)->begin;
+    return (x > y) - (x < y);
+}
+
+/* The boxes of all parts, ordered, must follow each other from 0 to the end of the storage. */
+static hx_status check_cover(const hx_param *param, int n_parts, const hx_layout *layouts) {
+    int64_t n_boxes = 0, at = 0, n = 0, count = hx_tensor_count(param->value);
+    range *ranges = NULL;
+    hx_status status = HX_OK;
+    for (int i = 0; i < n_parts; i++) n_boxes += layouts[i].n_boxes;
+    HX_TRY(hx_mem_alloc_array(n_boxes, sizeof *ranges, (void **)&ranges));
+    for (int i = 0; i < n_parts; i++)
+        for (int b = 0; b < layouts[i].n_boxes; b++) {
+            const hx_box *box = &layouts[i].boxes[b];
+            ranges[n++] = (range){box->local, box->local + hx_box_count(box, layouts[i].shape.ndim)};
+        }
+    if (n_boxes > 1) qsort(ranges, (size_t)n_boxes, sizeof *ranges, range_compare);
+    for (int64_t i = 0; i < n_boxes && status == HX_OK; i++) {
+        if (ranges[i].begin != at)
+            status = HX_FAIL(HX_ERR_SHAPE, "parameter \"%s\": a box begins at element %lld, expected %lld",
+                             param->name, (long long)ranges[i].begin, (long long)at);
+        at = ranges[i].end;
+    }
+    if (status == HX_OK && at != count)
+        status = HX_FAIL(HX_ERR_SHAPE, "parameter \"%s\": the parts cover %lld of %lld elements", param->name,
+                         (long long)at, (long long)count);
+    hx_mem_free((void **)&ranges);
+    return status;
+}
+
+hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts) {
+    hx_param_part *parts = NULL;
+    hx_status status;
+    int n_copied = 0;
+    if (n_parts < 1) return HX_FAIL(HX_ERR_ARG, "parameter \"%s\": %d parts, expected at least 1", param->name, n_parts);
+    for (int i = 0; i < n_parts; i++) HX_TRY(check_name(param->layer, names[i], true));
+    HX_TRY(check_cover(param, n_parts, layouts));
+    HX_TRY(hx_mem_alloc_array(n_parts, sizeof *parts, (void **)&parts));
+    for (; n_copied < n_parts; n_copied++) {
+        snprintf(parts[n_copied].name, sizeof parts[n_copied].name, "%s", names[n_copied]);
+        HX_TRY_GOTO(hx_layout_copy(&layouts[n_copied], &parts[n_copied].layout), done);
+    }
+    param_clear_parts(param);
+    param->parts = parts;
+    param->n_parts = n_parts;
+    return HX_OK;
+done:
+    while (n_copied > 0) hx_layout_destroy(&parts[--n_copied].layout);
+    hx_mem_free((void **)&parts);
+    return status;
+}
+
+/* ---- paths ---- */
+
+static uint64_t hash_text(uint64_t hash, const char *text) {
+    for (; *text != '\0'; text++) hash = (hash ^ (uint8_t)*text) * FNV_PRIME;
+    return hash;
+}
+
+static uint64_t hash_prefix(const hx_layer *layer) {
+    if (layer->parent == NULL) return FNV_OFFSET;
+    return hash_text(hash_text(hash_prefix(layer->parent), layer->name), ".");
+}
+
+uint64_t hx__layer_hash(const hx_layer *layer, const char *text) {
+    return hash_text(hash_prefix(layer), text);
+}
+
+/* prefix is "" or ends in a dot. */
+static hx_status join_path(const char *prefix, const char *name, const char *end, char out[HX_NAME_BYTES]) {
+    int n = snprintf(out, HX_NAME_BYTES, "%s%s%s", prefix, name, end);
+    if (n < 0 || n >= HX_NAME_BYTES)
+        return HX_FAIL(HX_ERR_CONFIG, "path %s%s%s has %d bytes: expected fewer than %d", prefix, name, end, n,
+                       HX_NAME_BYTES);
+    return HX_OK;
+}
+
+static hx_status list_params(hx_layer *layer, const char *prefix, hx_param_list *list) {
+    char path[HX_NAME_BYTES];
+    for (int i = 0; i < layer->n_params; i++) {
+        hx_param *param = layer->params[i];
+        HX_TRY(join_path(prefix, param->name, "", param->path));
+        for (int k = 0; k < param->n_parts; k++) HX_TRY(join_path(prefix, param->parts[k].name, "", path));
+        HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n_items + 1, sizeof(hx_param *)));
+        list->items[list->n_items++] = param;
+        hx_tensor_set_requires_grad(param->value, !param->is_frozen);
+    }
+    for (int i = 0; i < layer->n_children; i++) {
+        HX_TRY(join_path(prefix, layer->children[i]->name, ".", path));
+        HX_TRY(list_params(layer->children[i], path, list));
+    }
+    return HX_OK;
+}
+
+int hx_param_n_logical(const hx_param *param) {
+    return param->n_parts > 0 ? param->n_parts : 1;
+}
+
+void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], const hx_layout **layout) {
+    /* param->path ends in param->name; what stands before is the layer's. Lengths were checked with the path. */
+    const hx_param_part *part = param->n_parts > 0 ? &param->parts[i] : NULL;
+    const char *name = part ? part->name : param->name;
+    size_t own = strlen(param->name), all = strlen(param->path), prefix = all >= own ? all - own : 0;
+    size_t n_bytes = strnlen(name, HX_NAME_BYTES - 1 - prefix);
+    memcpy(path, param->path, prefix);
+    memcpy(path + prefix, name, n_bytes);
+    path[prefix + n_bytes] = '\0';
+    if (layout != NULL) *layout = part ? &part->layout : &param->layout;
+}
+
+typedef struct logical {
+    const hx_param *param;
+    int i;
+} logical;
+
+static int logical_compare(const void *a, const void *b) {
+    const logical *x = a, *y = b;
+    char x_path[HX_NAME_BYTES], y_path[HX_NAME_BYTES];
+    hx_param_logical(x->param, x->i, x_path, NULL);
+    hx_param_logical(y->param, y->i, y_path, NULL);
+    return strcmp(x_path, y_path);
+}
+
+static hx_status check_unique(const hx_param_list *list) {
+    int64_t n_logical = 0, n = 0;
+    logical *items = NULL;
+    hx_status status = HX_OK;
+    for (int64_t i = 0; i < list->n_items; i++) n_logical += hx_param_n_logical(list->items[i]);
+    HX_TRY(hx_mem_alloc_array(n_logical, sizeof *items, (void **)&items));
+    for (int64_t i = 0; i < list->n_items; i++)
+        for (int k = 0; k < hx_param_n_logical(list->items[i]); k++) items[n++] = (logical){list->items[i], k};
+    if (n > 1) qsort(items, (size_t)n, sizeof *items, logical_compare);
+    for (int64_t i = 1; i < n && status == HX_OK; i++)
+        if (logical_compare(&items[i - 1], &items[i]) == 0) {
+            char path[HX_NAME_BYTES];
+            hx_param_logical(items[i].param, items[i].i, path, NULL);
+            status = HX_FAIL(HX_ERR_CONFIG, "two parameters share the path %s", path);
+        }
+    hx_mem_free((void **)&items);
+    return status;
+}
+
+hx_status hx_layer_params(hx_layer *root, hx_param_list *out) {
+    hx_param_list list = {0};
+    hx_status status;
+    if (root == NULL) return HX_FAIL(HX_ERR_ARG, "root is NULL");
+    HX_TRY_GOTO(list_params(root, "", &list), done);
+    HX_TRY_GOTO(check_unique(&list), done);
+    *out = list;
+    return HX_OK;
+done:
+    hx_param_list_destroy(&list);
+    return status;
+}
+
+void hx_param_list_destroy(hx_param_list *list) {
+    hx_mem_free((void **)&list->items);
+    list->n_items = list->capacity = 0;
+}
+
+int64_t hx_param_list_count(const hx_param_list *list) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < list->n_items; i++) n += hx_tensor_count(list->items[i]->value);
+    return n;
+}

@@ -1,0 +1,23 @@
+/* What the files of core/nn share. */
+#ifndef HX_CORE_NN_NN_IMPL_H
+#define HX_CORE_NN_NN_IMPL_H
+
+#include "core/nn/layers.h"
+
+/* FNV-1a, 64 bits, of "<path of the layer>." ("" for the root), continued by `text`: with a logical tensor's
+ * relative name it is the hash of that tensor's path. Follows the tree as it is now, allocates nothing. */
+uint64_t hx__layer_hash(const hx_layer *layer, const char *text);
+
+/* Attach *child, made a moment ago, to parent, and remember it in *slot (borrowed). */
+hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, hx_layer **slot);
+
+/* Sizes that count something: HX_ERR_CONFIG unless n >= 1. */
+hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n);
+
+/* One pre-norm transformer block: x + drop(attn(norm1(x))), then the same with mlp and norm2. Children: norm1, attn,
+ * norm2, mlp (in, out). The configuration has been checked. */
+hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
+/* The normalisation that the configuration names. */
+hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
+
+#endif

@@ -1,0 +1,20 @@
+#include "core/train/hooks.h"
+
+#include <string.h>
+#include "core/base/mem.h"
+
+hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item) {
+    if (memchr(item->name, '\0', sizeof item->name) == NULL || item->name[0] == '\0')
+        return HX_FAIL(HX_ERR_ARG, "a state item's name is empty or longer than %zu bytes", sizeof item->name - 1);
+    if (item->layout == NULL) return HX_FAIL(HX_ERR_ARG, "state item %s has no layout", item->name);
+    if (item->n_replicas < 1 || item->replica < 0 || item->replica >= item->n_replicas)
+        return HX_FAIL(HX_ERR_ARG, "state item %s: replica %d of %d", item->name, item->replica, item->n_replicas);
+    HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n_items + 1, sizeof *list->items));
+    list->items[list->n_items++] = *item;
+    return HX_OK;
+}
+
+void hx_state_list_destroy(hx_state_list *list) {
+    hx_mem_free((void **)&list->items);
+    list->n_items = list->capacity = 0;
+}

@@ -1,0 +1,245 @@
+#include <math.h>
+#include <stdio.h>
+#include "core/autograd/tape.h"
+#include "core/base/mem.h"
+#include "core/train/trainer_impl.h"
+
+#define HX_OPTION_OWNER hx_train_config
+const hx_option hx_train_options[] = HX_OPTIONS_TABLE(HX_TRAIN_OPTIONS);
+#undef HX_OPTION_OWNER
+const int hx_train_n_options = (int)(sizeof hx_train_options / sizeof *hx_train_options);
+
+#define MOST_STEPS 1e15 /* what the option `steps` allows */
+
+/* ---- creation ---- */
+
+static hx_status check_source(const char *what, const hx_batch_source *source, int n_ranks) {
+    if (source->n_micro == NULL || source->get == NULL) return HX_FAIL(HX_ERR_ARG, "%s: a function is NULL", what);
+    if (source->n_global < 1) return HX_FAIL(HX_ERR_CONFIG, "%s: %lld samples", what, (long long)source->n_global);
+    if (source->batch < n_ranks)
+        return HX_FAIL(HX_ERR_CONFIG, "%s: a global batch of %lld samples for %d ranks: expected at least one each",
+                       what, (long long)source->batch, n_ranks);
+    return HX_OK;
+}
+
+static hx_status check_config(const hx_trainer_setup *s) {
+    const hx_train_config *c = s->config;
+    const struct {
+        const char *name;
+        int64_t value;
+    } counts[] = {{"steps", c->steps},       {"eval_every", c->eval_every}, {"eval_batches", c->eval_batches},
+                  {"patience", c->patience}, {"max_skips", c->max_skips},   {"save_every", s->save_every},
+                  {"seed", c->seed}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i].value < 0)
+            return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= 0", counts[i].name, (long long)counts[i].value);
+    return HX_OK;
+}
+
+static hx_status check_setup(const hx_trainer_setup *s) {
+    const int n_ranks = s->agreement != NULL ? s->agreement->size : 1;
+    if (s->ctx.device == NULL || s->ctx.stream == NULL || s->ctx.tape == NULL)
+        return HX_FAIL(HX_ERR_ARG, "ctx: expected a device, a stream and a tape");
+    if (s->model.root == NULL || s->model.loss == NULL)
+        return HX_FAIL(HX_ERR_ARG, "model: expected a root layer and a loss function");
+    if (s->optim == NULL || s->optim_config == NULL || s->config == NULL || s->train == NULL)
+        return HX_FAIL(HX_ERR_ARG, "expected optim, optim_config, config and train; one of them is NULL");
+    if (s->agreement != NULL && (s->agreement->agree == NULL) != (s->agreement->sum == NULL))
+        return HX_FAIL(HX_ERR_ARG, "agreement: expected both agree and sum, or neither");
+    HX_TRY(check_config(s));
+    HX_TRY(check_source("training data", s->train, n_ranks));
+    if (s->eval != NULL) HX_TRY(check_source("evaluation data", s->eval, 1));
+    return HX_OK;
+}
+
+/* `steps`, or as many global batches as `epochs` passes need. */
+static hx_status count_steps(const hx_trainer_setup *s, int64_t *out) {
+    const hx_train_config *c = s->config;
+    double n = (double)c->steps;
+    /* the small term forgives that 0.1 epochs of 100 samples are a hair more than 10 */
+    if (c->steps == 0) n = ceil(c->epochs * (double)s->train->n_global / (double)s->train->batch - 1e-9);
+    if (!(n >= 1 && n <= MOST_STEPS))
+        return HX_FAIL(HX_ERR_CONFIG, "steps = %lld, epochs = %g, %lld samples in batches of %lld: %g updates, expected "
+                       "1 to %g", (long long)c->steps, c->epochs, (long long)s->train->n_global,
+                       (long long)s->train->batch, n, MOST_STEPS);
+    *out = (int64_t)n;
+    return HX_OK;
+}
+
+static hx_status create_buffers(hx_trainer *t) {
+    hx_device *device = t->ctx.device;
+    HX_TRY(hx_tensor_create(device, HX_F64, HX_SHAPE(HX__SUM_N), &t->sums));
+    for (int i = 0; i < HX__SUM_N; i++) HX_TRY(hx_tensor_window(t->sums, i, HX_SCALAR, &t->sum[i]));
+    HX_TRY(hx_tensor_create(device, HX_F64, HX_SCALAR, &t->gscale));
+    return hx_tensor_fill(t->ctx.stream, t->sums, 0);
+}
+
+static hx_status init(hx_trainer *t) {
+    const hx_trainer_setup *s = &t->setup;
+    double lr;
+    HX_TRY(check_setup(s));
+    HX_TRY(count_steps(s, &t->n_steps));
+    HX_TRY(hx_schedule_lr(s->optim_config, 1, t->n_steps, &lr));
+    t->ctx = t->quiet = s->ctx;
+    t->ctx.training = true;
+    t->quiet.training = false;
+    t->quiet.tape = NULL;
+    t->state = (hx_train_state){.seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN,
+                                .last_eval_loss = NAN};
+    t->evaluated_step = t->saved_step = -1;
+    HX_TRY(hx_layer_params(s->model.root, &t->params));
+    if (t->params.n_items == 0) return HX_FAIL(HX_ERR_CONFIG, "the model has no parameters");
+    HX_TRY(create_buffers(t));
+    if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
+    hx_tape_set_ready_hook(s->ctx.tape, s->sync ? s->sync->ready : NULL, s->sync ? s->sync->self : NULL);
+    return HX_OK;
+}
+
+hx_status hx_trainer_create(const hx_trainer_setup *setup, hx_trainer **out) {
+    const hx_agreement *agreement = setup->agreement;
+    hx_trainer *t = NULL;
+    hx_status status = hx_mem_alloc_array(1, sizeof *t, (void **)&t);
+    if (status == HX_OK) {
+        t->setup = *setup;
+        status = init(t);
+    }
+    if (agreement != NULL && agreement->agree != NULL) status = agreement->agree(agreement->self, status);
+    if (status != HX_OK) {
+        hx_trainer_destroy(&t);
+        return status;
+    }
+    *out = t;
+    return HX_OK;
+}
+
+void hx_trainer_destroy(hx_trainer **trainer) {
+    hx_trainer *t = *trainer;
+    if (t == NULL) return;
+    if (t->setup.ctx.tape != NULL) hx_tape_set_ready_hook(t->setup.ctx.tape, NULL, NULL);
+    for (int i = 0; i < HX__SUM_N; i++) hx_tensor_destroy(&t->sum[i]);
+    hx_tensor_destroy(&t->sums);
+    hx_tensor_destroy(&t->gscale);
+    hx_state_list_destroy(&t->items);
+    hx_param_list_destroy(&t->params);
+    hx_mem_free((void **)trainer);
+}
+
+/* ---- what others may see ---- */
+
+hx_train_state *hx_trainer_state(hx_trainer *trainer) {
+    return &trainer->state;
+}
+
+hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
+    const hx_agreement *agreement = trainer->setup.agreement;
+    const int rank = agreement ? agreement->rank : 0, size = agreement ? agreement->size : 1;
+    hx_state_list list = {0};
+    hx_status status;
+    HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
+    HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
+    /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued. */
+    HX_TRY_GOTO(hx_stream_sync(trainer->ctx.stream), done);
+    *out = list;
+    return HX_OK;
+done:
+    hx_state_list_destroy(&list);
+    return status;
+}
+
+int64_t hx_trainer_n_steps(const hx_trainer *trainer) {
+    return trainer->n_steps;
+}
+
+/* ---- run ---- */
+
+/* A save that fails (a full disk) is reported and training goes on: earlier checkpoints are untouched. Before it
+ * all ranks make sure that none of them holds a failed update. */
+static hx_status save(hx_trainer *t) {
+    const hx_checkpoint_hook *hook = t->setup.checkpoint;
+    const double began = hx__seconds_now();
+    if (hook == NULL || t->saved_step == t->state.step) return HX_OK;
+    hx__trainer_note(t, hx_stream_sync(t->ctx.stream)); /* the hook reads memory the stream writes */
+    HX_TRY(hx__trainer_share(t));
+    const bool is_best = t->is_best && t->evaluated_step == t->state.step;
+    t->save_status = hook->save(hook->self, &t->state, &t->items, is_best);
+    t->save_text[0] = '\0';
+    if (t->save_status != HX_OK) snprintf(t->save_text, sizeof t->save_text, "%s", hx_error_message());
+    t->saved_step = t->state.step;
+    const double seconds = hx__seconds_now() - began;
+    t->unbooked_s += seconds;
+    hx__trainer_event(t, HX_EVENT_SAVE, seconds);
+    t->event.is_best = is_best;
+    t->event.text = t->save_status != HX_OK ? t->save_text : NULL;
+    return hx__trainer_emit(t);
+}
+
+static bool is_due(const hx_trainer *t, int64_t every) {
+    return every > 0 && t->state.step % every == 0;
+}
+
+static bool has_lost_patience(const hx_trainer *t) {
+    const int64_t patience = t->setup.config->patience;
+    return patience > 0 && t->state.n_bad_evals >= patience;
+}
+
+/* Steps until all are done, a stop is wanted, or patience ends. */
+static hx_status run_steps(hx_trainer *t) {
+    while (t->state.step < t->n_steps && !t->stop_wanted) {
+        HX_TRY(hx__trainer_update(t));
+        const bool is_step = t->event.kind == HX_EVENT_STEP;
+        HX_TRY(hx__trainer_emit(t));
+        HX_TRY(hx__trainer_check_skips(t));
+        /* Without an update the step's number stays, and what is due at it has been done. */
+        if (!is_step || t->stop_wanted) continue;
+        if (t->setup.eval != NULL && is_due(t, t->setup.config->eval_every)) HX_TRY(hx__trainer_evaluate(t));
+        if (is_due(t, t->setup.save_every)) HX_TRY(save(t));
+        if (t->evaluated_step == t->state.step && has_lost_patience(t)) return HX_OK;
+    }
+    return HX_OK;
+}
+
+static hx_status emit_stop(hx_trainer *t, const char *why) {
+    hx__trainer_event(t, HX_EVENT_STOP, 0);
+    t->event.text = why;
+    return hx__trainer_emit(t);
+}
+
+/* The end of a run that went well so far: last evaluation, last checkpoint, and why it ended. */
+static hx_status finish(hx_trainer *t) {
+    hx_status result = HX_OK;
+    if (!t->stop_wanted && t->setup.eval != NULL && t->evaluated_step != t->state.step)
+        HX_TRY(hx__trainer_evaluate(t));
+    HX_TRY(save(t));
+    if (t->stop_wanted)
+        snprintf(t->event_text, sizeof t->event_text, "asked to stop at step %lld of %lld", (long long)t->state.step,
+                 (long long)t->n_steps);
+    else if (t->state.step < t->n_steps)
+        snprintf(t->event_text, sizeof t->event_text, "no better loss in %lld evaluations", (long long)t->state.n_bad_evals);
+    else
+        snprintf(t->event_text, sizeof t->event_text, "all %lld steps are done", (long long)t->n_steps);
+    HX_TRY(emit_stop(t, t->event_text));
+    HX_TRY(hx__trainer_share(t));
+    /* Without a last checkpoint the run's result is lost: that is no success. */
+    if (t->save_status != HX_OK) result = hx_error_adopt(t->save_status, t->save_text);
+    else if (t->stop_wanted) result = HX_FAIL(HX_ERR_INTERRUPTED, "%s", t->event_text);
+    return result;
+}
+
+/* A run that was complete when it was resumed: nothing is written. */
+static hx_status run_nothing(hx_trainer *t) {
+    if (t->setup.eval != NULL) {
+        HX_TRY(hx_trainer_eval(t, NULL));
+        HX_TRY(hx__trainer_emit(t));
+    }
+    snprintf(t->event_text, sizeof t->event_text, "nothing to do: step %lld of %lld", (long long)t->state.step,
+             (long long)t->n_steps);
+    HX_TRY(emit_stop(t, t->event_text));
+    return hx__trainer_share(t);
+}
+
+hx_status hx_trainer_run(hx_trainer *trainer) {
+    trainer->stop_wanted = false;
+    if (trainer->state.step >= trainer->n_steps) return run_nothing(trainer);
+    HX_TRY(run_steps(trainer));
+    return finish(trainer);
+}

@@ -1,0 +1,411 @@
+/* How a run goes: events, evaluations, checkpoints, stops, resumption, and failures on several ranks. */
+#include "tests/unit/test_trainer_fixture.h"
+
+static double x[64], y[32];
+static samples data, held;
+static training r;
+
+/* Checkpoints: what was saved, and which saves fail. */
+typedef struct saves {
+    int n, fail_from, fail_to;
+    int64_t steps[32];
+    bool is_best[32];
+    hx_train_state state;
+    double tensors[64]; /* of the last one, all items one after the other */
+} saves;
+
+static hx_status save_down(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best) {
+    saves *s = self;
+    double *at = s->tensors;
+    s->steps[s->n] = state->step;
+    s->is_best[s->n] = is_best;
+    s->n++;
+    if (s->n >= s->fail_from && s->n <= s->fail_to) return HX_FAIL(HX_ERR_IO, "no space left on device");
+    s->state = *state;
+    for (int64_t i = 0; i < items->n_items; i++) {
+        const int64_t n = hx_layout_count(items->items[i].layout);
+        memcpy(at, items->items[i].data, sizeof *at * (size_t)n);
+        at += n;
+    }
+    return HX_OK;
+}
+
+static saves saved;
+static hx_checkpoint_hook checkpoint = {.self = &saved, .save = save_down};
+
+static void setup(void) {
+    hx_rng rng = {11, hx_rng_stream(HX_RNG_USER, 1)};
+    fixture_open();
+    for (int i = 0; i < 64; i++) x[i] = hx_rng_normal(rng, (uint64_t)i);
+    for (int i = 0; i < 32; i++) y[i] = 2 * x[2 * i] - 3 * x[2 * i + 1] + 0.5;
+    data = (samples){.n = 32, .n_in = 2, .n_out = 1, .batch = 4, .micro = 3, .x = x, .y = y, .wraps = true};
+    held = (samples){.n = 8, .n_in = 2, .n_out = 1, .batch = 8, .x = x, .y = y};
+    samples_open(&data);
+    samples_open(&held);
+    training_open(&r, linear_layer(2, 1, true), &data);
+    r.setup.checkpoint = &checkpoint;
+    r.tc.steps = 8;
+    saved = (saves){.n = 0};
+}
+
+static void teardown(void) {
+    training_close(&r);
+    samples_close(&data);
+    samples_close(&held);
+    fixture_close();
+}
+
+TestSuite(trainer_run, .init = setup, .fini = teardown);
+
+/* ---- events and checkpoints ---- */
+
+Test(trainer_run, reports_every_step_and_why_it_ended) {
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(count_events(&r, HX_EVENT_STEP), 8);
+    for (int i = 0; i < 8; i++) {
+        const hx_train_event *e = event_of(&r, HX_EVENT_STEP, i);
+        cr_expect(e->step == i + 1 && e->n_steps == 8 && e->cursor == 4 * (i + 1) && e->count == 4);
+        cr_expect(e->loss > 0 && e->lr == 0.01 && e->grad_norm > 0 && e->seconds > 0 && e->tokens_per_s > 0);
+    }
+    cr_expect_eq(count_events(&r, HX_EVENT_STOP), 1);
+    cr_expect_eq(r.events[r.n_events - 1].kind, HX_EVENT_STOP);
+    cr_expect_str_eq(r.texts[r.n_events - 1], "all 8 steps are done");
+}
+
+Test(trainer_run, saves_at_its_interval_and_at_the_end) {
+    r.setup.save_every = 3;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_assert_eq(saved.n, 3);
+    cr_expect(saved.steps[0] == 3 && saved.steps[1] == 6 && saved.steps[2] == 8);
+    cr_expect_eq(count_events(&r, HX_EVENT_SAVE), 3);
+}
+
+Test(trainer_run, saves_once_when_the_end_falls_on_the_interval) {
+    r.setup.save_every = 4;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(saved.n, 2);
+}
+
+Test(trainer_run, evaluates_at_its_interval_and_at_the_end_and_marks_the_best) {
+    r.setup.eval = &held.source;
+    r.setup.save_every = 3;
+    r.tc.eval_every = 3;
+    r.oc.lr = 0.1; /* the loss falls all the time */
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_assert_eq(count_events(&r, HX_EVENT_EVAL), 3);
+    const hx_train_event *last = event_of(&r, HX_EVENT_EVAL, 2);
+    cr_expect(last->step == 8 && last->is_best);
+    for (int i = 0; i < 3; i++) cr_expect(saved.is_best[i]);
+    const hx_train_state *state = hx_trainer_state(r.trainer);
+    cr_expect(state->best_loss == last->loss && state->last_eval_loss == last->loss && state->n_bad_evals == 0);
+}
+
+Test(trainer_run, a_failed_save_is_reported_and_training_goes_on) {
+    r.setup.save_every = 2;
+    saved.fail_from = 2;
+    saved.fail_to = 3;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(saved.n, 4);
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 8);
+    cr_expect_null(event_of(&r, HX_EVENT_SAVE, 0)->text);
+    cr_expect_not_null(event_of(&r, HX_EVENT_SAVE, 1)->text);
+    int n_told = 0;
+    for (int i = 0; i < r.n_events; i++) n_told += strstr(r.texts[i], "no space left") != NULL;
+    cr_expect_eq(n_told, 2);
+}
+
+Test(trainer_run, a_failed_last_save_is_the_result_of_the_run) {
+    saved.fail_from = saved.fail_to = 1;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect(strstr(hx_error_message(), "no space left") != NULL, "%s", hx_error_message());
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 8);
+}
+
+Test(trainer_run, a_callback_that_fails_ends_the_run) {
+    r.fail_on = HX_EVENT_STEP;
+    r.fail_from = 3;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect_eq(count_events(&r, HX_EVENT_STEP), 3);
+}
+
+/* ---- ends ---- */
+
+/* With a rate of 0 the first evaluation is the best, and all others are as good, which is not better. */
+Test(trainer_run, stops_after_exactly_as_many_bad_evaluations_as_its_patience) {
+    r.setup.eval = &held.source;
+    r.oc.lr = 0;
+    r.tc.steps = 100;
+    r.tc.eval_every = 2;
+    r.tc.patience = 3;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 2 * (1 + 3));
+    cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 4);
+    cr_expect_eq(hx_trainer_state(r.trainer)->n_bad_evals, 3);
+    cr_expect(strstr(r.texts[r.n_events - 1], "no better loss in 3") != NULL, "%s", r.texts[r.n_events - 1]);
+    cr_expect(saved.n == 1 && saved.steps[0] == 8);
+}
+
+static bool stop_after_five(void *self) {
+    return ++*(int *)self > 4;
+}
+
+Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
+    int polls = 0;
+    r.setup.eval = &held.source;
+    r.setup.should_stop = stop_after_five;
+    r.setup.should_stop_self = &polls;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    cr_expect(saved.n == 1 && saved.steps[0] == 5);
+    cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 0, "a stop is in a hurry");
+    cr_expect_str_eq(r.texts[r.n_events - 1], "asked to stop at step 5 of 8");
+}
+
+Test(trainer_run, a_resumed_run_gives_the_same_bits) {
+    int polls = 0;
+    hx_state_list items = {0};
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    const hx_train_state whole = *hx_trainer_state(r.trainer);
+    double *expected = weights_of(&r);
+    training_close(&r);
+
+    training_open(&r, linear_layer(2, 1, true), &data);
+    r.setup.checkpoint = &checkpoint;
+    r.tc.steps = 8;
+    r.setup.should_stop = stop_after_five;
+    r.setup.should_stop_self = &polls;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    training_close(&r);
+
+    training_open(&r, linear_layer(2, 1, true), &data);
+    r.setup.checkpoint = &checkpoint;
+    r.tc.steps = 8;
+    r.tc.seed = 99; /* the state's seed counts */
+    training_start(&r);
+    *hx_trainer_state(r.trainer) = saved.state;
+    OK(hx_trainer_items(r.trainer, &items));
+    const double *at = saved.tensors;
+    for (int64_t i = 0; i < items.n_items; i++) {
+        const int64_t n = hx_layout_count(items.items[i].layout);
+        memcpy(items.items[i].data, at, sizeof *at * (size_t)n);
+        at += n;
+    }
+    hx_state_list_destroy(&items);
+    OK(hx_trainer_run(r.trainer));
+    double *got = weights_of(&r);
+    const hx_train_state *state = hx_trainer_state(r.trainer);
+    cr_expect_eq(memcmp(expected, got, 3 * sizeof *got), 0);
+    cr_expect(state->step == whole.step && state->cursor == whole.cursor && state->seed == whole.seed);
+    cr_expect_eq(state->last_loss, whole.last_loss);
+    cr_expect_geq(state->elapsed_s, saved.state.elapsed_s);
+    free(expected);
+    free(got);
+}
+
+Test(trainer_run, a_complete_run_has_nothing_to_do) {
+    training_start(&r);
+    hx_trainer_state(r.trainer)->step = 8;
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(saved.n, 0);
+    cr_expect_eq(r.n_events, 1);
+    cr_expect_eq(hx_trainer_state(r.trainer)->n_bad_evals, 0);
+}
+
+Test(trainer_run, epochs_become_steps) {
+    r.tc.steps = 0;
+    r.tc.epochs = 2.6; /* 83.2 samples of 32, in batches of 4 */
+    training_start(&r);
+    cr_expect_eq(hx_trainer_n_steps(r.trainer), 21);
+}
+
+Test(trainer_run, a_steady_step_takes_no_new_memory_from_the_system) {
+    hx_device_stats before, after;
+    data.micro = 2; /* all micro-batches alike */
+    training_start(&r);
+    for (int i = 0; i < 2; i++) OK(hx_trainer_step(r.trainer, NULL));
+    hx_device_stats_get(dev, &before);
+    for (int i = 0; i < 5; i++) OK(hx_trainer_step(r.trainer, NULL));
+    hx_device_stats_get(dev, &after);
+    cr_expect_eq(after.n_raw_allocs, before.n_raw_allocs);
+    cr_expect_eq(after.live_bytes, before.live_bytes);
+}
+
+/* ---- failures ---- */
+
+Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
+    OK(hx_adamw_create_default(dev, stream, &r.params, &r.oc, &r.optim));
+    r.setup.optim = r.optim;
+    for (int i = 0; i < 8; i++) {
+        hx_trainer_setup s = r.setup;
+        hx_train_config tc = r.tc;
+        hx_batch_source source = data.source;
+        hx_agreement five = {.size = 5};
+        s.config = &tc;
+        s.train = &source;
+        if (i == 0) s.ctx.tape = NULL;
+        if (i == 1) s.model.loss = NULL;
+        if (i == 2) source.n_global = 0;
+        if (i == 3) tc.steps = -1;
+        if (i == 4) tc.steps = 0, tc.epochs = 0;
+        if (i == 5) tc.steps = 0, tc.epochs = 1e30;
+        if (i == 6) s.agreement = &five; /* a batch of 4 */
+        if (i == 7) s.save_every = -1;
+        hx_status status = hx_trainer_create(&s, &r.trainer);
+        cr_expect(status == (i < 2 ? HX_ERR_ARG : HX_ERR_CONFIG), "case %d: %s", i, hx_status_name(status));
+        cr_expect_null(r.trainer);
+    }
+}
+
+static hx_status half_used_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss, hx_tensor **count) {
+    const hx_layer *layer = self;
+    HX_AUTO_TENSOR y1 = NULL;
+    HX_TRY(hx_linear_op(c, batch->input, layer->params[0]->value, NULL, &y1));
+    HX_TRY(hx_sum(c, y1, NULL, 0, false, loss));
+    return sample_count(c, batch->n_samples, count);
+}
+
+Test(trainer_run, a_parameter_that_takes_no_part_is_named) {
+    r.setup.model.loss = half_used_loss;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_STATE);
+    cr_expect(strstr(hx_error_message(), "bias") != NULL, "%s", hx_error_message());
+}
+
+static hx_status f32_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss, hx_tensor **count) {
+    HX_AUTO_TENSOR wide = NULL;
+    HX_TRY(square_loss(self, c, batch, &wide, count));
+    return hx_cast(c, wide, HX_F32, loss);
+}
+
+Test(trainer_run, a_loss_of_the_wrong_type_is_refused) {
+    r.setup.model.loss = f32_loss;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_SHAPE);
+    cr_expect(strstr(hx_error_message(), "f32") != NULL, "%s", hx_error_message());
+}
+
+/* One rank of two: the other is played by these functions. */
+typedef struct peer {
+    double add[64];  /* what the other rank adds to each reduction */
+    int fail_at;     /* the reduction in which it reports a failure, 1-based; 0: never */
+    int n_sums, n_agrees, n_finishes, n_failed_finishes, n_ready;
+    hx_status told; /* what this rank said last */
+} peer;
+
+static peer other;
+
+static hx_status peer_sum(void *self, double *values, int n) {
+    peer *p = self;
+    p->n_sums++;
+    for (int i = 0; i < n; i++) values[i] += p->add[i];
+    if (p->n_sums == p->fail_at) values[3] += 1;
+    return HX_OK;
+}
+
+static hx_status peer_agree(void *self, hx_status mine) {
+    peer *p = self;
+    p->n_agrees++;
+    p->told = mine;
+    if (mine != HX_OK) return mine;
+    if (p->fail_at > 0 && p->n_sums >= p->fail_at) return HX_FAIL(HX_ERR_REMOTE, "rank 1 ran out of memory");
+    return HX_OK;
+}
+
+static hx_status peer_begin(void *self, bool is_last) {
+    (void)self;
+    (void)is_last;
+    return HX_OK;
+}
+
+static hx_status peer_ready(void *self, hx_tensor *leaf) {
+    (void)leaf;
+    ((peer *)self)->n_ready++;
+    return HX_OK;
+}
+
+static hx_status peer_finish(void *self, hx_stream *s, bool failed) {
+    (void)s;
+    ((peer *)self)->n_finishes++;
+    ((peer *)self)->n_failed_finishes += failed;
+    return HX_OK;
+}
+
+static const hx_agreement two = {.self = &other, .rank = 0, .size = 2, .agree = peer_agree, .sum = peer_sum};
+static const hx_grad_sync sync_with_peer = {.self = &other, .begin = peer_begin, .ready = peer_ready, .finish = peer_finish};
+
+static void start_two(void) {
+    other = (peer){.fail_at = 0};
+    r.setup.agreement = &two;
+    r.setup.sync = &sync_with_peer;
+    training_start(&r);
+}
+
+Test(trainer_run, a_failure_elsewhere_ends_the_step_here_too) {
+    start_two();
+    other.fail_at = 3;
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_REMOTE);
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 2);
+    cr_expect_eq(other.told, HX_OK);
+    cr_expect_eq(other.n_ready, 3 * 2 * 2, "two parameters, two micro-batches, three steps");
+}
+
+Test(trainer_run, a_failure_here_still_takes_part_in_what_the_others_wait_for) {
+    start_two();
+    data.fail_at = 8; /* the third step */
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect(strstr(hx_error_message(), "unreadable") != NULL, "%s", hx_error_message());
+    cr_expect_eq(other.n_sums, 3);
+    cr_expect_eq(other.n_finishes, 3);
+    cr_expect_eq(other.n_failed_finishes, 1);
+    cr_expect_eq(other.told, HX_ERR_IO);
+    cr_expect_eq(hx_tape_length(tape), 0);
+}
+
+Test(trainer_run, a_callback_that_fails_is_told_to_the_others_by_the_next_step) {
+    start_two();
+    r.fail_on = HX_EVENT_STEP;
+    r.fail_from = 2;
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect(strstr(hx_error_message(), "the log is full") != NULL, "%s", hx_error_message());
+    cr_expect_eq(other.n_sums, 3);
+    cr_expect_eq(other.n_failed_finishes, 1);
+}
+
+Test(trainer_run, a_callback_that_fails_at_the_very_end_is_told_too) {
+    start_two();
+    r.fail_on = HX_EVENT_STOP;
+    r.fail_from = 1;
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect_eq(other.told, HX_ERR_IO);
+}
+
+Test(trainer_run, a_wish_to_stop_elsewhere_stops_here) {
+    start_two();
+    other.add[4] = 1;
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 1);
+    cr_expect_eq(saved.n, 1);
+}
+
+Test(trainer_run, a_gradient_that_is_not_finite_elsewhere_leaves_the_update_out_here) {
+    start_two();
+    double *before = weights_of(&r);
+    other.add[2] = 1;
+    hx_train_event event;
+    OK(hx_trainer_step(r.trainer, &event));
+    double *after = weights_of(&r);
+    cr_expect_eq(event.kind, HX_EVENT_SKIP);
+    cr_expect_eq(memcmp(before, after, 3 * sizeof *after), 0);
+    free(before);
+    free(after);
+}
