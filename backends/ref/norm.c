@@ -1,0 +1,118 @@
+#include "backends/ref/ref_impl.h"
+
+#include <math.h>
+
+#include "core/base/mem.h"
+
+/* One row of an operand whose last dim is normalised, or of a vector over that dim (row offset 0). */
+static double row_get(const hx_array *a, int64_t row, int64_t c) {
+    return hx__ref_get(a, row + c * hx__ref_stride(a, 1));
+}
+
+/* mean = 1/C sum x, rstd = 1/sqrt(1/C sum (x - mean)^2 + eps), y = (x - mean) rstd w + b */
+hx_status hx__ref_layernorm(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *weight = &call->in[1], *y = &call->out[0];
+    const hx_array *bias = call->n_in > 2 && hx__ref_has(&call->in[2]) ? &call->in[2] : NULL;
+    int64_t n = hx__ref_dim(x, 1);
+    hx_array y_rows = hx__ref_lead(y, 1), x_rows = hx__ref_lead(x, 1);
+    const hx_array *const arrays[] = {&y_rows, &x_rows, &call->out[1], &call->out[2]};
+    for (hx__ref_walk w = hx__ref_walk_start(4, arrays); !w.is_done; hx__ref_walk_next(&w)) {
+        double mean = 0, variance = 0;
+        for (int64_t c = 0; c < n; c++) mean += row_get(x, w.at[1], c) / (double)n;
+        for (int64_t c = 0; c < n; c++) {
+            double d = row_get(x, w.at[1], c) - mean;
+            variance += d * d / (double)n;
+        }
+        double rstd = 1 / sqrt(variance + call->attr.norm.eps);
+        for (int64_t c = 0; c < n; c++) {
+            double value = (row_get(x, w.at[1], c) - mean) * rstd * row_get(weight, 0, c);
+            hx__ref_set(y, w.at[0] + c * hx__ref_stride(y, 1), bias ? value + row_get(bias, 0, c) : value);
+        }
+        hx__ref_set(&call->out[1], w.at[2], mean);
+        hx__ref_set(&call->out[2], w.at[3], rstd);
+    }
+    return HX_OK;
+}
+
+/* rstd = 1/sqrt(1/C sum x^2 + eps), y = x rstd w */
+hx_status hx__ref_rmsnorm(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *weight = &call->in[1], *y = &call->out[0];
+    int64_t n = hx__ref_dim(x, 1);
+    hx_array y_rows = hx__ref_lead(y, 1), x_rows = hx__ref_lead(x, 1);
+    const hx_array *const arrays[] = {&y_rows, &x_rows, &call->out[1]};
+    for (hx__ref_walk w = hx__ref_walk_start(3, arrays); !w.is_done; hx__ref_walk_next(&w)) {
+        double mean_square = 0;
+        for (int64_t c = 0; c < n; c++)
+            mean_square += row_get(x, w.at[1], c) * row_get(x, w.at[1], c) / (double)n;
+        double rstd = 1 / sqrt(mean_square + call->attr.norm.eps);
+        for (int64_t c = 0; c < n; c++)
+            hx__ref_set(y, w.at[0] + c * hx__ref_stride(y, 1),
+                        row_get(x, w.at[1], c) * rstd * row_get(weight, 0, c));
+        hx__ref_set(&call->out[1], w.at[2], rstd);
+    }
+    return HX_OK;
+}
+
+/* What both derivatives share. With z = (x - mean) rstd (mean 0 for rmsnorm) and g = dy w:
+ *     dx = rstd (g - [1/C sum g] - z 1/C sum(g z))      the bracket for layernorm only
+ *     dw = sum over rows of dy z,  db = sum over rows of dy */
+typedef struct norm_grad {
+    const hx_array *x, *weight, *mean, *rstd, *dy; /* mean NULL: rmsnorm */
+    const hx_array *dx;
+    unsigned accumulate;
+    double *dw, *db; /* [C] sums over the rows so far */
+} norm_grad;
+
+static void norm_grad_row(const norm_grad *g, int64_t at_x, int64_t at_dy, int64_t at_dx, double mean, double rstd) {
+    int64_t n = hx__ref_dim(g->x, 1);
+    double sum_g = 0, sum_gz = 0;
+    for (int64_t c = 0; c < n; c++) {
+        double z = (row_get(g->x, at_x, c) - mean) * rstd, dy = row_get(g->dy, at_dy, c);
+        sum_g += dy * row_get(g->weight, 0, c);
+        sum_gz += dy * row_get(g->weight, 0, c) * z;
+        g->dw[c] += dy * z;
+        g->db[c] += dy;
+    }
+    if (!g->mean) sum_g = 0;
+    if (!hx__ref_has(g->dx)) return;
+    for (int64_t c = 0; c < n; c++) {
+        double z = (row_get(g->x, at_x, c) - mean) * rstd, gc = row_get(g->dy, at_dy, c) * row_get(g->weight, 0, c);
+        hx__ref_put(g->dx, at_dx + c * hx__ref_stride(g->dx, 1), rstd * (gc - (sum_g + z * sum_gz) / (double)n),
+                    g->accumulate & 1);
+    }
+}
+
+static void put_vector(const hx_array *out, const double *sums, int64_t n, bool accumulate) {
+    if (!hx__ref_has(out)) return;
+    for (int64_t c = 0; c < n; c++) hx__ref_put(out, c * out->strides[0], sums[c], accumulate);
+}
+
+static hx_status norm_grad_run(norm_grad *g, const hx_array *dw, const hx_array *db) {
+    int64_t n = hx__ref_dim(g->x, 1);
+    HX_TRY(hx_mem_alloc_array(2 * n, sizeof *g->dw, (void **)&g->dw));
+    g->db = g->dw + n;
+    hx_array x_rows = hx__ref_lead(g->x, 1), dy_rows = hx__ref_lead(g->dy, 1), dx_rows = hx__ref_lead(g->dx, 1);
+    hx_array absent = {.ndim = -1};
+    const hx_array *const arrays[] = {&x_rows, &dy_rows, &dx_rows, g->rstd, g->mean ? g->mean : &absent};
+    for (hx__ref_walk w = hx__ref_walk_start(5, arrays); !w.is_done; hx__ref_walk_next(&w))
+        norm_grad_row(g, w.at[0], w.at[1], w.at[2], g->mean ? hx__ref_get(g->mean, w.at[4]) : 0,
+                      hx__ref_get(g->rstd, w.at[3]));
+    put_vector(dw, g->dw, n, g->accumulate & 2);
+    if (db) put_vector(db, g->db, n, g->accumulate & 4);
+    hx_mem_free((void **)&g->dw);
+    return HX_OK;
+}
+
+hx_status hx__ref_layernorm_bwd(const hx_op_call *call) {
+    const hx_array *in = call->in, *out = call->out;
+    norm_grad g = {.x = &in[0], .weight = &in[1], .mean = &in[2], .rstd = &in[3], .dy = &in[4], .dx = &out[0],
+                   .accumulate = call->attr.norm.accumulate};
+    return norm_grad_run(&g, &out[1], &out[2]);
+}
+
+hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call) {
+    const hx_array *in = call->in, *out = call->out;
+    norm_grad g = {.x = &in[0], .weight = &in[1], .rstd = &in[2], .dy = &in[3], .dx = &out[0],
+                   .accumulate = call->attr.norm.accumulate};
+    return norm_grad_run(&g, &out[1], NULL);
+}

@@ -1,0 +1,25 @@
+#include "backends/ref/ref_impl.h"
+
+/* Draws are numbered row-major over the tensor, wherever its elements lie in memory. */
+
+hx_status hx__ref_dropout(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    double p = call->attr.random.p;
+    uint64_t first = (uint64_t)call->attr.random.offset;
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, x)); !w.is_done; hx__ref_walk_next(&w)) {
+        bool is_kept = hx_rng_uniform(call->attr.random.rng, first + (uint64_t)w.index) >= p;
+        hx__ref_set(y, w.at[0], is_kept ? hx__ref_get(x, w.at[1]) / (1 - p) : 0);
+    }
+    return HX_OK;
+}
+
+hx_status hx__ref_random(const hx_op_call *call) {
+    const hx_array *y = &call->out[0];
+    double (*draw)(hx_rng, uint64_t) = call->op == HX_OP_random_normal ? hx_rng_normal : hx_rng_uniform;
+    uint64_t first = (uint64_t)call->attr.random.offset;
+    for (hx__ref_walk w = hx__ref_walk_start(1, HX_REF_ARRAYS(y)); !w.is_done; hx__ref_walk_next(&w)) {
+        double value = draw(call->attr.random.rng, first + (uint64_t)w.index);
+        hx__ref_set(y, w.at[0], call->attr.random.a + call->attr.random.b * value);
+    }
+    return HX_OK;
+}

@@ -1,0 +1,124 @@
+#include "backends/backends.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "backends/ref/ref_impl.h"
+#include "core/base/mem.h"
+#include "core/tensor/host.h"
+
+typedef struct ref_device {
+    hx_host host; /* first: the host slots see the device as an hx_host */
+} ref_device;
+
+/* What computes an op, and which of its operands hold integers (i32 or i64): bit i input i, bit 8+i output i. All
+ * other operands are f32 or f64. */
+typedef struct ref_op {
+    hx__ref_fn run;
+    unsigned integers;
+    bool takes_any; /* every dtype, in and out */
+} ref_op;
+
+#define IN(i)  (1u << (i))
+#define OUT(i) (1u << (8 + (i)))
+
+static const ref_op ref_ops[HX_OP_COUNT] = {
+    [HX_OP_add] = {.run = hx__ref_binary},
+    [HX_OP_sub] = {.run = hx__ref_binary},
+    [HX_OP_mul] = {.run = hx__ref_binary},
+    [HX_OP_div] = {.run = hx__ref_binary},
+    [HX_OP_maximum] = {.run = hx__ref_binary},
+    [HX_OP_minimum] = {.run = hx__ref_binary},
+    [HX_OP_affine] = {.run = hx__ref_affine},
+    [HX_OP_exp] = {.run = hx__ref_unary},
+    [HX_OP_log] = {.run = hx__ref_unary},
+    [HX_OP_sqrt] = {.run = hx__ref_unary},
+    [HX_OP_abs] = {.run = hx__ref_unary},
+    [HX_OP_sign] = {.run = hx__ref_unary},
+    [HX_OP_tanh] = {.run = hx__ref_unary},
+    [HX_OP_sigmoid] = {.run = hx__ref_unary},
+    [HX_OP_relu] = {.run = hx__ref_unary},
+    [HX_OP_silu] = {.run = hx__ref_unary},
+    [HX_OP_gelu_tanh] = {.run = hx__ref_unary},
+    [HX_OP_gelu_erf] = {.run = hx__ref_unary},
+    [HX_OP_tanh_bwd] = {.run = hx__ref_binary},
+    [HX_OP_sigmoid_bwd] = {.run = hx__ref_binary},
+    [HX_OP_relu_bwd] = {.run = hx__ref_binary},
+    [HX_OP_silu_bwd] = {.run = hx__ref_binary},
+    [HX_OP_gelu_tanh_bwd] = {.run = hx__ref_binary},
+    [HX_OP_gelu_erf_bwd] = {.run = hx__ref_binary},
+    [HX_OP_copy] = {.run = hx__ref_copy, .takes_any = true},
+    [HX_OP_sum] = {.run = hx__ref_sum},
+    [HX_OP_sumsq] = {.run = hx__ref_sumsq},
+    [HX_OP_softmax] = {.run = hx__ref_softmax},
+    [HX_OP_softmax_bwd] = {.run = hx__ref_softmax_bwd},
+    [HX_OP_matmul] = {.run = hx__ref_matmul},
+    [HX_OP_linear] = {.run = hx__ref_linear},
+    [HX_OP_embedding] = {.run = hx__ref_embedding, .integers = IN(0)},
+    [HX_OP_embedding_bwd] = {.run = hx__ref_embedding_bwd, .integers = IN(0)},
+    [HX_OP_layernorm] = {.run = hx__ref_layernorm},
+    [HX_OP_layernorm_bwd] = {.run = hx__ref_layernorm_bwd},
+    [HX_OP_rmsnorm] = {.run = hx__ref_rmsnorm},
+    [HX_OP_rmsnorm_bwd] = {.run = hx__ref_rmsnorm_bwd},
+    [HX_OP_attention] = {.run = hx__ref_attention},
+    [HX_OP_attention_bwd] = {.run = hx__ref_attention_bwd},
+    [HX_OP_cross_entropy] = {.run = hx__ref_cross_entropy, .integers = IN(1) | OUT(1)},
+    [HX_OP_cross_entropy_bwd] = {.run = hx__ref_cross_entropy_bwd, .integers = IN(1)},
+    [HX_OP_dropout] = {.run = hx__ref_dropout},
+    [HX_OP_random_uniform] = {.run = hx__ref_random},
+    [HX_OP_random_normal] = {.run = hx__ref_random},
+    [HX_OP_adamw] = {.run = hx__ref_adamw},
+};
+
+static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool is_integer, const char *side, int i) {
+    if (!hx__ref_has(a)) return HX_OK;
+    bool fits = is_integer ? a->dtype == HX_I32 || a->dtype == HX_I64 : hx_dtype_is_float(a->dtype);
+    if (fits) return HX_OK;
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s on ref: %s %d is %s; there is a kernel for %s", hx_op_info_get(call->op)->name,
+                   side, i, hx_dtype_name(a->dtype), is_integer ? "i32 and i64" : "f32 and f64");
+}
+
+/* Asked before anything is enqueued, so that an asynchronous stream refuses a call as early as an inline one. */
+static hx_status check(hx_host *host, const hx_op_call *call) {
+    (void)host;
+    if ((unsigned)call->op >= HX_OP_COUNT || !ref_ops[call->op].run)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "op %d on ref: there is no kernel", (int)call->op);
+    const ref_op *op = &ref_ops[call->op];
+    for (int i = 0; i < call->n_in && !op->takes_any; i++)
+        HX_TRY(check_operand(call, &call->in[i], op->integers & IN(i), "input", i));
+    for (int i = 0; i < call->n_out && !op->takes_any; i++)
+        HX_TRY(check_operand(call, &call->out[i], op->integers & OUT(i), "output", i));
+    return HX_OK;
+}
+
+static hx_status run(hx_host *host, const hx_op_call *call) {
+    (void)host;
+    return ref_ops[call->op].run(call);
+}
+
+static hx_status ref_open(const hx_device_config *config, void **self) {
+    if (config->index != 0)
+        return HX_FAIL(HX_ERR_DEVICE, "ref device %d: there is one, number 0", config->index);
+    ref_device *device;
+    HX_TRY(hx_mem_alloc_array(1, sizeof *device, (void **)&device));
+    hx_status status = HX_OK;
+    HX_TRY_GOTO(hx_host_init(&device->host, check, run), done);
+    *self = device;
+    device = NULL;
+done:
+    hx_mem_free((void **)&device);
+    return status;
+}
+
+static void ref_close(void *self) { hx_mem_free(&self); }
+
+static void ref_props(void *self, hx_device_props *out) {
+    (void)self;
+    long n_pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGE_SIZE);
+    *out = (hx_device_props){.n_threads = 1, .is_host_memory = true};
+    snprintf(out->name, sizeof out->name, "ref: plain loops in float64, one thread");
+    if (n_pages > 0 && page_bytes > 0) out->memory_bytes = (int64_t)n_pages * page_bytes;
+}
+
+const hx_backend hx_backend_ref = {
+    .name = "ref", .priority = 0, .open = ref_open, .close = ref_close, .props = ref_props, HX_HOST_BACKEND_SLOTS};
