@@ -1,0 +1,88 @@
+/* Inside of the cpu backend: the device state, scratch memory, and the table of kernels that each instruction
+ * set brings.
+ *
+ * The files of kernels/ are compiled once per instruction set (HX_ISA = baseline, v3, v4) and export functions
+ * whose names end in it; the rest is compiled once. A kernel is a function of the device and an op call. It
+ * divides its work into tasks whose bounds depend on the call alone and gives them to the pool, so that its
+ * result is the same for any number of threads.
+ */
+#ifndef HX_BACKENDS_CPU_CPU_IMPL_H
+#define HX_BACKENDS_CPU_CPU_IMPL_H
+
+#include <pthread.h>
+#include "core/base/mem.h"
+#include "core/op/op.h"
+#include "core/tensor/host.h"
+
+typedef struct hx_cpu hx_cpu;
+typedef hx_status (*hx_cpu_fn)(hx_cpu *cpu, const hx_op_call *call);
+
+/* What a kernel expects of dispatch. */
+typedef struct hx_cpu_kernel {
+    hx_cpu_fn f32, f64; /* NULL: none for that dtype */
+    int by;             /* operand whose dtype chooses: i for input i, 8+i for output i; -1: f32 takes all dtypes */
+    bool dense;         /* wants every operand row-major without gaps; strided ones are copied around the call */
+} hx_cpu_kernel;
+
+typedef struct hx_cpu_kernels {
+    const char *isa;
+    hx_cpu_kernel op[HX_OP_COUNT];
+} hx_cpu_kernels;
+
+extern const hx_cpu_kernels hx__cpu_kernels_baseline;
+#ifdef HX_HAVE_X86_LEVELS
+extern const hx_cpu_kernels hx__cpu_kernels_v3;
+extern const hx_cpu_kernels hx__cpu_kernels_v4;
+#endif
+
+#define HX_CPU_SCRATCH_BLOCKS 16
+
+struct hx_cpu {
+    hx_host host; /* first: the slots of host.h expect it */
+    pthread_mutex_t lock; /* one op at a time: streams may have threads, the pool and the scratch are shared */
+    hx_pool *pool;
+    int n_threads;
+    const hx_cpu_kernels *kernels;
+    bool use_blas; /* HELIX_GEMM=openblas */
+    void *blocks[HX_CPU_SCRATCH_BLOCKS]; /* scratch of the running op */
+    size_t block_bytes[HX_CPU_SCRATCH_BLOCKS];
+    int n_blocks;
+    size_t used; /* bytes of the last block */
+};
+
+/** n_bytes of uninitialised memory, 64-byte aligned, until the op ends. Kept and reused by later ops. */
+hx_status hx__cpu_scratch(hx_cpu *cpu, size_t n_bytes, void **out);
+/** The same for n items, with the product checked. */
+hx_status hx__cpu_scratch_array(hx_cpu *cpu, int64_t n_items, size_t item_bytes, void **out);
+/** Forget what the last op took; blocks are merged into one so that a steady state needs no memory. */
+hx_status hx__cpu_scratch_reset(hx_cpu *cpu);
+
+/** Run tasks on the pool, or in order on the caller when the work is too small to wake threads.
+ *  @param cost  rough number of elementary operations in all */
+static inline void hx__cpu_run(hx_cpu *cpu, int64_t n_tasks, double cost, hx_task_fn task, void *arg) {
+    if (cpu->n_threads > 1 && n_tasks > 1 && cost > 30000.0) {
+        hx_pool_run(cpu->pool, n_tasks, task, arg);
+        return;
+    }
+    for (int64_t i = 0; i < n_tasks; i++) task(arg, i, 0);
+}
+
+/** Execute with strided operands replaced by dense copies; results are copied back. */
+hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, hx_cpu_fn kernel);
+
+/* Random ops are bound by their definition in float64 and gain nothing from an instruction set. */
+hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call);
+
+static inline bool hx__cpu_absent(const hx_array *a) { return a->data == NULL && a->ndim < 0; }
+static inline int64_t hx__min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t hx__max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t hx__ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+
+/** Elements of the last dim and the number of rows of that length. */
+static inline void hx__cpu_rows(const hx_array *a, int64_t *n_rows, int64_t *n_cols) {
+    *n_cols = a->ndim > 0 ? a->dims[a->ndim - 1] : 1;
+    *n_rows = 1;
+    for (int d = 0; d + 1 < a->ndim; d++) *n_rows *= a->dims[d];
+}
+
+#endif

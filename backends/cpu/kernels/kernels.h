@@ -1,0 +1,61 @@
+/* Names and shared parts of the kernels of one instruction set. Functions that leave their file are named with
+ * it: HX_K(map) is hx__cpu_map_v3 when HX_ISA is v3. Files that serve both f32 and f64 hold their code in a .inc
+ * file, included after real_f32.h and again after real_f64.h, where
+ *   REAL    is the element type,
+ *   R(x)    names a function of that type: x_f32,
+ *   HX_RK(x) names one that leaves the file: hx__cpu_x_f32_v3.
+ */
+#ifndef HX_BACKENDS_CPU_KERNELS_H
+#define HX_BACKENDS_CPU_KERNELS_H
+
+#include "backends/cpu/cpu_impl.h"
+
+#ifndef HX_ISA
+#error "the build names the instruction set with -DHX_ISA=baseline|v3|v4"
+#endif
+#define HX_K__(name, isa) hx__cpu_##name##_##isa
+#define HX_K_(name, isa)  HX_K__(name, isa)
+#define HX_K(name)        HX_K_(name, HX_ISA)
+
+/* The kernels, each for f32 and f64: what the table of kernels/table.c points to. */
+#define HX_CPU_KERNEL_LIST(X)                                                                                \
+    X(elementwise) X(sum) X(sumsq) X(softmax) X(softmax_bwd) X(matmul) X(linear) X(embedding)                \
+    X(embedding_bwd) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(attention) X(attention_bwd)   \
+    X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)
+#define HX_CPU_DECLARE_(name)                                                                                \
+    hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
+    hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);
+HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
+hx_status HX_K(copy)(hx_cpu *cpu, const hx_op_call *call);
+
+/* ---- elementwise engine ---- */
+
+#define HX_MAP_ARRAYS 3
+
+/* n elements, all operands dense; p[0] is written and may equal an input. */
+typedef void (*hx_map_fn)(int64_t n, void *const *p, const void *param);
+
+/** Apply fn to every element of arrays[0], with arrays[1..] broadcast to its shape. Strided operands pass
+ *  through small buffers. @param cost  rough operations per element */
+hx_status HX_K(map)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
+                    double cost);
+
+/* ---- products ---- */
+
+/* op(A) op(B): row-major matrices; `ta` says that A is stored as [K,M]. */
+typedef struct hx_gemm_shape {
+    bool ta, tb;
+    int64_t m, n, k;
+    int64_t lda, ldb, ldc;
+    bool use_blas; /* OpenBLAS for every size */
+} hx_gemm_shape;
+
+#define HX_GEMM_PACK (632 * 384) /* elements of a worker's memory for packed tiles */
+
+/** C = alpha op(A) op(B) + beta C on the calling thread. @param pack  [HX_GEMM_PACK], 64-byte aligned */
+void HX_K(gemm_f32)(const hx_gemm_shape *s, double alpha, const float *a, const float *b, double beta, float *c,
+                    float *pack);
+void HX_K(gemm_f64)(const hx_gemm_shape *s, double alpha, const double *a, const double *b, double beta, double *c,
+                    double *pack);
+
+#endif

@@ -1,0 +1,10 @@
+/* Optimizer updates: one pass over parameter, gradient and moments. */
+#include "backends/cpu/kernels/kernels.h"
+#include "backends/cpu/kernels/vmath.h"
+
+enum { BLOCK = 16384 /* elements of a task */ };
+
+#include "backends/cpu/kernels/real_f32.h"
+#include "backends/cpu/kernels/optim.inc"
+#include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/optim.inc"

@@ -1,0 +1,44 @@
+/* The table of this instruction set's kernels. */
+#include "backends/cpu/kernels/kernels.h"
+
+#define STRING__(x) #x
+#define STRING_(x)  STRING__(x)
+
+#define IN(i)  (i)
+#define OUT(i) (8 + (i))
+/* dtype of operand `by` chooses; DENSE kernels get dense operands only */
+#define ROW(op, kernel, by, dense) [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense}
+#define MAP(op)                    ROW(op, elementwise, IN(0), false)
+#define DENSE(op, by)              ROW(op, op, by, true)
+
+const hx_cpu_kernels HX_K(kernels) = {
+    .isa = STRING_(HX_ISA),
+    .op =
+        {
+            MAP(add), MAP(sub), MAP(mul), MAP(div), MAP(maximum), MAP(minimum),
+            MAP(affine), MAP(exp), MAP(log), MAP(sqrt), MAP(abs), MAP(sign), MAP(tanh), MAP(sigmoid), MAP(relu),
+            MAP(silu), MAP(gelu_tanh), MAP(gelu_erf),
+            MAP(tanh_bwd), MAP(sigmoid_bwd), MAP(relu_bwd), MAP(silu_bwd), MAP(gelu_tanh_bwd), MAP(gelu_erf_bwd),
+            [HX_OP_copy] = {HX_K(copy), NULL, -1, false},
+            ROW(sum, sum, IN(0), false),
+            DENSE(sumsq, IN(0)),
+            DENSE(softmax, IN(0)),
+            DENSE(softmax_bwd, IN(0)),
+            ROW(matmul, matmul, IN(0), false),
+            ROW(linear, linear, IN(0), false),
+            DENSE(embedding, IN(1)),
+            DENSE(embedding_bwd, IN(1)),
+            DENSE(layernorm, IN(0)),
+            DENSE(layernorm_bwd, IN(0)),
+            DENSE(rmsnorm, IN(0)),
+            DENSE(rmsnorm_bwd, IN(0)),
+            ROW(attention, attention, IN(0), false),
+            ROW(attention_bwd, attention_bwd, IN(0), false),
+            DENSE(cross_entropy, IN(0)),
+            DENSE(cross_entropy_bwd, IN(0)),
+            DENSE(dropout, IN(0)),
+            [HX_OP_random_uniform] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
+            [HX_OP_random_normal] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
+            DENSE(adamw, OUT(0)),
+        },
+};
