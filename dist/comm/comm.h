@@ -3,7 +3,9 @@
  * Every collective takes device buffers, a 64-bit count of elements, a dtype and the stream whose earlier work
  * produced the buffers. It enqueues and returns; `done` fires when the result is there. Collectives of one rank
  * start in the order in which they were called, on all communicators together, on a communication thread; every
- * rank must call them in the same order. Errors surface at the event and are sticky in the communicator.
+ * rank must call them in the same order. Errors surface at the event and are sticky in the communicator. An event
+ * stands for one collective at a time. A communicator holds events of the device whose streams it was given until
+ * hx_comm_sync or hx_comm_close: one of them comes before hx_device_close.
  *
  *     hx_event *done;  HX_TRY(hx_event_create(dev, &done));
  *     HX_TRY(hx_comm_all_reduce(comm, grad, n, HX_F32, HX_SUM, stream, done));

@@ -1,0 +1,75 @@
+/* Agreement: a failure of one rank becomes a failure of all. Healthy runs pay one reduction of a number. */
+#include <stdio.h>
+#include <string.h>
+
+#include "dist/comm/comm_impl.h"
+
+/* What the first failing rank tells the others. */
+typedef struct notice {
+    char host[HX_COMM_HOST_BYTES];
+    char message[HX_COMM_TEXT_BYTES];
+} notice;
+
+static hx_status send_all(hx_comm *comm, void *data, size_t n_bytes, int root) {
+    if (n_bytes > INT64_MAX) return HX_FAIL(HX_ERR_OVERFLOW, "%zu bytes: expected at most %lld", n_bytes, (long long)INT64_MAX);
+    return hx_comm_broadcast(comm, data, (int64_t)n_bytes, HX_U8, root, NULL, NULL);
+}
+
+hx_status hx_comm_agree(hx_comm *comm, hx_status mine) {
+    if (comm->size == 1) return mine;
+    notice n = {.host = "", .message = ""};
+    int32_t first = mine == HX_OK ? comm->size : comm->rank;
+    if (mine != HX_OK) {
+        const char *message = hx_error_message();
+        snprintf(n.host, sizeof n.host, "%s", comm->host);
+        snprintf(n.message, sizeof n.message, "%s", message[0] ? message : hx_status_text(mine));
+    }
+    notice own = n; /* the collectives may fail too, and then describe that */
+    hx_status status = hx_comm_all_reduce(comm, &first, 1, HX_I32, HX_MIN, NULL, NULL);
+    if (status == HX_OK && first == comm->size) return HX_OK;
+    if (status == HX_OK) status = send_all(comm, &n, sizeof n, first);
+    if (mine != HX_OK) return status == HX_OK ? mine : hx_error_adopt(mine, own.message);
+    HX_TRY(status);
+    n.host[sizeof n.host - 1] = n.message[sizeof n.message - 1] = '\0';
+    return HX_FAIL(HX_ERR_REMOTE, "rank %d (%s) failed first: %s", first, n.host, n.message);
+}
+
+hx_status hx_comm_agree_equal(hx_comm *comm, const char *what, int64_t value) {
+    int64_t range[2] = {value, ~value}; /* the largest, and the complement of the smallest: one MAX finds both */
+    HX_TRY(hx_comm_all_reduce(comm, range, 2, HX_I64, HX_MAX, NULL, NULL));
+    if (range[0] != ~range[1])
+        return HX_FAIL(HX_ERR_CONFIG, "%s is %lld on one rank and %lld on another (%lld here): expected the same on all %d",
+                       what, (long long)~range[1], (long long)range[0], (long long)value, comm->size);
+    return HX_OK;
+}
+
+static hx_status hook_agree(void *self, hx_status mine) {
+    return hx_comm_agree(self, mine);
+}
+
+/* Every rank adds all contributions itself in the order of ranks: no algorithm of a library decides the bits. */
+static hx_status hook_sum(void *self, double *values, int n) {
+    hx_comm *comm = self;
+    if (n < 0 || n > HX_COMM_MAX_SUM) return HX_FAIL(HX_ERR_ARG, "%d values: expected 0 to %d", n, HX_COMM_MAX_SUM);
+    if (comm->size == 1 || n == 0) return HX_OK;
+    memcpy(comm->gathered + (int64_t)comm->rank * n, values, (size_t)n * sizeof *values);
+    HX_TRY(hx_comm_all_gather(comm, comm->gathered, n, HX_F64, NULL, NULL));
+    for (int i = 0; i < n; i++) {
+        values[i] = 0;
+        for (int64_t rank = 0; rank < comm->size; rank++) values[i] += comm->gathered[rank * n + i];
+    }
+    return HX_OK;
+}
+
+static hx_status hook_broadcast(void *self, void *data, size_t n_bytes) {
+    return send_all(self, data, n_bytes, 0);
+}
+
+void hx_comm_agreement(hx_comm *comm, hx_agreement *out) {
+    *out = (hx_agreement){.self = comm,
+                          .rank = comm->rank,
+                          .size = comm->size,
+                          .agree = hook_agree,
+                          .sum = hook_sum,
+                          .broadcast = hook_broadcast};
+}

@@ -1,0 +1,72 @@
+/* Inside of a communicator: for the providers in dist/comm and for tests.
+ *
+ * A provider fills hx_comm_ops, and makes communicators with hx__comm_create. The front in comm.c checks arguments,
+ * waits for producers, queues, fires events and keeps the first failure; a provider only executes.
+ */
+#ifndef HX_DIST_COMM_COMM_IMPL_H
+#define HX_DIST_COMM_COMM_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/base/threads.h"
+#include "dist/comm/comm.h"
+
+#define HX_COMM_HOST_BYTES 64
+#define HX_COMM_TEXT_BYTES 1024 /* of a failure's message that is kept or sent */
+#define HX_COMM_PRODUCERS  64   /* events in use at once by one communicator */
+
+#define HX_COMM_MAX_SUM    64   /* doubles of an agreement's sum; core/train/hooks.h */
+
+/* Elements of one provider call: well below MPI's int, and size*count of implementations that multiply in int. */
+#define HX_COMM_MAX_ELEMS ((int64_t)1 << 30)
+
+/* The communication thread, shared by a world and all that was split from it; counted. */
+typedef struct hx__comm_engine {
+    hx_queue *queue;
+    atomic_int n_users;
+    void (*finish)(void); /* when the last user is gone; may be NULL */
+} hx__comm_engine;
+
+struct hx_comm {
+    const hx_comm_ops *ops;
+    void *state;      /* the provider's own */
+    void *mpi_handle; /* MPI_Comm *, or NULL */
+    hx__comm_engine *engine;
+    int rank, size;
+    char host[HX_COMM_HOST_BYTES];
+    int64_t max_elems;
+
+    /* Events recorded on producers' streams, made when a stream is first found busy. Record k uses entry
+     * k mod HX_COMM_PRODUCERS, which is free when n_released > k - HX_COMM_PRODUCERS. */
+    hx_device *device; /* of the events; its memory has been found to be the host's */
+    hx_event *producers[HX_COMM_PRODUCERS];
+    int64_t n_recorded;
+    atomic_llong n_released;
+
+    pthread_mutex_t lock; /* guards the failure, which the communication thread writes */
+    hx_status failure;
+    char message[HX_COMM_TEXT_BYTES];
+
+    double *gathered; /* [size*HX_COMM_MAX_SUM] room of the agreement's sum: a step allocates nothing */
+};
+
+/** A thread with one user. @param finish  called when the last user is gone; may be NULL */
+hx_status hx__comm_engine_create(void (*finish)(void), hx__comm_engine **out);
+/** A communicator of a provider; takes a share of `engine`. */
+hx_status hx__comm_create(const hx_comm_ops *ops, hx__comm_engine *engine, int rank, int size, hx_comm **out);
+/** Give a share up; the last one ends the thread. */
+void hx__comm_engine_release(hx__comm_engine **engine);
+
+/** Let providers see at most n elements per call, 1 <= n <= HX_COMM_MAX_ELEMS, so that small tests cover the loops
+ *  for large counts. The same on all ranks. */
+void hx__comm_set_max_elems(hx_comm *comm, int64_t n);
+/** Fail as a provider does: sticky, and later collectives are refused. For tests. */
+void hx__comm_set_failure(hx_comm *comm, hx_status status, const char *message);
+
+/** Processes that the launcher's environment announces; 0: it says nothing. */
+int hx__launch_size(void);
+/** True for a task of srun which was started without PMI or PMIx: MPI would take it for a lonely process. */
+bool hx__launch_lacks_pmi(void);
+
+#endif
