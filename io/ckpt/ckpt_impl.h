@@ -1,0 +1,136 @@
+/* Inside of the checkpoint folder: what its sources share.
+ *
+ * hdf5.c     HDF5 errors as messages, handles that close themselves, attributes
+ * seal.c     the user block in front of the HDF5 data: is this a whole checkpoint? asked before HDF5 parses it
+ * plan.c     which pieces of which tensor this rank writes, and checksums
+ * save.c     one file, written by all ranks        load.c     read and verified by all ranks
+ * manager.c  the folder: latest, best, retention    inspect.c  what a file contains
+ */
+#ifndef HX_IO_CKPT_CKPT_IMPL_H
+#define HX_IO_CKPT_CKPT_IMPL_H
+
+#include <hdf5.h>
+#include "io/ckpt/ckpt.h"
+
+/* ---- hdf5.c ---- */
+
+/* HDF5's automatic error printing, switched off while one of our calls runs and then put back. */
+typedef struct hx__h5_quiet {
+    H5E_auto2_t print;
+    void *data;
+} hx__h5_quiet;
+void hx__h5_quiet_begin(hx__h5_quiet *quiet);
+void hx__h5_quiet_end(hx__h5_quiet *quiet);
+#define HX_H5_QUIET()                                                                                        \
+    HX_CLEANUP(hx__h5_quiet_end) hx__h5_quiet quiet_;                                                        \
+    hx__h5_quiet_begin(&quiet_)
+
+/* A handle of any kind but a file, released at the end of its scope. */
+void hx__h5_release(hid_t *id);
+#define HX_AUTO_H5 HX_CLEANUP(hx__h5_release) hid_t
+
+/** HX_FAIL with the innermost reason of HDF5's error stack, e.g. "No space left on device". */
+#define HX_H5_FAIL(status, what, name)                                                                       \
+    (hx__h5_fail((status), __func__, __FILE__, __LINE__, (what), (name)), (status))
+void hx__h5_fail(hx_status status, const char *func, const char *file, int line, const char *what,
+                 const char *name);
+
+/** Types in the file are little-endian, whatever the host; -1 for a value that is no dtype. Not to be closed. */
+hid_t hx__h5_type(hx_dtype dtype);
+/** @return HX_ERR_FORMAT if the type is none that this library writes */
+hx_status hx__h5_dtype(hid_t type, const char *name, hx_dtype *out);
+
+/* n values of one of the types above as an attribute; read checks the type and the exact number first. */
+hx_status hx__h5_attr_write(hid_t object, const char *name, hid_t type, int64_t n, const void *values);
+hx_status hx__h5_attr_read(hid_t object, const char *name, hid_t type, int64_t n, void *values);
+hx_status hx__h5_text_write(hid_t object, const char *name, const char *text);
+/** Fixed-length text of up to 64 KiB; free with hx_mem_free. */
+hx_status hx__h5_text_read(hid_t object, const char *name, char **text);
+
+/** Open a sealed file for reading, by this process alone. HX_ERR_FORMAT if HDF5 cannot. */
+hx_status hx__h5_open_read(const char *file, hid_t *out);
+/** Open a dataset through hard links only, and describe it.
+ *  @return HX_ERR_MISMATCH: absent; HX_ERR_FORMAT: a link elsewhere, not a plain dataset, unknown type */
+hx_status hx__h5_dataset_open(hid_t h5, const char *name, hid_t *out, hx_dtype *dtype, hx_shape *shape);
+/** One box of a dataset. @param name  for messages. @param box  NULL: this rank takes part in a collective call with nothing */
+hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
+                          void *data);
+hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
+                           hid_t transfer, const void *data);
+
+/* ---- seal.c ---- */
+
+/* Bytes of the file that hold elements, which have checksums of their own. */
+typedef struct hx__range {
+    uint64_t offset, length;
+} hx__range;
+
+/** Bytes of the user block that a file with n ranges needs: a power of two, at least 512. */
+uint64_t hx__seal_bytes(int64_t n_ranges);
+/** Local. Write the seal of a finished file: its length and the checksum of all bytes outside `ranges`, which
+ *  are sorted in place. @param block_bytes  of the user block that the file was created with */
+hx_status hx__seal_write(const char *file, uint64_t block_bytes, hx__range *ranges, int64_t n_ranges);
+/** Local. Is this a whole checkpoint of a known format? @param deep  also compare the checksum
+ *  @return HX_ERR_IO: absent or unreadable; HX_ERR_FORMAT: no checkpoint, newer, cut short; HX_ERR_CORRUPT */
+hx_status hx__seal_check(const char *file, bool deep, int *format);
+
+/* ---- plan.c ---- */
+
+#define HX__CKPT_PIECE_BYTES (64 << 20) /* bytes of a piece that one HDF5 call writes or reads */
+
+/** Local. Names, types and layouts of a list. @return HX_ERR_ARG with the name */
+hx_status hx__ckpt_check_items(const hx_state_list *items);
+/** A number that is equal if names, types and shapes are. */
+int64_t hx__ckpt_list_hash(const hx_state_list *items);
+/** The part of an item that this rank writes: its share among replicas, in pieces of at most max_elems.
+ *  Offsets are relative to the item's data. Destroy with hx_layout_destroy. */
+hx_status hx__ckpt_pieces(const hx_state_item *item, int64_t max_elems, hx_layout *pieces);
+
+/** Elements that one checksum covers: at least 2^20, and so many that a tensor has at most 4096 blocks. */
+int64_t hx__sum_block(int64_t n_elems);
+int64_t hx__sum_n_blocks(int64_t n_elems);
+/** Checksum of n elements from flat position `at` on: the sum of XXH3_64(bytes of element i, seed i) mod 2^64.
+ *  A sum over elements can be taken in any order and by any number of ranks. */
+uint64_t hx__sum_elems(const void *elems, size_t elem_bytes, int64_t at, int64_t n);
+/** Add the elements of a box to a tensor's checksums [n_blocks]. @param data  first element of the box */
+void hx__sum_box(const void *data, size_t elem_bytes, const hx_shape *shape, const hx_box *box, int64_t block,
+                 uint64_t *sums);
+
+/* ---- save.c ---- */
+
+struct hx_ckpt {
+    hx_comm *comm; /* borrowed */
+    MPI_Comm mpi;  /* a duplicate of comm's, for HDF5 and sums; MPI_COMM_NULL: one process */
+    char *folder;  /* owned */
+    char *config;  /* owned */
+    int64_t keep;
+};
+
+/** Collective. Write `file` whole: created, filled, sealed, fsynced. On failure it is removed. */
+hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *state, const hx_state_list *items);
+
+/* ---- inspect.c ---- */
+
+/* field of hx_train_state, dtype under which it is stored */
+#define HX_CKPT_STATE_FIELDS(X)                                                                              \
+    X(step, I64)                                                                                             \
+    X(cursor, I64)                                                                                           \
+    X(seed, U64)                                                                                             \
+    X(best_loss, F64)                                                                                        \
+    X(n_bad_evals, I64)                                                                                      \
+    X(n_skipped, I64)                                                                                        \
+    X(last_loss, F64)                                                                                        \
+    X(last_eval_loss, F64)                                                                                   \
+    X(elapsed_s, F64)
+
+#define HX_CKPT_H5_I64 H5T_STD_I64LE
+#define HX_CKPT_H5_U64 H5T_STD_U64LE
+#define HX_CKPT_H5_F64 H5T_IEEE_F64LE
+
+hx_status hx__ckpt_state_write(hid_t group, const hx_train_state *state);
+hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out);
+/** Local. Compare blocks [begin, end) of a dataset's checksums with its elements. HX_ERR_CORRUPT names the range. */
+hx_status hx__ckpt_verify(hid_t dataset, const char *name, hx_dtype dtype, const hx_shape *shape, int64_t begin,
+                          int64_t end);
+
+#endif

@@ -1,0 +1,129 @@
+#include "io/log/jsonl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "core/base/mem.h"
+
+struct hx_jsonl {
+    int fd;
+    char *path; /* owned */
+};
+
+static hx_status write_all(const hx_jsonl *log, const char *text, size_t n_bytes) {
+    while (n_bytes > 0) {
+        ssize_t n = write(log->fd, text, n_bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return HX_FAIL(HX_ERR_IO, "writing %s: %s", log->path, strerror(errno));
+        text += n;
+        n_bytes -= (size_t)n;
+    }
+    return HX_OK;
+}
+
+/* A kill or a full disk may have cut the last line; what follows must not be glued to it. */
+static hx_status complete_last_line(const hx_jsonl *log) {
+    struct stat st;
+    char last;
+    if (fstat(log->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) return HX_OK;
+    if (pread(log->fd, &last, 1, st.st_size - 1) == 1 && last == '\n') return HX_OK;
+    return write_all(log, "\n", 1);
+}
+
+hx_status hx_jsonl_open(const char *path, hx_jsonl **out) {
+    HX_CLEANUP(hx_jsonl_close) hx_jsonl *log = NULL;
+    HX_TRY(hx_mem_alloc_array(1, sizeof *log, (void **)&log));
+    log->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (log->fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
+    HX_TRY(hx_mem_strdup(path, &log->path));
+    HX_TRY(complete_last_line(log));
+    *out = log;
+    log = NULL; /* handed on */
+    return HX_OK;
+}
+
+void hx_jsonl_close(hx_jsonl **log) {
+    if (!log || !*log) return;
+    if ((*log)->fd >= 0) close((*log)->fd);
+    hx_mem_free((void **)&(*log)->path);
+    hx_mem_free((void **)log);
+}
+
+/* ---- an event as an object; jansson's failures are found when the object is complete ---- */
+
+static void put_int(json_t *o, const char *key, int64_t value) { json_object_set_new(o, key, json_integer(value)); }
+
+static void put_real(json_t *o, const char *key, double value) {
+    json_object_set_new(o, key, isfinite(value) ? json_real(value) : json_null());
+}
+
+static void put_text(json_t *o, const char *key, const char *text) {
+    json_t *string = json_string(text);
+    if (!string) { /* not UTF-8, e.g. a path in a message: keep what can be read */
+        char ascii[1024];
+        size_t n = 0;
+        for (; text[n] && n + 1 < sizeof ascii; n++) ascii[n] = (text[n] & 0x80) ? '?' : text[n];
+        ascii[n] = 0;
+        string = json_string(ascii);
+    }
+    json_object_set_new(o, key, string);
+}
+
+static const char *kind_name(hx_event_kind kind) {
+    switch (kind) {
+    case HX_EVENT_STEP: return "step";
+    case HX_EVENT_EVAL: return "eval";
+    case HX_EVENT_SAVE: return "save";
+    case HX_EVENT_SKIP: return "skip";
+    case HX_EVENT_STOP: return "stop";
+    }
+    return "?";
+}
+
+static void put_loss(json_t *o, const hx_train_event *e, const char *unit_name, double unit_per_count) {
+    put_real(o, "loss", e->loss);
+    if (unit_name && unit_per_count != 0) put_real(o, unit_name, e->loss * unit_per_count);
+    put_int(o, "count", e->count);
+}
+
+static json_t *event_object(const hx_train_event *e, const char *unit_name, double unit_per_count) {
+    json_t *o = json_object();
+    if (!o) return NULL;
+    put_text(o, "event", kind_name(e->kind));
+    put_int(o, "step", e->step);
+    put_int(o, "n_steps", e->n_steps);
+    put_int(o, "cursor", e->cursor);
+    if (e->kind == HX_EVENT_STEP || e->kind == HX_EVENT_EVAL) put_loss(o, e, unit_name, unit_per_count);
+    if (e->kind == HX_EVENT_STEP || e->kind == HX_EVENT_SKIP) {
+        put_real(o, "lr", e->lr);
+        put_real(o, "grad_norm", e->grad_norm);
+    }
+    if (e->kind == HX_EVENT_STEP) {
+        put_real(o, "tokens_per_s", e->tokens_per_s);
+        put_real(o, "comm_share", e->comm_share);
+        put_int(o, "memory_bytes", e->memory_bytes);
+    }
+    if (e->kind == HX_EVENT_EVAL || e->kind == HX_EVENT_SAVE) json_object_set_new(o, "is_best", json_boolean(e->is_best));
+    if (e->text) put_text(o, "text", e->text);
+    put_real(o, "seconds", e->seconds);
+    put_real(o, "elapsed_s", e->elapsed_s);
+    return o;
+}
+
+hx_status hx_jsonl_event(hx_jsonl *log, const hx_train_event *event, const char *unit_name, double unit_per_count) {
+    json_t *object = event_object(event, unit_name, unit_per_count);
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL;
+    json_decref(object);
+    if (!text) return HX_FAIL(HX_ERR_MEMORY, "no memory for a line of %s", log->path);
+    /* one write per line: a reader, or a kill, never sees half of it */
+    size_t n = strlen(text);
+    text[n] = '\n'; /* in the place of the final zero */
+    hx_status status = write_all(log, text, n + 1);
+    free(text);
+    return status;
+}

@@ -1,0 +1,236 @@
+#include "tests/unit/test_ckpt_fixture.h"
+#include "io/ckpt/ckpt_impl.h"
+
+TestSuite(ckpt, .init = fixture_open, .fini = fixture_close);
+
+Test(ckpt, what_is_saved_is_loaded_bit_by_bit) {
+    hx_train_state state = {0};
+    OK(save_step(folder, 20, false));
+    memset(weight, 0, sizeof weight);
+    memset(bias, 0, sizeof bias);
+    OK(hx_ckpt_load(comm, folder, &items, &state));
+    cr_assert(state_is(20));
+    cr_assert_eq(state.step, 20);
+    cr_assert_eq(state.cursor, 640);
+}
+
+Test(ckpt, infinity_nan_and_all_64_bits_of_the_state_survive) {
+    hx_ckpt *ckpt;
+    hx_train_state state = {.step = 3, .seed = UINT64_MAX - 5, .best_loss = INFINITY, .last_eval_loss = NAN,
+                            .last_loss = -INFINITY, .cursor = INT64_MAX, .n_bad_evals = 4, .n_skipped = 5,
+                            .elapsed_s = 0.1}, back;
+    OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+    weight[5] = NAN;
+    weight[6] = -0.0f;
+    OK(hx_ckpt_save(ckpt, &state, &items, false));
+    hx_ckpt_close(&ckpt);
+    weight[5] = weight[6] = 1;
+    OK(hx_ckpt_load(comm, folder, &items, &back));
+    cr_assert(isnan(weight[5]) && weight[6] == 0 && signbit(weight[6]));
+    cr_assert_arr_eq(&state, &back, sizeof state);
+}
+
+Test(ckpt, a_folder_means_its_latest_file) {
+    char file[HX_PATH_BYTES], expected[HX_PATH_BYTES];
+    OK(save_step(folder, 1, false));
+    OK(save_step(folder, 2, false));
+    OK(hx_ckpt_resolve(folder, file));
+    snprintf(expected, sizeof expected, "%s/step-00000002.h5", folder);
+    cr_assert_str_eq(file, expected);
+    OK(hx_ckpt_resolve(expected, file));
+    cr_assert_str_eq(file, expected);
+}
+
+Test(ckpt, a_dangling_latest_falls_back_to_the_newest_complete_file) {
+    char file[HX_PATH_BYTES], path[512];
+    OK(save_step(folder, 1, false));
+    OK(save_step(folder, 2, false));
+    OK(save_step(folder, 3, false));
+    snprintf(path, sizeof path, "%s/step-00000003.h5", folder);
+    cr_assert_eq(truncate(path, 3000), 0);
+    OK(hx_ckpt_resolve(folder, file));
+    cr_assert(strstr(file, "step-00000002.h5"));
+    snprintf(path, sizeof path, "%s/latest", folder);
+    cr_assert_eq(unlink(path), 0);
+    OK(hx_ckpt_resolve(folder, file));
+    cr_assert(strstr(file, "step-00000002.h5"));
+}
+
+Test(ckpt, a_folder_without_checkpoints_is_told_so) {
+    char file[HX_PATH_BYTES], path[512];
+    REFUSED(hx_ckpt_resolve(folder, file), HX_ERR_IO, "no complete checkpoint");
+    snprintf(path, sizeof path, "%s/absent", folder);
+    REFUSED(hx_ckpt_resolve(path, file), HX_ERR_IO, "No such file");
+    snprintf(path, sizeof path, "%s/step-00000007.h5", folder);
+    FILE *f = fopen(path, "w");
+    fputs("garbage", f);
+    fclose(f);
+    REFUSED(hx_ckpt_resolve(folder, file), HX_ERR_IO, "too short");
+}
+
+Test(ckpt, the_last_k_and_the_best_are_kept) {
+    hx_ckpt *ckpt;
+    const hx_ckpt_config two = {.every = 1, .keep = 2};
+    OK(hx_ckpt_open(comm, folder, &two, "", &ckpt));
+    for (int64_t step = 1; step <= 6; step++) {
+        hx_train_state state = {.step = step};
+        OK(hx_ckpt_save(ckpt, &state, &items, step == 2));
+    }
+    hx_ckpt_close(&ckpt);
+    static const bool kept[] = {false, true, false, false, true, true};
+    for (int i = 0; i < 6; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "step-%08d.h5", i + 1);
+        cr_assert_eq(exists(name), kept[i], "%s", name);
+    }
+    char path[512], target[64] = "";
+    snprintf(path, sizeof path, "%s/best", folder);
+    cr_assert_gt(readlink(path, target, sizeof target - 1), 0);
+    cr_assert_str_eq(target, "step-00000002.h5");
+}
+
+Test(ckpt, saves_after_going_back_to_an_older_step_are_not_removed) {
+    hx_ckpt *ckpt;
+    const hx_ckpt_config two = {.every = 1, .keep = 2};
+    OK(hx_ckpt_open(comm, folder, &two, "", &ckpt));
+    static const int64_t steps[] = {10, 20, 11, 12};
+    for (int i = 0; i < 4; i++) OK(hx_ckpt_save(ckpt, &(hx_train_state){.step = steps[i]}, &items, false));
+    hx_ckpt_close(&ckpt);
+    cr_assert(exists("step-00000011.h5") && exists("step-00000012.h5"));
+    cr_assert(!exists("step-00000010.h5") && !exists("step-00000020.h5"));
+}
+
+Test(ckpt, saving_a_step_again_replaces_it) {
+    OK(save_step(folder, 5, false));
+    OK(save_step(folder, 5, true));
+    weight[0] = -1;
+    OK(hx_ckpt_load(comm, folder, &items, NULL));
+    cr_assert(state_is(5));
+}
+
+Test(ckpt, opening_removes_what_a_killed_save_left) {
+    char path[512];
+    static const char *const names[] = {".step-00000009.h5.tmp", ".latest.tmp", "mine.tmp", ".other.tmp"};
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        fclose(fopen(path, "w"));
+    }
+    hx_ckpt *ckpt;
+    OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+    hx_ckpt_close(&ckpt);
+    cr_assert(!exists(names[0]) && !exists(names[1]));
+    cr_assert(exists(names[2]) && exists(names[3]), "files of others were removed");
+}
+
+Test(ckpt, folders_are_created_with_their_parents) {
+    char deep[512];
+    snprintf(deep, sizeof deep, "%s/a/b/ckpt", folder);
+    OK(save_step(deep, 1, false));
+    OK(hx_ckpt_load(comm, deep, &items, NULL));
+}
+
+Test(ckpt, inspect_lists_names_shapes_and_state) {
+    char file[HX_PATH_BYTES], *text;
+    hx_ckpt_info info;
+    OK(save_step(folder, 20, false));
+    OK(hx_ckpt_resolve(folder, file));
+    OK(hx_ckpt_inspect(file, true, &info));
+    cr_assert_eq(info.format, HX_CKPT_FORMAT);
+    cr_assert_eq(info.world_size, 1);
+    cr_assert_eq(info.state.step, 20);
+    cr_assert_eq(info.n_entries, 3);
+    cr_assert(strstr(info.versions, "HDF5 1."));
+    cr_assert_str_eq(info.entries[0].name, "/model/blocks.0.attn.q.weight");
+    cr_assert_eq(info.entries[0].dtype, HX_F32);
+    cr_assert(hx_shape_equal(&info.entries[0].shape, &HX_SHAPE(300, 40)));
+    cr_assert_str_eq(info.entries[1].name, "/model/empty");
+    cr_assert(hx_shape_equal(&info.entries[1].shape, &HX_SHAPE(4, 0)));
+    cr_assert_str_eq(info.entries[2].name, "/optim/m/blocks.0.attn.q.bias");
+    hx_ckpt_info_destroy(&info);
+    OK(hx_ckpt_config_text(file, &text));
+    cr_assert_str_eq(text, "train:\n  lr: 0.001\n");
+    hx_mem_free((void **)&text);
+}
+
+Test(ckpt, equal_states_give_equal_files) {
+    char a[HX_PATH_BYTES], b[HX_PATH_BYTES], other[512], command[3 * HX_PATH_BYTES];
+    snprintf(other, sizeof other, "%s/other", folder);
+    OK(save_step(folder, 1, false));
+    sleep(1);
+    OK(save_step(other, 1, false));
+    OK(hx_ckpt_resolve(folder, a));
+    OK(hx_ckpt_resolve(other, b));
+    snprintf(command, sizeof command, "cmp '%s' '%s'", a, b);
+    cr_assert_eq(system(command), 0);
+}
+
+Test(ckpt, any_layout_reads_what_another_wrote) {
+    OK(save_step(folder, 1, false));
+    /* columns 10..29, of which this shard holds the middle of the storage */
+    hx_layout columns, shard;
+    OK(hx_layout_slice(&HX_SHAPE(300, 40), 1, 10, 20, &columns));
+    OK(hx_layout_restrict(&columns, 1111, 4444, &shard));
+    static float part[3333];
+    hx_state_item item = {"/model/blocks.0.attn.q.weight", HX_F32, &shard, part, 0, 1};
+    hx_state_list list = {.items = &item, .n_items = 1};
+    OK(hx_ckpt_load(comm, folder, &list, NULL));
+    for (int64_t i = 0; i < 3333; i++) {
+        int64_t at = 1111 + i;
+        cr_assert_eq(part[i], (float)(at / 20 * 40 + 10 + at % 20 + 1000));
+    }
+    hx_layout_destroy(&shard);
+    hx_layout_destroy(&columns);
+}
+
+Test(ckpt, pieces_of_replicas_partition_what_they_hold) {
+    static uint8_t seen[300 * 40];
+    hx_box boxes[2] = {{.start = {0, 5}, .extent = {300, 11}, .local = 100}, {.start = {7, 20}, .extent = {200, 20}, .local = 9000}};
+    hx_layout layout;
+    OK(hx_layout_boxes(&HX_SHAPE(300, 40), boxes, 2, &layout));
+    memset(seen, 0, sizeof seen);
+    for (int replica = 0; replica < 3; replica++) {
+        hx_state_item item = {"/model/w", HX_F32, &layout, weight, replica, 3};
+        hx_layout pieces;
+        OK(hx__ckpt_pieces(&item, 1000, &pieces));
+        for (int b = 0; b < pieces.n_boxes; b++) {
+            const hx_box *p = &pieces.boxes[b];
+            cr_assert_leq(hx_box_count(p, 2), 1000);
+            cr_assert_eq(hx_layout_find(&layout, p->start), p->local);
+            for (int64_t i = 0; i < p->extent[0]; i++)
+                for (int64_t j = 0; j < p->extent[1]; j++) seen[(p->start[0] + i) * 40 + p->start[1] + j]++;
+        }
+        hx_layout_destroy(&pieces);
+    }
+    for (int64_t i = 0; i < 300; i++)
+        for (int64_t j = 0; j < 40; j++)
+            cr_assert_eq(seen[i * 40 + j], hx_layout_find(&layout, (int64_t[]){i, j}) >= 0);
+    hx_layout_destroy(&layout);
+}
+
+Test(ckpt, checksums_do_not_depend_on_how_a_tensor_is_cut) {
+    uint64_t whole = 0, parts = 0;
+    hx_layout full, part;
+    hx_shape shape = HX_SHAPE(300, 40);
+    fill_state(1);
+    OK(hx_layout_full(&shape, &full));
+    hx__sum_box(weight, 4, &shape, &full.boxes[0], hx__sum_block(N_WEIGHT), &whole);
+    cr_assert_eq(whole, hx__sum_elems(weight, 4, 0, N_WEIGHT));
+    for (int64_t i = 0; i < 7; i++) {
+        OK(hx_layout_restrict(&full, N_WEIGHT * i / 7, N_WEIGHT * (i + 1) / 7, &part));
+        for (int b = 0; b < part.n_boxes; b++)
+            hx__sum_box(weight + N_WEIGHT * i / 7 + part.boxes[b].local, 4, &shape, &part.boxes[b], 1 << 20, &parts);
+        hx_layout_destroy(&part);
+    }
+    cr_assert_eq(whole, parts);
+    cr_assert_eq(hx__sum_n_blocks(0), 0);
+    cr_assert_eq(hx__sum_n_blocks((1 << 20) + 1), 2);
+    cr_assert_leq(hx__sum_n_blocks(INT64_MAX / 32), 4096);
+    hx_layout_destroy(&full);
+}
+
+Test(ckpt, the_self_test_passes_and_leaves_nothing) {
+    char command[512];
+    OK(hx_ckpt_self_test(comm, folder));
+    snprintf(command, sizeof command, "test -z \"$(ls -A '%s')\"", folder);
+    cr_assert_eq(system(command), 0);
+}
