@@ -1,0 +1,175 @@
+#include "launch/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define HX_OPTION_OWNER hx_cli_config
+static const hx_option cli_options[] = HX_OPTIONS_TABLE(HX_CLI_OPTIONS);
+#undef HX_OPTION_OWNER
+enum { N_CLI_OPTIONS = sizeof cli_options / sizeof *cli_options };
+
+static const hx_cli_config cli_defaults = HX_OPTIONS_DEFAULT(HX_CLI_OPTIONS);
+
+static const hx_command commands[] = {
+    {.name = "train", .summary = "train a model, or go on with a run", .run = hx_cmd_train, .own = "|", .takes_config = true,
+     .examples = "  helix train --data.path corpus.txt --out runs/a --train.steps 500\n"
+                 "  mpirun -n 2 helix train --config run.yaml                    two ranks, options from a file\n"
+                 "  mpirun -n 2 helix train --config run.yaml --resume           go on from the latest checkpoint\n"
+                 "  HELIX_OPTIM_LR=3e-4 helix train --config run.yaml            the environment overrides the file\n"},
+    {.name = "eval", .summary = "loss of a checkpoint on held-out text", .run = hx_cmd_eval, .own = "|whole|json|",
+     .takes_config = true, .max_words = 1,
+     .examples = "  helix eval runs/a                                            held-out part of the run's own data\n"
+                 "  helix eval runs/a --data.path other.txt --whole              all of another text\n"
+                 "  mpirun -n 2 helix eval runs/a/ckpt/best --json               two ranks, for programs\n"},
+    {.name = "generate", .summary = "let a checkpoint write text", .run = hx_cmd_generate,
+     .own = "|prompt|tokens|temperature|top_k|seed|", .takes_config = true, .max_words = 1,
+     .examples = "  helix generate runs/a --prompt \"In the beginning\" --tokens 300\n"
+                 "  helix generate runs/a/ckpt/best --temperature 0 --tokens 64  the likeliest continuation\n"},
+    {.name = "inspect", .summary = "list what a checkpoint holds, check it", .run = hx_cmd_inspect, .own = "|verify|json|",
+     .max_words = 1,
+     .examples = "  helix inspect runs/a                                         the latest checkpoint of a run\n"
+                 "  helix inspect runs/a/ckpt/step-00000200.h5 --verify          read all of it, compare checksums\n"},
+    {.name = "doctor", .summary = "check MPI, threads, HDF5, BLAS, devices, disk", .run = hx_cmd_doctor, .own = "|json|",
+     .takes_config = true,
+     .examples = "  helix doctor\n"
+                 "  mpirun -n 2 helix doctor --out /scratch/me                   with MPI, on the disk of the run\n"},
+    {.name = "version", .summary = "version of Helix and of what it uses", .run = hx_cmd_version, .own = "|json|",
+     .examples = "  helix version --json\n"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+const hx_command *hx_command_at(int i) { return i >= 0 && i < N_COMMANDS ? &commands[i] : NULL; }
+
+const hx_command *hx_command_find(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+/* Commands are looked up as if they were options, so that both forgive the same slips. */
+const char *hx_command_nearest(const char *name) {
+    hx_option names[N_COMMANDS + 1];
+    char near[64];
+    for (int i = 0; i < N_COMMANDS; i++) names[i] = (hx_option){.name = commands[i].name};
+    names[N_COMMANDS] = (hx_option){.name = "help"};
+    hx_option_section section = {.prefix = "", .options = names, .n_options = N_COMMANDS + 1};
+    if (!hx_options_nearest(&section, 1, name, near, sizeof near)) return NULL;
+    const hx_command *found = hx_command_find(near);
+    return found ? found->name : "help";
+}
+
+/* ---- reading ---- */
+
+static bool is_own(const hx_command *command, const char *name) {
+    char word[64];
+    snprintf(word, sizeof word, "|%s|", name);
+    return strstr(command->own, word) != NULL;
+}
+
+/* The run's sections and the command's own options. @param own [N_CLI_OPTIONS] */
+static int cli_sections(const hx_command *command, hx_cli *cli, hx_option own[N_CLI_OPTIONS],
+                        hx_option_section out[HX_CONFIG_MAX_SECTIONS]) {
+    int n = hx_config_sections(&cli->config, out), n_own = 0;
+    for (int i = 0; i < N_CLI_OPTIONS; i++)
+        if (is_own(command, cli_options[i].name)) own[n_own++] = cli_options[i];
+    out[n] = (hx_option_section){.prefix = "", .title = "This command", .options = own, .n_options = n_own,
+                                 .config = &cli->own, .defaults = &cli_defaults};
+    return n + 1;
+}
+
+hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *const *argv) {
+    hx_option own[N_CLI_OPTIONS];
+    hx_option_section sections[HX_CONFIG_MAX_SECTIONS];
+    int n_sections = cli_sections(command, cli, own, sections);
+    cli->words.n = 0;
+    HX_TRY(hx__config_read(sections, n_sections, NULL, argc, argv, &cli->words, NULL));
+    if (cli->words.n > command->max_words)
+        return HX_FAIL(HX_ERR_CONFIG, "'%.64s' on the command line: helix %s takes %s; options begin with --",
+                       cli->words.items[command->max_words], command->name,
+                       command->max_words ? "one path" : "options only");
+    return HX_OK;
+}
+
+/* A run's folder stands for the checkpoints in it. */
+hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]) {
+    char folder[HX_PATH_BYTES];
+    struct stat st;
+    HX_TRY(hx__path_join(path, "ckpt", folder));
+    bool is_run = stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
+    return hx_ckpt_resolve(is_run ? folder : path, file);
+}
+
+hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
+                                  char file[HX_PATH_BYTES]) {
+    HX_TRY(hx__cli_read(command, cli, argc, argv)); /* finds the path; what it sets else is read again below */
+    hx_run_config run = cli->config.run;
+    hx_mesh_config mesh = cli->config.mesh;
+    hx_config stored;
+    HX_TRY(hx__find_checkpoint(cli->words.n ? cli->words.items[0] : run.out, file));
+    HX_TRY(hx__config_of_checkpoint(file, &stored));
+    cli->config = stored;
+    HX_TRY(hx__cli_read(command, cli, argc, argv));
+    HX_TRY(hx__config_same_model(&stored, &cli->config, file));
+    cli->config.run = run;
+    cli->config.mesh = mesh;
+    return HX_OK;
+}
+
+/* ---- help ---- */
+
+static void kind_text(const hx_option *o, char out[160]) {
+    switch (o->kind) {
+    case HX_OPTION_INT: snprintf(out, 160, "integer, %.15g to %.15g", o->min, o->max); break;
+    case HX_OPTION_REAL: snprintf(out, 160, "number, %g to %g", o->min, o->max); break;
+    case HX_OPTION_BOOL: snprintf(out, 160, "switch"); break;
+    case HX_OPTION_STR: snprintf(out, 160, "text"); break;
+    case HX_OPTION_CHOICE: snprintf(out, 160, "%s", o->choices); break;
+    }
+}
+
+static void print_section(const hx_option_section *section) {
+    if (section->n_options == 0) return;
+    printf("\n%s\n", section->title);
+    for (int i = 0; i < section->n_options; i++) {
+        const hx_option *o = &section->options[i];
+        char name[96], value[HX_OPTION_TEXT], kind[160];
+        snprintf(name, sizeof name, "--%s%s%s", section->prefix, *section->prefix ? "." : "", o->name);
+        hx_option_format(o, section->defaults, value, sizeof value);
+        kind_text(o, kind);
+        printf("  %-24s %s\n  %-24s [%s] %s\n", name, o->help, "", value[0] ? value : "empty", kind);
+    }
+}
+
+static void print_options(const hx_command *command) {
+    hx_cli cli = {.config = HX_CONFIG_DEFAULT, .own = cli_defaults};
+    hx_option own[N_CLI_OPTIONS];
+    hx_option_section sections[HX_CONFIG_MAX_SECTIONS];
+    int n = cli_sections(command, &cli, own, sections);
+    print_section(&sections[n - 1]);
+    if (!command->takes_config) return;
+    for (int i = 0; i < n - 1; i++) print_section(&sections[i]);
+    fputs("\nOptions come from, later ones winning: --config FILE (YAML), the environment (HELIX_TRAIN_LOG_EVERY for\n"
+          "--train.log_every), the command line. Numbers may end in k, M, G (thousands) or Ki, Mi, Gi (1024).\n", stdout);
+}
+
+void hx_help_print(const hx_command *command) {
+    if (command) {
+        printf("helix %s: %s\n\nExamples\n%s", command->name, command->summary, command->examples);
+        print_options(command);
+        return;
+    }
+    fputs("helix: distributed training\n\n"
+          "Examples\n"
+          "  helix train --data.path corpus.txt --train.steps 500         train a small GPT on a text\n"
+          "  mpirun -n 2 helix train --config run.yaml --resume           two ranks, go on where it stopped\n"
+          "  helix generate runs/default --prompt \"In the\"                let it write\n"
+          "  helix doctor                                                 what this machine offers, what is wrong\n"
+          "\nCommands (helix COMMAND --help explains each)\n", stdout);
+    for (int i = 0; i < N_COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    fputs("  help       this page, or that of a command\n"
+          "\nExit codes\n"
+          "  0 success   1 a fault of Helix   2 configuration or arguments   3 out of memory   4 reading or writing\n"
+          "  5 a damaged or foreign file   6 a checkpoint of another model   7 a number is not finite\n"
+          "  8 communication   9 device   10 another rank failed first   11 stopped by a signal, after a checkpoint\n", stdout);
+}

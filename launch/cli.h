@@ -1,0 +1,72 @@
+/* The commands of the `helix` program. Each has its examples, its own options, and a function that runs it. */
+#ifndef HX_LAUNCH_CLI_H
+#define HX_LAUNCH_CLI_H
+
+#include <jansson.h>
+
+#include "launch/config_impl.h"
+#include "launch/session_impl.h"
+
+#define HX_CLI_OPTIONS(X)                                                                                    \
+    X(TEXT, prompt, "", 0, 0, "generate: text that the sample goes on from")                                 \
+    X(INT, tokens, 256, 1, 1 << 20, "generate: tokens to make")                                              \
+    X(REAL, temperature, 0.8, 0, 100, "generate: below 1 plays safe, above 1 is wild; 0: the likeliest token") \
+    X(INT, top_k, 0, 0, 1 << 24, "generate: draw among this many likeliest tokens; 0: among all")            \
+    X(INT, seed, 1, 0, 9e15, "generate: another number gives another sample")                                \
+    X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
+    X(BOOL, verify, false, 0, 0, "inspect: read everything and compare checksums")                           \
+    X(BOOL, json, false, 0, 0, "eval, inspect, doctor, version: one JSON object for programs")
+
+HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
+
+/* What the command line of a command said. */
+typedef struct hx_cli {
+    hx_config config;
+    hx_cli_config own;
+    hx_words words;
+    int exit_code; /* set by a command that ran but has bad news (doctor); 0 otherwise */
+} hx_cli;
+
+typedef struct hx_command {
+    const char *name, *summary;
+    const char *examples;  /* first thing in its help */
+    const char *own;       /* names of its own options, "|prompt|tokens|" */
+    bool takes_config;     /* the run's options are its options */
+    int max_words;
+    /** @param argc, argv  after the command's name; the command reads them with hx__cli_read when it wants */
+    hx_status (*run)(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+} hx_command;
+
+/** The i-th command, or NULL. */
+const hx_command *hx_command_at(int i);
+const hx_command *hx_command_find(const char *name);
+/** The nearest command's name, or NULL. */
+const char *hx_command_nearest(const char *name);
+
+/** Read options of `command` over the values in *cli. @return HX_ERR_CONFIG: an option of another command, ... */
+hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *const *argv);
+/** As hx__cli_read, but the base is the configuration stored in the checkpoint that the first word, or `out`, means;
+ *  the run's own section and the mesh are not taken from there. @return HX_ERR_MISMATCH: another model is asked for */
+hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
+                                  char file[HX_PATH_BYTES]);
+
+/** The checkpoint that a path means: a file, a folder of checkpoints, or a run's folder. */
+hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]);
+/** Collective. Read the model's weights from a checkpoint, and its scalars. */
+hx_status hx__load_model(hx_session *session, const char *file, const hx_model *model, hx_train_state *state);
+/** Write an object as one line to standard output; takes the reference also on failure. NULL is HX_ERR_MEMORY. */
+hx_status hx__print_json(json_t *object);
+/** Name and version of the MPI library, on one line. No MPI_Init needed. */
+void hx__mpi_version(char *out, size_t n_bytes);
+
+/** Help of the program (command NULL) or of a command, to standard output. Touches neither MPI nor a device. */
+void hx_help_print(const hx_command *command);
+
+hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+
+#endif

@@ -1,0 +1,111 @@
+/* helix inspect, helix version: what a file, and this program, consist of. */
+#include "launch/cli.h"
+
+#include <hdf5.h>
+#include <jansson.h>
+#include <math.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "launch/helix.h"
+
+hx_status hx__print_json(json_t *object) {
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
+    json_decref(object);
+    if (!text) return HX_FAIL(HX_ERR_MEMORY, "the JSON object could not be built");
+    bool is_written = puts(text) >= 0 && fflush(stdout) == 0;
+    free(text);
+    return is_written ? HX_OK : HX_FAIL(HX_ERR_IO, "standard output cannot be written");
+}
+
+/* ---- inspect ---- */
+
+static int64_t count_parameters(const hx_ckpt_info *info) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < info->n_entries; i++)
+        if (strncmp(info->entries[i].name, "/model/", 7) == 0) n += hx_shape_count(&info->entries[i].shape);
+    return n;
+}
+
+static void print_info(const char *file, const hx_ckpt_info *info, bool verified) {
+    char shape[HX_SHAPE_TEXT];
+    printf("%s\n  format %d, written by %d rank%s, %s\n", file, info->format, info->world_size, info->world_size == 1 ? "" : "s", info->versions);
+    printf("  step %lld, %lld samples seen, loss %.4f, held-out loss %.4f, best %.4f, %.1f s of training\n",
+           (long long)info->state.step, (long long)info->state.cursor, info->state.last_loss, info->state.last_eval_loss,
+           info->state.best_loss, info->state.elapsed_s);
+    printf("  %lld parameters, %lld tensors%s\n", (long long)count_parameters(info), (long long)info->n_entries,
+           verified ? ", all checksums match" : "");
+    for (int64_t i = 0; i < info->n_entries; i++)
+        printf("  %-4s %-16s %s\n", hx_dtype_name(info->entries[i].dtype), hx_shape_text(&info->entries[i].shape, shape), info->entries[i].name);
+}
+
+/* JSON has no word for numbers that are not finite. */
+static json_t *real_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+static json_t *entry_json(const hx_ckpt_entry *entry) {
+    json_t *dims = json_array();
+    for (int d = 0; d < entry->shape.ndim; d++) json_array_append_new(dims, json_integer(entry->shape.dims[d]));
+    return json_pack("{s:s, s:s, s:o}", "name", entry->name, "dtype", hx_dtype_name(entry->dtype), "shape", dims);
+}
+
+static hx_status print_info_json(const char *file, const hx_ckpt_info *info, bool verified) {
+    const hx_train_state *state = &info->state;
+    json_t *tensors = json_array();
+    for (int64_t i = 0; i < info->n_entries; i++) json_array_append_new(tensors, entry_json(&info->entries[i]));
+    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:b, s:o}", "file", file, "format",
+                          info->format, "ranks", info->world_size, "versions", info->versions, "step", (json_int_t)state->step,
+                          "cursor", (json_int_t)state->cursor, "seed", (json_int_t)state->seed, "loss",
+                          real_or_null(state->last_loss), "eval_loss", real_or_null(state->last_eval_loss), "best_loss",
+                          real_or_null(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",
+                          (json_int_t)count_parameters(info), "verified", (int)verified, "tensors", tensors);
+    return hx__print_json(o);
+}
+
+hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    const hx_command *command = hx_command_find("inspect");
+    char file[HX_PATH_BYTES];
+    hx_ckpt_info info = {0};
+    (void)session; /* local: no rank, no device */
+    HX_TRY(hx__cli_read(command, cli, argc, argv));
+    HX_TRY(hx__find_checkpoint(cli->words.n ? cli->words.items[0] : cli->config.run.out, file));
+    HX_TRY(hx_ckpt_inspect(file, cli->own.verify, &info));
+    hx_status status = HX_OK;
+    if (cli->own.json) {
+        status = print_info_json(file, &info, cli->own.verify);
+    } else {
+        print_info(file, &info, cli->own.verify);
+    }
+    hx_ckpt_info_destroy(&info);
+    return status;
+}
+
+/* ---- version ---- */
+
+/* Open MPI's text is one line, other implementations write a page. */
+void hx__mpi_version(char *out, size_t n_bytes) {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    MPI_Get_library_version(text, &n);
+    snprintf(out, n_bytes, "%.*s", (int)strcspn(text, ",\n"), text);
+}
+
+hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    (void)session;
+    HX_TRY(hx__cli_read(hx_command_find("version"), cli, argc, argv));
+    char mpi[128], hdf5[32];
+    unsigned major, minor, release;
+    hx__mpi_version(mpi, sizeof mpi);
+    if (H5get_libversion(&major, &minor, &release) < 0) return HX_FAIL(HX_ERR_INTERNAL, "HDF5 does not tell its version");
+    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
+    if (!cli->own.json) {
+        printf("helix %s\n%s, HDF5 %s, libyaml %s, jansson %s\ncheckpoint format %d, compiler %s\n", hx_version(), mpi, hdf5,
+               yaml_get_version_string(), JANSSON_VERSION, HX_CKPT_FORMAT, __VERSION__);
+        return HX_OK;
+    }
+    return hx__print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "helix", hx_version(), "mpi", mpi, "hdf5", hdf5, "libyaml",
+                                    yaml_get_version_string(), "jansson", JANSSON_VERSION, "checkpoint_format",
+                                    HX_CKPT_FORMAT, "compiler", __VERSION__));
+}

@@ -1,0 +1,72 @@
+/* helix train, helix eval: the commands that work on data. */
+#include "launch/cli.h"
+
+#include <stdio.h>
+
+hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    hx_model model = {0};
+    HX_TRY(hx__cli_read(hx_command_find("train"), cli, argc, argv));
+    HX_TRY(hx_session_open(&cli->config, session));
+    HX_TRY(hx_session_gpt(*session, &model));
+    hx_status status = hx_session_train(*session, &model, NULL);
+    hx_layer_destroy(&model.root);
+    return status;
+}
+
+hx_status hx__load_model(hx_session *session, const char *file, const hx_model *model, hx_train_state *state) {
+    hx_comm *world = hx_session_world(session);
+    hx_param_list params = {0};
+    hx_state_list items = {0};
+    hx_status status = hx_layer_params(model->root, &params);
+    if (status == HX_OK) status = hx_params_state(&params, hx_comm_rank(world), hx_comm_size(world), &items);
+    status = hx_comm_agree(world, status);
+    if (status == HX_OK) status = hx_ckpt_load(world, file, &items, state);
+    hx_state_list_destroy(&items);
+    hx_param_list_destroy(&params);
+    return hx__session_fail(session, status);
+}
+
+typedef struct eval_result {
+    const char *file;
+    int64_t step, count;
+    double loss;
+    const hx_model *model;
+} eval_result;
+
+static hx_status print_eval(const eval_result *e, bool json) {
+    double second = e->loss * e->model->unit_per_count;
+    if (!json) {
+        printf("%s, step %lld: loss %.4f nats", e->file, (long long)e->step, e->loss);
+        if (e->model->unit_name) printf(", %.4f %s", second, e->model->unit_name);
+        printf(" over %lld targets\n", (long long)e->count);
+        return HX_OK;
+    }
+    json_t *o = json_pack("{s:s, s:I, s:f, s:I}", "checkpoint", e->file, "step", (json_int_t)e->step, "loss", e->loss,
+                          "targets", (json_int_t)e->count);
+    if (o && e->model->unit_name) json_object_set_new(o, "bits_per_byte", json_real(second));
+    return hx__print_json(o);
+}
+
+static hx_status eval_model(hx_cli *cli, hx_session *session, const char *file, const hx_model *model) {
+    hx_session_data data = {0};
+    hx_train_state state;
+    eval_result e = {.file = file, .model = model};
+    HX_TRY(hx__load_model(session, file, model, &state));
+    e.step = state.step;
+    if (cli->own.whole) HX_TRY(hx__session_fail(session, hx__session_data_open(session, false, true, true, &data)));
+    hx_status status = hx_session_eval(session, model, cli->own.whole ? &data.eval : NULL, &e.loss, &e.count);
+    hx__session_data_close(&data);
+    if (status != HX_OK || hx_comm_rank(hx_session_world(session)) != 0) return status;
+    return print_eval(&e, cli->own.json);
+}
+
+hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    char file[HX_PATH_BYTES];
+    hx_model model = {0};
+    HX_TRY(hx__cli_read_checkpoint(hx_command_find("eval"), cli, argc, argv, file));
+    HX_TRY(hx_session_open(&cli->config, session));
+    HX_TRY(hx_session_gpt(*session, &model));
+    hx_status status = eval_model(cli, *session, file, &model);
+    hx_layer_destroy(&model.root);
+    return status;
+}

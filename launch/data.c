@@ -1,0 +1,65 @@
+#include "launch/session_impl.h"
+
+#include <math.h>
+
+static hx_status open_corpus(hx_session *s, void *arg) {
+    const char *path = s->config.data.path;
+    if (!path[0]) return HX_FAIL(HX_ERR_CONFIG, "data.path is empty: expected a text file or folder (--data.path corpus.txt)");
+    return hx_corpus_open(path, arg);
+}
+
+typedef struct loader_job {
+    hx_corpus *corpus;
+    hx_loader_config config;
+    hx_loader **out;
+} loader_job;
+
+static hx_status create_loader(hx_session *s, void *arg) {
+    loader_job *job = arg;
+    return hx_loader_create(s->device, job->corpus, &job->config, job->out);
+}
+
+/* Bytes [0, split) are for training, the rest is held out. */
+static int64_t split_at(int64_t n_bytes, double holdout) {
+    return n_bytes - (int64_t)floor((double)n_bytes * holdout);
+}
+
+hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval, bool whole, hx_session_data *out) {
+    const hx_config *c = &s->config;
+    hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
+    hx_status status = HX_OK;
+    hx_session_data d = {0};
+    int64_t n_bytes;
+    HX_TRY_GOTO(hx__session_first(s, open_corpus, &d.corpus), done);
+    int64_t hash = (int64_t)(hx_corpus_hash(d.corpus) >> 1);
+    HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", hash), done);
+    hx_corpus_bytes(d.corpus, &n_bytes);
+    int64_t split = whole ? 0 : split_at(n_bytes, c->data.holdout);
+    loader_job job = {.corpus = d.corpus, .out = &d.train_loader,
+                      .config = {.end = split, .ctx = c->model.ctx, .batch = c->train.batch,
+                                 .micro_batch = c->train.micro_batch, .shuffle = true,
+                                 .seed = (uint64_t)c->train.seed, .rank = hx_comm_rank(dp), .size = hx_comm_size(dp)}};
+    if (wants_train) {
+        HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
+        hx_loader_source(d.train_loader, &d.train);
+    }
+    if (wants_eval && n_bytes > split) {
+        job.config.begin = split;
+        job.config.end = n_bytes;
+        job.config.shuffle = false;
+        job.out = &d.eval_loader;
+        HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
+        hx_loader_source(d.eval_loader, &d.eval);
+    }
+    *out = d;
+    return HX_OK;
+done:
+    hx__session_data_close(&d);
+    return status;
+}
+
+void hx__session_data_close(hx_session_data *data) {
+    hx_loader_destroy(&data->eval_loader);
+    hx_loader_destroy(&data->train_loader);
+    hx_corpus_close(&data->corpus);
+}

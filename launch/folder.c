@@ -1,0 +1,75 @@
+#include "launch/session_impl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_BYTES]) {
+    int n = snprintf(out, HX_PATH_BYTES, "%s/%s", folder, name);
+    if (n < 0 || n >= HX_PATH_BYTES)
+        return HX_FAIL(HX_ERR_CONFIG, "out: the path %.64s.../%s has %d bytes, at most %d fit", folder, name, n, HX_PATH_BYTES - 1);
+    return HX_OK;
+}
+
+/* Like mkdir -p: parents first, existing folders are fine. */
+static hx_status make_folders(const char *path) {
+    char part[HX_PATH_BYTES];
+    struct stat st;
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part) return HX_FAIL(HX_ERR_CONFIG, "out: a path of %zu bytes: expected 1 to %zu", n, sizeof part - 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0') continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST && errno != EISDIR)
+            return HX_FAIL(HX_ERR_IO, "out: folder %s cannot be made: %s", part, strerror(errno));
+    }
+    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return HX_FAIL(HX_ERR_IO, "out: %s is not a folder", path);
+    if (access(path, W_OK | X_OK) != 0) return HX_FAIL(HX_ERR_IO, "out: folder %s: %s", path, strerror(errno));
+    return HX_OK;
+}
+
+static bool has_checkpoint_files(const char *folder) {
+    DIR *dir = opendir(folder);
+    bool found = false;
+    if (!dir) return false;
+    for (struct dirent *e = readdir(dir); e && !found; e = readdir(dir)) found = strncmp(e->d_name, "step-", 5) == 0;
+    closedir(dir);
+    return found;
+}
+
+/* Never in place: a run that is killed here keeps the file it had. */
+static hx_status write_config(const char *folder, const char *text) {
+    char path[HX_PATH_BYTES], temporary[HX_PATH_BYTES];
+    HX_TRY(hx__path_join(folder, "config.yaml", path));
+    HX_TRY(hx__path_join(folder, ".config.yaml.tmp", temporary));
+    FILE *f = fopen(temporary, "we");
+    if (!f) return HX_FAIL(HX_ERR_IO, "%s: %s", temporary, strerror(errno));
+    bool is_written = fputs(text, f) >= 0 && fflush(f) == 0 && fsync(fileno(f)) == 0;
+    int error = errno;
+    fclose(f);
+    if (!is_written || rename(temporary, path) != 0)
+        return HX_FAIL(HX_ERR_IO, "%s cannot be written: %s", path, strerror(is_written ? errno : error));
+    return HX_OK;
+}
+
+hx_status hx__folder_prepare(const hx_run_config *run, const char *config_text, hx_resume *resume) {
+    char ckpt[HX_PATH_BYTES];
+    hx_resume result = {0};
+    HX_TRY(make_folders(run->out));
+    HX_TRY(hx__path_join(run->out, "ckpt", ckpt));
+    if (has_checkpoint_files(ckpt)) {
+        if (!run->resume)
+            return HX_FAIL(HX_ERR_CONFIG, "out: %s already holds checkpoints: go on from them with --resume, or choose another folder with --out",
+                           run->out);
+        HX_TRY(hx_ckpt_resolve(ckpt, result.file));
+        result.is_found = true;
+    }
+    HX_TRY(write_config(run->out, config_text));
+    *resume = result;
+    return HX_OK;
+}

@@ -1,0 +1,77 @@
+/* The `helix` program: finds the command, runs it, and turns its failure into one message and an exit code. */
+#include "launch/helix.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "launch/cli.h"
+
+static void print_log(void *self, hx_log_level level, const char *line) {
+    (void)self;
+    static const char *const names[] = {"debug", "note", "warning", "error"};
+    fprintf(stderr, "helix: %s: %s\n", names[level], line);
+}
+
+static bool wants_help(int argc, char *const *argv) {
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    return false;
+}
+
+/* One rank speaks. Before MPI is up the ranks of a host cannot ask each other who that is: the first one speaks at
+ * once, and the others wait long enough for the launcher to end them when it leaves with a failure. */
+static void report(const hx_session *session, hx_status status) {
+    int local_rank, local_size;
+    hx_comm_local(&local_rank, &local_size);
+    if (status == HX_ERR_REMOTE && session) return;
+    if (!session && local_rank > 0) nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    fprintf(stderr, "helix: %s\n", hx_error_message());
+    if (getenv("HELIX_TEST_TRACE")) fprintf(stderr, "%s", hx_error_trace());
+}
+
+static int run_command(const hx_command *command, int argc, char *const *argv) {
+    hx_cli cli = {.config = HX_CONFIG_DEFAULT, .own = HX_OPTIONS_DEFAULT(HX_CLI_OPTIONS)};
+    hx_session *session = NULL;
+    hx_status status = command->run(&cli, argc, argv, &session);
+    if (status != HX_OK) report(session, status);
+    int exit_code = status == HX_OK ? cli.exit_code : hx__session_exit_code(session, status);
+    fflush(stdout);
+    hx_session_close(&session);
+    return exit_code;
+}
+
+static int unknown_command(const char *name) {
+    const char *near = hx_command_nearest(name);
+    fprintf(stderr, "helix: there is no command %.64s%s%s%s; helix help lists them\n", name, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    return hx_status_exit_code(HX_ERR_CONFIG);
+}
+
+static int help(int argc, char *const *argv) {
+    const hx_command *command = NULL;
+    if (argc > 0 && argv[0][0] != '-') {
+        command = hx_command_find(argv[0]);
+        if (!command) return unknown_command(argv[0]);
+    }
+    hx_help_print(command);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    hx_log_set_sink(print_log, NULL, HX_LOG_WARN);
+    if (argc < 2) {
+        hx_help_print(NULL);
+        return hx_status_exit_code(HX_ERR_CONFIG);
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help(argc - 2, argv + 2);
+    if (strcmp(name, "--version") == 0) name = "version";
+    const hx_command *command = hx_command_find(name);
+    if (!command) return unknown_command(name);
+    if (wants_help(argc - 2, argv + 2)) {
+        hx_help_print(command);
+        return 0;
+    }
+    return run_command(command, argc - 2, argv + 2);
+}

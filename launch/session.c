@@ -1,0 +1,174 @@
+#include "launch/session_impl.h"
+
+#include <math.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backends/backends.h"
+#include "core/base/log.h"
+#include "core/base/mem.h"
+#include "launch/helix.h"
+
+#define CLOSE_SECONDS 10.0 /* after a failure; a healthy close takes milliseconds */
+
+const char *hx_version(void) { return HELIX_VERSION; }
+
+hx_status hx_register_backends(void) {
+    static const hx_backend *const backends[] = {&hx_backend_ref, &hx_backend_cpu, &hx_backend_meta};
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+        if (!hx_backend_find(backends[i]->name)) HX_TRY(hx_backend_register(backends[i]));
+    return HX_OK;
+}
+
+/* ---- opening ---- */
+
+/* FNV-1a: enough to see that two ranks were configured differently. */
+static int64_t hash_text(const char *text) {
+    uint64_t h = 14695981039346656037ull;
+    for (const unsigned char *p = (const unsigned char *)text; *p; p++) h = (h ^ *p) * 1099511628211ull;
+    return (int64_t)(h >> 1);
+}
+
+/* Threads and device may differ between hosts; anything else that differs would train nonsense, or hang. */
+static hx_status check_same_config(hx_session *s) {
+    char *text = NULL;
+    hx_config common = s->config;
+    common.run.threads = 0;
+    common.run.device[0] = '\0';
+    hx_status status = hx_config_text(&common, &text);
+    int64_t hash = status == HX_OK ? hash_text(text) : 0;
+    hx_mem_free((void **)&text);
+    HX_TRY(hx_comm_agree(s->world, status));
+    return hx_comm_agree_equal(s->world, "hash of the configuration", hash);
+}
+
+static hx_status open_device(hx_session *s, void *arg) {
+    (void)arg;
+    const hx_run_config *run = &s->config.run;
+    hx_device_config config = {.n_threads = run->threads ? (int)run->threads : s->placement.n_threads};
+    HX_TRY(hx_device_open(run->device[0] ? run->device : NULL, &config, &s->device));
+    hx_device_props props;
+    hx_device_props_get(s->device, &props);
+    if (props.is_dry) return HX_FAIL(HX_ERR_CONFIG, "device = %s: it computes nothing; expected e.g. cpu or ref", run->device);
+    HX_TRY(hx_stream_create(s->device, &s->stream));
+    HX_TRY(hx_tape_create(s->device, &s->tape));
+    s->ctx = (hx_ctx){.device = s->device, .stream = s->stream, .tape = s->tape, .training = true,
+                      .seed = (uint64_t)s->config.train.seed};
+    return HX_OK;
+}
+
+hx_status hx_session_open(const hx_config *config, hx_session **out) {
+    hx_session *s;
+    hx_status status = HX_OK;
+    HX_TRY(hx_mem_alloc_array(1, sizeof *s, (void **)&s));
+    s->config = *config;
+    HX_TRY_GOTO(hx_register_backends(), failed);
+    HX_TRY_GOTO(hx_comm_was_launched() ? hx_comm_mpi_open(&s->world) : hx_comm_self_open(&s->world), failed);
+    int size = hx_comm_size(s->world);
+    hx_error_set_identity(hx_comm_rank(s->world), size, size > 1 ? hx_comm_host(s->world) : NULL);
+    HX_TRY_GOTO(check_same_config(s), failed);
+    HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
+    HX_TRY_GOTO(hx__session_first(s, open_device, NULL), failed);
+    HX_TRY_GOTO(hx_mesh_create(s->world, &s->config.mesh, &s->mesh), failed);
+    *out = s;
+    return HX_OK;
+failed:
+    if (s->world) status = hx__session_fail(s, status);
+    hx_session_close(&s);
+    return status;
+}
+
+void hx_session_close(hx_session **session) {
+    hx_session *s = *session;
+    if (!s) return;
+    hx_mesh_destroy(&s->mesh);
+    hx_tape_destroy(&s->tape);
+    hx_stream_destroy(&s->stream);
+    hx_device_close(&s->device);
+    hx_comm_close(&s->world);
+    hx_deadline_cancel(&s->closing);
+    hx_mem_free((void **)session);
+}
+
+hx_ctx *hx_session_ctx(hx_session *session) { return &session->ctx; }
+hx_comm *hx_session_world(hx_session *session) { return session->world; }
+hx_mesh *hx_session_mesh(hx_session *session) { return session->mesh; }
+const hx_config *hx_session_config(const hx_session *session) { return &session->config; }
+
+int hx__session_threads(const hx_session *session) {
+    hx_device_props props;
+    hx_device_props_get(session->device, &props);
+    return props.n_threads;
+}
+
+/* ---- failing together ---- */
+
+/* The vote: each rank that failed by itself offers rank*64 + status, the others more than any rank can; the minimum
+ * is the lowest failing rank with its status, in one exchange. */
+static hx_status lowest_failure(hx_session *s, hx_status status, int *rank, hx_status *first) {
+    MPI_Comm *mpi = hx_comm_mpi_handle(s->world);
+    int size = hx_comm_size(s->world), mine = hx_comm_rank(s->world);
+    _Static_assert(HX_STATUS_COUNT <= 64, "a status does not fit into its digit");
+    int64_t vote = ((int64_t)(status == HX_ERR_REMOTE ? size : mine)) * 64 + (int64_t)status;
+    if (mpi) {
+        HX_TRY(hx_comm_sync(s->world));
+        if (MPI_Allreduce(MPI_IN_PLACE, &vote, 1, MPI_INT64_T, MPI_MIN, *mpi) != MPI_SUCCESS)
+            return HX_FAIL(HX_ERR_COMM, "the ranks could not tell each other which of them failed first");
+    }
+    *rank = (int)(vote / 64);
+    *first = (hx_status)(vote % 64);
+    return HX_OK;
+}
+
+hx_status hx__session_fail(hx_session *s, hx_status status) {
+    if (status == HX_OK) return HX_OK;
+    bool is_first_time = s->exit_code == 0;
+    s->exit_code = hx_status_exit_code(status);
+    int size = hx_comm_size(s->world), rank = 0;
+    if (size == 1 || !is_first_time) return status;
+    hx_status first = status;
+    char message[1024];
+    snprintf(message, sizeof message, "%s", hx_error_message());
+    /* If the deadline's thread cannot be had, the launcher's own time limit is what is left. */
+    if (hx_deadline_start(CLOSE_SECONDS, s->exit_code, message, &s->closing) != HX_OK) return hx_error_adopt(status, message);
+    bool can_vote = status != HX_ERR_COMM; /* else nobody can be asked any more */
+    bool has_voted = can_vote && lowest_failure(s, status, &rank, &first) == HX_OK;
+    hx_deadline_hush(s->closing);
+    if (!has_voted) return hx_error_adopt(status, message);
+    s->exit_code = hx_status_exit_code(first);
+    if (rank == hx_comm_rank(s->world) || rank == size) return hx_error_adopt(status, message);
+    return hx_error_adopt(HX_ERR_REMOTE, status == HX_ERR_REMOTE ? message : "another rank failed in the same way");
+}
+
+int hx__session_exit_code(const hx_session *session, hx_status status) {
+    if (status == HX_OK) return 0;
+    return session && session->exit_code ? session->exit_code : hx_status_exit_code(status);
+}
+
+hx_status hx__session_first(hx_session *s, hx_session_job job, void *arg) {
+    bool goes_first = hx_comm_rank(s->world) == 0;
+    HX_TRY(hx_comm_agree(s->world, goes_first ? job(s, arg) : HX_OK));
+    return hx_comm_agree(s->world, goes_first ? HX_OK : job(s, arg));
+}
+
+/* ---- the built-in model ---- */
+
+static hx_status create_gpt(hx_session *s, void *arg) {
+    hx_layer **gpt = arg;
+    HX_TRY(hx_gpt_create(s->device, &s->config.model, gpt));
+    return hx_gpt_init(*gpt, s->stream, (uint64_t)s->config.train.seed);
+}
+
+hx_status hx_session_gpt(hx_session *s, hx_model *model) {
+    hx_layer *gpt = NULL;
+    hx_status status = hx__session_fail(s, hx__session_first(s, create_gpt, &gpt));
+    if (status != HX_OK) {
+        hx_layer_destroy(&gpt);
+        return status;
+    }
+    bool is_bytes = s->config.model.vocab == 256;
+    *model = (hx_model){.self = gpt, .root = gpt, .loss = hx_lm_loss,
+                        .unit_per_count = is_bytes ? 1 / M_LN2 : 0, .unit_name = is_bytes ? "bits/byte" : NULL};
+    return HX_OK;
+}

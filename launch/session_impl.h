@@ -1,0 +1,99 @@
+/* What the files of launch/ share about a session: its parts, how it fails, how it shows progress. */
+#ifndef HX_LAUNCH_SESSION_IMPL_H
+#define HX_LAUNCH_SESSION_IMPL_H
+
+#include "core/autograd/tape.h"
+#include "io/log/jsonl.h"
+#include "launch/compose.h"
+#include "launch/placement.h"
+
+struct hx_session {
+    hx_config config;
+    hx_comm *world;
+    hx_mesh *mesh;
+    hx_device *device;
+    hx_stream *stream;
+    hx_tape *tape;
+    hx_ctx ctx;
+    hx_placement placement;
+    int exit_code;              /* of the first failing rank; 0: nothing has failed */
+    struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail */
+};
+
+/** Collective. Called with the failure that all ranks of an agreed step have: finds the lowest rank that failed by
+ *  itself, so that one rank speaks and all leave with its exit code. From then on the process has 10 s to close the
+ *  session; after that it is ended by MPI_Abort, because ranks that wait for others that are gone wait for ever.
+ *  @return `status`, or HX_ERR_REMOTE on the ranks that need not speak. HX_OK is passed through */
+hx_status hx__session_fail(hx_session *session, hx_status status);
+/** Exit code that every rank should leave with after `status`. */
+int hx__session_exit_code(const hx_session *session, hx_status status);
+
+/* A job that every rank does and that fails on all ranks alike, e.g. opening the corpus: rank 0 goes first, so that
+ * one rank tells what is wrong. Collective. */
+typedef hx_status (*hx_session_job)(hx_session *session, void *arg);
+hx_status hx__session_first(hx_session *session, hx_session_job job, void *arg);
+
+/** Number of worker threads that the device runs with. */
+int hx__session_threads(const hx_session *session);
+
+/* ---- data.c ---- */
+
+/* The corpus of data.path with its two splits; zeroed before the first use. */
+typedef struct hx_session_data {
+    hx_corpus *corpus;
+    hx_loader *train_loader, *eval_loader; /* NULL: not asked for, or no held-out part */
+    hx_batch_source train, eval;
+} hx_session_data;
+
+/** Collective. Open the corpus of the configuration and make the loaders of this rank.
+ *  @param wants_train, wants_eval  which loaders
+ *  @param whole  evaluate on the whole corpus instead of its held-out part */
+hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
+void hx__session_data_close(hx_session_data *data);
+
+/* ---- folder.c ---- */
+
+/* Where a run goes on from. */
+typedef struct hx_resume {
+    bool is_found;
+    char file[HX_PATH_BYTES]; /* the checkpoint */
+    int64_t seed;             /* train.seed that it was written with */
+} hx_resume;
+
+/** "folder/name". @return HX_ERR_CONFIG if it does not fit */
+hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_BYTES]);
+/** Local, rank 0. Make the run's folder, write config.yaml, and find the checkpoint to go on from (the seed is left
+ *  to the caller). @return HX_ERR_CONFIG if there are checkpoints and the run is not to be resumed */
+hx_status hx__folder_prepare(const hx_run_config *run, const char *config_text, hx_resume *resume);
+
+/* ---- deadline.c ---- */
+
+typedef struct hx_deadline hx_deadline;
+/** From now on the process is ended by MPI_Abort after `seconds`, unless hx_deadline_cancel comes first.
+ *  @param message  copied; its last words on standard error, until hx_deadline_hush */
+hx_status hx_deadline_start(double seconds, int exit_code, const char *message, hx_deadline **out);
+/** The message has been, or will be, told by others. */
+void hx_deadline_hush(hx_deadline *deadline);
+void hx_deadline_cancel(hx_deadline **deadline);
+
+/* ---- signals.c ---- */
+
+/** Let SIGTERM, SIGUSR1 and the first SIGINT set a flag instead of ending the process. */
+void hx__signals_install(void);
+/** Put back what was installed before. */
+void hx__signals_restore(void);
+/** Number of the signal that came since installing, 0: none. */
+int hx__signals_seen(void);
+
+/* ---- progress.c ---- */
+
+typedef struct hx_progress hx_progress;
+/** Rank 0's display of a run on the terminal, as run.progress says.
+ *  @param unit_name, unit_per_count  copied from the model; NULL and 0: no second unit */
+hx_status hx_progress_create(int mode, int64_t log_every, const char *unit_name, double unit_per_count, hx_progress **out);
+void hx_progress_destroy(hx_progress **progress);
+void hx_progress_event(hx_progress *progress, const hx_train_event *event);
+/** A line of its own, e.g. "resumed from ...". */
+void hx_progress_note(hx_progress *progress, const char *format, ...) HX_PRINTF(2, 3);
+
+#endif

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Builds Helix and runs its tests.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: launch/test.sh [--full] [--sanitize] [--no-install]
+
+  --full         the long forms of tests that have one (HELIX_TEST_FULL=1)
+  --sanitize     afterwards also under AddressSanitizer with UBSan, and under ThreadSanitizer
+  --no-install   install nothing; fail if something is missing
+TEXT
+}
+
+full=no
+sanitize=no
+NO_INSTALL=no
+for option in "$@"; do
+    case $option in
+    --full) full=yes ;;
+    --sanitize) sanitize=yes ;;
+    --no-install) NO_INSTALL=yes ;;
+    --help | -h) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+    esac
+done
+
+cd "$(dirname "$0")/.."
+. launch/common.sh
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+[ "$full" = yes ] && export HELIX_TEST_FULL=1
+allow_root
+support=$PWD/tests/support
+
+install_missing "$BUILD_PACKAGES
+$TEST_PACKAGES"
+
+build release all -DHELIX_TESTS=ON
+failed=0
+say "tests"
+ctest --preset release -j "$(nproc)" || failed=1
+
+if [ "$sanitize" = yes ]; then
+    # Programs under mpirun are left out: Open MPI's progress threads and shared-memory queues are not instrumented, so
+    # every run reports hundreds of races and leaks of its own, which would hide ours. The code that runs on a rank is
+    # covered by the unit and conformance tests, which use the same communication thread, queues and pool.
+    labels='unit|conformance|fuzz'
+    export OPENBLAS_NUM_THREADS=1
+    build asan-ubsan all -DHELIX_TESTS=ON
+    say "tests under AddressSanitizer and UBSan"
+    ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 LSAN_OPTIONS="suppressions=$support/lsan.supp:print_suppressions=0" \
+        UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 ctest --preset asan-ubsan -j "$(nproc)" -L "$labels" || failed=1
+    build tsan all -DHELIX_TESTS=ON
+    say "tests under ThreadSanitizer"
+    TSAN_OPTIONS="suppressions=$support/tsan.supp:halt_on_error=1:second_deadlock_stack=1" \
+        ctest --preset tsan -j "$(nproc)" -L "$labels" || failed=1
+fi
+
+if [ "$failed" -ne 0 ]; then
+    say "some tests FAILED (see above)"
+    exit 1
+fi
+say "all tests passed"

@@ -1,0 +1,288 @@
+#include "launch/session_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/mem.h"
+#include "launch/config_impl.h"
+
+/* Everything one call of hx_session_train makes, in the order in which it is made. */
+typedef struct train_run {
+    hx_session *session;
+    const hx_model *model;
+    hx_train_parts parts;
+    bool is_first;     /* rank 0: the one that speaks and writes */
+    hx_config before;  /* the session's, which a resumed run changes while it lasts */
+    char *config_text; /* owned */
+    hx_resume resume;
+    hx_jsonl *log;
+    hx_progress *progress;
+    hx_session_data data;
+    hx_param_list params;
+    hx_ddp *ddp;
+    hx_optim *optim;
+    hx_ckpt *ckpt;
+    hx_trainer *trainer;
+    hx_agreement agreement;
+    hx_grad_sync sync;
+    hx_checkpoint_hook hook;
+} train_run;
+
+/* ---- the run's folder ---- */
+
+static hx_status read_stored(train_run *r) {
+    hx_config stored;
+    HX_TRY(hx__config_of_checkpoint(r->resume.file, &stored));
+    HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
+    r->resume.seed = stored.train.seed;
+    return HX_OK;
+}
+
+static hx_status open_folder(train_run *r) {
+    const hx_config *c = &r->session->config;
+    char path[HX_PATH_BYTES];
+    if (!r->is_first) return HX_OK;
+    HX_TRY(hx_config_text(c, &r->config_text));
+    HX_TRY(hx__folder_prepare(&c->run, r->config_text, &r->resume));
+    if (r->resume.is_found) HX_TRY(read_stored(r));
+    HX_TRY(hx__path_join(c->run.out, "metrics.jsonl", path));
+    HX_TRY(hx_jsonl_open(path, &r->log));
+    return hx_progress_create(c->run.progress, c->train.log_every, r->model->unit_name, r->model->unit_per_count, &r->progress);
+}
+
+/* A resumed run goes on in the order of data and with the random numbers that it began with: the stored seed wins. */
+static hx_status share_resume(train_run *r) {
+    hx_session *s = r->session;
+    HX_TRY(r->agreement.broadcast(r->agreement.self, &r->resume, sizeof r->resume));
+    if (r->is_first && s->config.run.resume && !r->resume.is_found)
+        hx_progress_note(r->progress, "no checkpoint in %s yet: starting afresh", s->config.run.out);
+    if (!r->resume.is_found) return HX_OK;
+    if (r->is_first && r->resume.seed != s->config.train.seed)
+        hx_progress_note(r->progress, "train.seed stays %lld, as in the checkpoint", (long long)r->resume.seed);
+    s->config.train.seed = r->resume.seed;
+    s->ctx.seed = (uint64_t)r->resume.seed;
+    hx_mem_free((void **)&r->config_text);
+    return HX_OK;
+}
+
+/* ---- reporting ---- */
+
+static hx_status on_event(void *self, const hx_train_event *event) {
+    train_run *r = self;
+    int64_t every = r->session->config.train.log_every;
+    bool is_due = event->kind != HX_EVENT_STEP || event->step % every == 0 || event->step == 1 || event->step == event->n_steps;
+    if (r->progress) hx_progress_event(r->progress, event);
+    if (r->log && is_due) HX_TRY(hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count));
+    return r->parts.on_event ? r->parts.on_event(r->parts.on_event_self, event) : HX_OK;
+}
+
+static bool should_stop(void *self) {
+    (void)self;
+    return hx__signals_seen() != 0;
+}
+
+static void announce(const train_run *r) {
+    const hx_session *s = r->session;
+    hx_device_props props;
+    hx_device_props_get(s->device, &props);
+    int size = hx_comm_size(s->world), n_threads = hx__session_threads(s);
+    hx_progress_note(r->progress, "%d rank%s x %d thread%s on %s (%s)", size, size == 1 ? "" : "s", n_threads,
+                     n_threads == 1 ? "" : "s", hx_device_name(s->device), props.name);
+    hx_progress_note(r->progress, "%lld parameters, %lld training samples, global batch %lld, %lld steps, folder %s",
+                     (long long)hx_param_list_count(&r->params), (long long)r->parts.train->n_global,
+                     (long long)r->parts.train->batch, (long long)hx_trainer_n_steps(r->trainer), s->config.run.out);
+}
+
+/* ---- assembly ---- */
+
+static hx_status open_data(train_run *r) {
+    bool wants_train = !r->parts.train, wants_eval = !r->parts.eval && (wants_train || r->session->config.data.path[0]);
+    if (!wants_train && !wants_eval) return HX_OK;
+    HX_TRY(hx__session_data_open(r->session, wants_train, wants_eval, false, &r->data));
+    if (wants_train) r->parts.train = &r->data.train;
+    if (wants_eval && r->data.eval_loader) r->parts.eval = &r->data.eval;
+    return HX_OK;
+}
+
+/* Weights alone: the optimizer and the counters start afresh. */
+static hx_status load_weights(train_run *r) {
+    const char *from = r->session->config.run.init_from;
+    hx_state_list items = {0};
+    hx_train_state unused;
+    hx_status status = HX_OK;
+    if (!from[0] || r->resume.is_found) return HX_OK;
+    HX_TRY_GOTO(hx_comm_agree(r->session->world, hx_params_state(&r->params, 0, 1, &items)), done);
+    HX_TRY_GOTO(hx_ckpt_load(r->session->world, from, &items, &unused), done);
+done:
+    hx_state_list_destroy(&items);
+    return status;
+}
+
+static hx_status create_optimizer(hx_session *s, void *arg) {
+    train_run *r = arg;
+    return hx_adamw_create_default(s->device, s->stream, &r->params, &s->config.optim, &r->optim);
+}
+
+static hx_status list_params(hx_session *s, void *arg) {
+    train_run *r = arg;
+    (void)s;
+    return hx_layer_params(r->model->root, &r->params);
+}
+
+static hx_status open_checkpoints(train_run *r) {
+    hx_session *s = r->session;
+    char folder[HX_PATH_BYTES];
+    hx_status status = hx__path_join(s->config.run.out, "ckpt", folder);
+    if (status == HX_OK && !r->config_text) status = hx_config_text(&s->config, &r->config_text);
+    HX_TRY(hx_comm_agree(s->world, status));
+    HX_TRY(hx_ckpt_open(s->world, folder, &s->config.ckpt, r->config_text, &r->ckpt));
+    hx_ckpt_hook(r->ckpt, &r->hook);
+    return HX_OK;
+}
+
+static hx_status create_trainer(train_run *r) {
+    hx_session *s = r->session;
+    hx_trainer_setup setup = {.ctx = s->ctx, .model = *r->model, .optim = r->optim, .optim_config = &s->config.optim,
+                              .config = &s->config.train, .train = r->parts.train, .eval = r->parts.eval,
+                              .agreement = &r->agreement, .sync = r->ddp ? &r->sync : NULL, .checkpoint = &r->hook,
+                              .save_every = s->config.ckpt.every, .on_event = on_event, .on_event_self = r,
+                              .should_stop = should_stop};
+    return hx_trainer_create(&setup, &r->trainer);
+}
+
+static hx_status load_state(train_run *r) {
+    hx_session *s = r->session;
+    hx_state_list items = {0};
+    hx_status status = HX_OK;
+    if (!r->resume.is_found) return HX_OK;
+    HX_TRY_GOTO(hx_comm_agree(s->world, hx_trainer_items(r->trainer, &items)), done);
+    HX_TRY_GOTO(hx_ckpt_load(s->world, r->resume.file, &items, hx_trainer_state(r->trainer)), done);
+    if (r->is_first)
+        hx_progress_note(r->progress, "going on from %s, step %lld", r->resume.file, (long long)hx_trainer_state(r->trainer)->step);
+done:
+    hx_state_list_destroy(&items);
+    return status;
+}
+
+static hx_status assemble(train_run *r) {
+    hx_session *s = r->session;
+    hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
+    hx_comm_agreement(s->world, &r->agreement);
+    HX_TRY(hx_comm_agree(s->world, open_folder(r)));
+    HX_TRY(share_resume(r));
+    HX_TRY(open_data(r));
+    HX_TRY(hx__session_first(s, list_params, r));
+    HX_TRY(load_weights(r));
+    if (hx_comm_size(dp) > 1) {
+        HX_TRY(hx_ddp_create(dp, s->device, s->stream, &r->params, &s->config.ddp, &r->ddp));
+        hx_ddp_hook(r->ddp, &r->sync);
+    }
+    HX_TRY(hx__session_first(s, create_optimizer, r));
+    HX_TRY(open_checkpoints(r));
+    HX_TRY(create_trainer(r));
+    return load_state(r);
+}
+
+static void take_apart(train_run *r) {
+    hx_trainer_destroy(&r->trainer);
+    hx_ckpt_close(&r->ckpt);
+    hx_optim_destroy(&r->optim);
+    hx_ddp_destroy(&r->ddp);
+    hx_param_list_destroy(&r->params);
+    hx__session_data_close(&r->data);
+    hx_progress_destroy(&r->progress);
+    hx_jsonl_close(&r->log);
+    hx_mem_free((void **)&r->config_text);
+    r->session->config = r->before;
+    r->session->ctx.seed = (uint64_t)r->before.train.seed;
+}
+
+static void summarise(const train_run *r) {
+    const hx_train_state *state = hx_trainer_state(r->trainer);
+    char eval[64] = "";
+    if (isfinite(state->last_eval_loss)) {
+        int n = snprintf(eval, sizeof eval, ", held-out loss %.4f", state->last_eval_loss);
+        if (r->model->unit_name && r->model->unit_per_count > 0)
+            snprintf(eval + n, sizeof eval - (size_t)n, " (%.3f %.20s)", state->last_eval_loss * r->model->unit_per_count,
+                     r->model->unit_name);
+    }
+    hx_progress_note(r->progress, "%lld steps in %.1f s%s; checkpoints in %s/ckpt", (long long)state->step,
+                     state->elapsed_s, eval, r->session->config.run.out);
+}
+
+hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts) {
+    train_run r = {.session = session, .model = model, .is_first = hx_comm_rank(session->world) == 0,
+                   .before = session->config};
+    if (parts) r.parts = *parts;
+    hx__signals_install(); /* from here on, so that a signal during the set-up is not lost */
+    hx_status status = assemble(&r);
+    if (status == HX_OK) {
+        if (r.is_first) announce(&r);
+        status = hx_trainer_run(r.trainer);
+    }
+    if (r.is_first && r.trainer && (status == HX_OK || status == HX_ERR_INTERRUPTED)) summarise(&r);
+    status = hx__session_fail(session, status);
+    take_apart(&r);
+    hx__signals_restore();
+    return status;
+}
+
+/* ---- evaluation ---- */
+
+/* This rank's share. There is no collective inside, so a failure needs no care until the sums are shared. */
+static hx_status eval_local(hx_ctx *ctx, const hx_model *model, const hx_batch_source *eval, double sums[2]) {
+    for (int64_t cursor = 0; cursor < eval->n_global; cursor += eval->batch) {
+        int64_t n_micro;
+        HX_TRY(eval->n_micro(eval->self, cursor, &n_micro));
+        for (int64_t i = 0; i < n_micro; i++) {
+            HX_AUTO_TENSOR loss = NULL;
+            HX_AUTO_TENSOR count = NULL;
+            hx_batch batch;
+            double loss_value, count_value;
+            HX_TRY(eval->get(eval->self, cursor, i, ctx->stream, &batch));
+            HX_TRY(model->loss(model->self, ctx, &batch, &loss, &count));
+            HX_TRY(hx_tensor_item(ctx->stream, loss, &loss_value));
+            HX_TRY(hx_tensor_item(ctx->stream, count, &count_value));
+            sums[0] += loss_value;
+            sums[1] += count_value;
+        }
+    }
+    return HX_OK;
+}
+
+static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count) {
+    hx_agreement agreement;
+    hx_session_data data = {0};
+    hx_status status = HX_OK;
+    double sums[2] = {0, 0};
+    hx_ctx ctx = s->ctx;
+    ctx.tape = NULL;
+    ctx.training = false;
+    hx_comm_agreement(s->world, &agreement);
+    if (!eval) {
+        HX_TRY_GOTO(hx__session_data_open(s, false, true, false, &data), done);
+        eval = &data.eval;
+        status = data.eval_loader ? HX_OK : HX_FAIL(HX_ERR_CONFIG, "data.holdout = %g: there is no held-out part to evaluate on", s->config.data.holdout);
+        if (status != HX_OK) goto done;
+    }
+    if (eval->batch < 1) {
+        status = HX_FAIL(HX_ERR_ARG, "the source's batch is %lld: expected at least 1", (long long)eval->batch);
+        goto done;
+    }
+    HX_TRY_GOTO(hx_comm_agree(s->world, eval_local(&ctx, model, eval, sums)), done);
+    HX_TRY_GOTO(agreement.sum(agreement.self, sums, 2), done);
+    if (sums[1] < 1) {
+        status = HX_FAIL(HX_ERR_CONFIG, "the evaluation data hold no target");
+        goto done;
+    }
+    *loss = sums[0] / sums[1];
+    *count = (int64_t)sums[1];
+done:
+    hx__session_data_close(&data);
+    return status;
+}
+
+hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count) {
+    return hx__session_fail(session, eval_all(session, model, eval, loss, count));
+}
