@@ -5,15 +5,16 @@
 
 #include "core/base/mem.h"
 
-/* A device that computes nothing: ops get their shapes from dispatch, and memory is addresses and counts. A model
- * of any size can be built on it to learn what it needs. */
+/* A device that computes nothing: ops get their shapes from dispatch, and memory is addresses and counts. A
+ * model of any size can be built on it to learn what it needs. */
 typedef struct meta_device {
     uintptr_t next;     /* address that the next allocation gets */
     int64_t live_bytes; /* handed out now */
 } meta_device;
 
-/* Addresses begin far from the null page and end where the sign bit would: no mapping of a process is meant by
- * them, and offsets into a block cannot wrap. They are never reused, so two tensors never look like one. */
+/* Addresses begin far from the null page and end where the sign bit would: no mapping of a process is meant
+ * by them, and offsets into a block cannot wrap. They are never reused, so two tensors never look like one.
+ */
 #define META_FIRST ((uintptr_t)1 << 20)
 #define META_LAST  (UINTPTR_MAX / 2)
 #define META_ALIGN ((size_t)256)
@@ -40,7 +41,8 @@ static hx_status meta_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void 
     (void)kind;
     meta_device *device = self;
     if (n_bytes > META_LAST - device->next - 2 * META_ALIGN)
-        return HX_FAIL(HX_ERR_MEMORY, "%zu bytes: %zu addresses are left", n_bytes, (size_t)(META_LAST - device->next));
+        return HX_FAIL(HX_ERR_MEMORY, "%zu bytes: %zu addresses are left", n_bytes,
+                       (size_t)(META_LAST - device->next));
     *out = (void *)device->next;
     /* An empty block takes room too: addresses are distinct. */
     device->next += (n_bytes / META_ALIGN + 1) * META_ALIGN;
@@ -53,7 +55,8 @@ static void meta_free(void *self, hx_pool_kind kind, void *p, size_t n_bytes) {
     if (p) ((meta_device *)self)->live_bytes -= (int64_t)n_bytes;
 }
 
-/* Streams and events have no state, because all work is done before it is asked for: the device stands for them. */
+/* Streams and events have no state, because all work is done before it is asked for: the device stands for
+ * them. */
 static hx_status meta_handle_create(void *self, void **out) {
     *out = self;
     return HX_OK;
@@ -84,9 +87,10 @@ static hx_status meta_order(void *self, void *event, void *stream) {
     return HX_OK;
 }
 
-/* Nothing is stored anywhere, so moving and computing it is complete at once; reading a result back is refused by
- * the tensor, which knows that the device is dry. */
-static hx_status meta_copy(void *self, void *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind) {
+/* Nothing is stored anywhere, so moving and computing it is complete at once; reading a result back is
+ * refused by the tensor, which knows that the device is dry. */
+static hx_status meta_copy(void *self, void *stream, void *dst, const void *src, size_t n_bytes,
+                           hx_copy_kind kind) {
     (void)self;
     (void)stream;
     (void)dst;

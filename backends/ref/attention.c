@@ -33,7 +33,8 @@ static int64_t n_visible(const hx_op_call *call, const attention_dims *n, int64_
 }
 
 /* scores[s] = scale q.k_s for the keys that are seen; returns their logsumexp, -inf for none. */
-static double score_row(const hx_op_call *call, int64_t at_q, int64_t b, int64_t g, int64_t n_keys, double *scores) {
+static double score_row(const hx_op_call *call, int64_t at_q, int64_t b, int64_t g, int64_t n_keys,
+                        double *scores) {
     const hx_array *q = &call->in[0], *k = &call->in[1];
     double max = -INFINITY, sum = 0;
     for (int64_t s = 0; s < n_keys; s++) {
@@ -44,7 +45,8 @@ static double score_row(const hx_op_call *call, int64_t at_q, int64_t b, int64_t
     return n_keys ? max + log(sum) : -INFINITY;
 }
 
-static void attend(const hx_op_call *call, const attention_dims *n, int64_t b, int64_t h, int64_t t, double *scores) {
+static void attend(const hx_op_call *call, const attention_dims *n, int64_t b, int64_t h, int64_t t,
+                   double *scores) {
     const hx_array *q = &call->in[0], *v = &call->in[2], *out = &call->out[0], *lse = &call->out[1];
     int64_t g = h / (n->h / n->g), n_keys = n_visible(call, n, t);
     double row_lse = score_row(call, at(q, b, t, h), b, g, n_keys, scores);
@@ -81,10 +83,11 @@ typedef struct attention_sums {
 
 static void attend_bwd(const hx_op_call *call, const attention_dims *n, int64_t b, int64_t h, int64_t t,
                        const attention_sums *sums) {
-    const hx_array *q = &call->in[0], *k = &call->in[1], *v = &call->in[2], *o = &call->in[3], *lse = &call->in[4],
-                   *dout = &call->in[5];
+    const hx_array *q = &call->in[0], *k = &call->in[1], *v = &call->in[2], *o = &call->in[3],
+                   *lse = &call->in[4], *dout = &call->in[5];
     double scale = call->attr.attention.scale, row_lse = hx__ref_get(lse, at(lse, b, h, t));
-    int64_t g = h / (n->h / n->g), at_q = at(q, b, t, h), at_do = at(dout, b, t, h), n_keys = n_visible(call, n, t);
+    int64_t g = h / (n->h / n->g), at_q = at(q, b, t, h), at_do = at(dout, b, t, h),
+            n_keys = n_visible(call, n, t);
     double delta = dot_d(dout, at_do, o, at(o, b, t, h));
     for (int64_t d = 0; d < n->d; d++) sums->dq[d] = 0;
     for (int64_t s = 0; s < n_keys; s++) {

@@ -24,7 +24,8 @@ static const double SQRT_1_2 = 0.70710678118654752440;
 static const double INV_SQRT_2PI = 0.39894228040143267794;
 static const double GELU_CUBIC = 0.044715;
 
-/* 1 + tanh u = 2 sigmoid(2u) and 1 + erf u = erfc(-u): the same numbers without the cancellation at negative x. */
+/* 1 + tanh u = 2 sigmoid(2u) and 1 + erf u = erfc(-u): the same numbers without the cancellation at negative
+ * x. */
 static double gelu_tanh_gate(double x) { return sigmoid(2 * SQRT_2_OVER_PI * (x + GELU_CUBIC * x * x * x)); }
 static double gelu_erf_gate(double x) { return erfc(-x * SQRT_1_2) / 2; }
 static double gelu_tanh(double x) { return x * gelu_tanh_gate(x); }
@@ -51,9 +52,12 @@ static double gelu_erf_bwd(double x, double dy) {
 }
 
 static double (*const unary[HX_OP_COUNT])(double) = {
-    [HX_OP_exp] = exp,   [HX_OP_log] = log,   [HX_OP_sqrt] = sqrt,       [HX_OP_abs] = fabs,
-    [HX_OP_sign] = sign, [HX_OP_tanh] = tanh, [HX_OP_sigmoid] = sigmoid, [HX_OP_relu] = relu,
-    [HX_OP_silu] = silu, [HX_OP_gelu_tanh] = gelu_tanh, [HX_OP_gelu_erf] = gelu_erf,
+    [HX_OP_exp] = exp,           [HX_OP_log] = log,
+    [HX_OP_sqrt] = sqrt,         [HX_OP_abs] = fabs,
+    [HX_OP_sign] = sign,         [HX_OP_tanh] = tanh,
+    [HX_OP_sigmoid] = sigmoid,   [HX_OP_relu] = relu,
+    [HX_OP_silu] = silu,         [HX_OP_gelu_tanh] = gelu_tanh,
+    [HX_OP_gelu_erf] = gelu_erf,
 };
 
 static double (*const binary[HX_OP_COUNT])(double, double) = {

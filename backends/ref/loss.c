@@ -17,7 +17,8 @@ hx_status hx__ref_cross_entropy(const hx_op_call *call) {
     hx_array rows = hx__ref_lead(logits, 1);
     int64_t n = hx__ref_dim(logits, 1), count = 0;
     double loss = 0;
-    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&rows, ids, lse)); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&rows, ids, lse)); !w.is_done;
+         hx__ref_walk_next(&w)) {
         int64_t id = hx__ref_get_int(ids, w.at[1]);
         double row = row_lse(logits, w.at[0]);
         hx__ref_set(lse, w.at[2], row);

@@ -63,7 +63,8 @@ typedef struct norm_grad {
     double *dw, *db; /* [C] sums over the rows so far */
 } norm_grad;
 
-static void norm_grad_row(const norm_grad *g, int64_t at_x, int64_t at_dy, int64_t at_dx, double mean, double rstd) {
+static void norm_grad_row(const norm_grad *g, int64_t at_x, int64_t at_dy, int64_t at_dx, double mean,
+                          double rstd) {
     int64_t n = hx__ref_dim(g->x, 1);
     double sum_g = 0, sum_gz = 0;
     for (int64_t c = 0; c < n; c++) {
@@ -76,9 +77,10 @@ static void norm_grad_row(const norm_grad *g, int64_t at_x, int64_t at_dy, int64
     if (!g->mean) sum_g = 0;
     if (!hx__ref_has(g->dx)) return;
     for (int64_t c = 0; c < n; c++) {
-        double z = (row_get(g->x, at_x, c) - mean) * rstd, gc = row_get(g->dy, at_dy, c) * row_get(g->weight, 0, c);
-        hx__ref_put(g->dx, at_dx + c * hx__ref_stride(g->dx, 1), rstd * (gc - (sum_g + z * sum_gz) / (double)n),
-                    g->accumulate & 1);
+        double z = (row_get(g->x, at_x, c) - mean) * rstd,
+               gc = row_get(g->dy, at_dy, c) * row_get(g->weight, 0, c);
+        hx__ref_put(g->dx, at_dx + c * hx__ref_stride(g->dx, 1),
+                    rstd * (gc - (sum_g + z * sum_gz) / (double)n), g->accumulate & 1);
     }
 }
 
@@ -91,7 +93,8 @@ static hx_status norm_grad_run(norm_grad *g, const hx_array *dw, const hx_array 
     int64_t n = hx__ref_dim(g->x, 1);
     HX_TRY(hx_mem_alloc_array(2 * n, sizeof *g->dw, (void **)&g->dw));
     g->db = g->dw + n;
-    hx_array x_rows = hx__ref_lead(g->x, 1), dy_rows = hx__ref_lead(g->dy, 1), dx_rows = hx__ref_lead(g->dx, 1);
+    hx_array x_rows = hx__ref_lead(g->x, 1), dy_rows = hx__ref_lead(g->dy, 1),
+             dx_rows = hx__ref_lead(g->dx, 1);
     hx_array absent = {.ndim = -1};
     const hx_array *const arrays[] = {&x_rows, &dy_rows, &dx_rows, g->rstd, g->mean ? g->mean : &absent};
     for (hx__ref_walk w = hx__ref_walk_start(5, arrays); !w.is_done; hx__ref_walk_next(&w))
@@ -105,14 +108,23 @@ static hx_status norm_grad_run(norm_grad *g, const hx_array *dw, const hx_array 
 
 hx_status hx__ref_layernorm_bwd(const hx_op_call *call) {
     const hx_array *in = call->in, *out = call->out;
-    norm_grad g = {.x = &in[0], .weight = &in[1], .mean = &in[2], .rstd = &in[3], .dy = &in[4], .dx = &out[0],
+    norm_grad g = {.x = &in[0],
+                   .weight = &in[1],
+                   .mean = &in[2],
+                   .rstd = &in[3],
+                   .dy = &in[4],
+                   .dx = &out[0],
                    .accumulate = call->attr.norm.accumulate};
     return norm_grad_run(&g, &out[1], &out[2]);
 }
 
 hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call) {
     const hx_array *in = call->in, *out = call->out;
-    norm_grad g = {.x = &in[0], .weight = &in[1], .rstd = &in[2], .dy = &in[3], .dx = &out[0],
+    norm_grad g = {.x = &in[0],
+                   .weight = &in[1],
+                   .rstd = &in[2],
+                   .dy = &in[3],
+                   .dx = &out[0],
                    .accumulate = call->attr.norm.accumulate};
     return norm_grad_run(&g, &out[1], NULL);
 }

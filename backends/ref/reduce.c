@@ -2,7 +2,8 @@
 
 #include <math.h>
 
-/* Split x's dims into those that the sum runs over and those that stay; with keepdim a summed dim stays as 1. */
+/* Split x's dims into those that the sum runs over and those that stay; with keepdim a summed dim stays as 1.
+ */
 static void split_dims(const hx_op_call *call, hx_array *kept, hx_array *summed) {
     const hx_array *x = &call->in[0];
     *kept = *summed = *x;
@@ -21,8 +22,8 @@ static void split_dims(const hx_op_call *call, hx_array *kept, hx_array *summed)
     }
 }
 
-/* Compensated summation (Neumaier 1974): a sum of any length is good to an ulp or two, as what it is compared with may
- * be summed in blocks and thereby better than a plain loop. */
+/* Compensated summation (Neumaier 1974): a sum of any length is good to an ulp or two, as what it is compared
+ * with may be summed in blocks and thereby better than a plain loop. */
 typedef struct exact_sum {
     double high, low;
 } exact_sum;
@@ -34,7 +35,9 @@ static void exact_add(exact_sum *sum, double x) {
 }
 
 /* After an infinity or a NaN the correction means nothing. */
-static double exact_value(const exact_sum *sum) { return isfinite(sum->high) ? sum->high + sum->low : sum->high; }
+static double exact_value(const exact_sum *sum) {
+    return isfinite(sum->high) ? sum->high + sum->low : sum->high;
+}
 
 hx_status hx__ref_sum(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
@@ -42,7 +45,8 @@ hx_status hx__ref_sum(const hx_op_call *call) {
     split_dims(call, &kept, &summed);
     for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, &kept)); !w.is_done; hx__ref_walk_next(&w)) {
         exact_sum sum = {0, 0};
-        for (hx__ref_walk v = hx__ref_walk_start(1, HX_REF_ARRAYS(&summed)); !v.is_done; hx__ref_walk_next(&v))
+        for (hx__ref_walk v = hx__ref_walk_start(1, HX_REF_ARRAYS(&summed)); !v.is_done;
+             hx__ref_walk_next(&v))
             exact_add(&sum, hx__ref_get(x, w.at[1] + v.at[0]));
         hx__ref_put(y, w.at[0], exact_value(&sum), call->attr.reduce.accumulate);
     }
@@ -63,7 +67,8 @@ hx_status hx__ref_softmax(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
     int64_t n = hx__ref_dim(x, 1), sx = hx__ref_stride(x, 1), sy = hx__ref_stride(y, 1);
     hx_array x_rows = hx__ref_lead(x, 1), y_rows = hx__ref_lead(y, 1);
-    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&y_rows, &x_rows)); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&y_rows, &x_rows)); !w.is_done;
+         hx__ref_walk_next(&w)) {
         double max = -INFINITY, sum = 0;
         for (int64_t c = 0; c < n; c++) max = fmax(max, hx__ref_get(x, w.at[1] + c * sx));
         for (int64_t c = 0; c < n; c++) sum += exp(hx__ref_get(x, w.at[1] + c * sx) - max);
@@ -76,7 +81,8 @@ hx_status hx__ref_softmax(const hx_op_call *call) {
 /* dx_c = y_c (dy_c - sum_j y_j dy_j) */
 hx_status hx__ref_softmax_bwd(const hx_op_call *call) {
     const hx_array *y = &call->in[0], *dy = &call->in[1], *dx = &call->out[0];
-    int64_t n = hx__ref_dim(y, 1), sy = hx__ref_stride(y, 1), sdy = hx__ref_stride(dy, 1), sdx = hx__ref_stride(dx, 1);
+    int64_t n = hx__ref_dim(y, 1), sy = hx__ref_stride(y, 1), sdy = hx__ref_stride(dy, 1),
+            sdx = hx__ref_stride(dx, 1);
     hx_array rows = hx__ref_lead(dx, 1), y_rows = hx__ref_lead(y, 1), dy_rows = hx__ref_lead(dy, 1);
     for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&rows, &y_rows, &dy_rows)); !w.is_done;
          hx__ref_walk_next(&w)) {

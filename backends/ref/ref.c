@@ -11,8 +11,8 @@ typedef struct ref_device {
     hx_host host; /* first: the host slots see the device as an hx_host */
 } ref_device;
 
-/* What computes an op, and which of its operands hold integers (i32 or i64): bit i input i, bit 8+i output i. All
- * other operands are f32 or f64. */
+/* What computes an op, and which of its operands hold integers (i32 or i64): bit i input i, bit 8+i output i.
+ * All other operands are f32 or f64. */
 typedef struct ref_op {
     hx__ref_fn run;
     unsigned integers;
@@ -70,15 +70,18 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_adamw] = {.run = hx__ref_adamw},
 };
 
-static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool is_integer, const char *side, int i) {
+static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool is_integer, const char *side,
+                               int i) {
     if (!hx__ref_has(a)) return HX_OK;
     bool fits = is_integer ? a->dtype == HX_I32 || a->dtype == HX_I64 : hx_dtype_is_float(a->dtype);
     if (fits) return HX_OK;
-    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s on ref: %s %d is %s; there is a kernel for %s", hx_op_info_get(call->op)->name,
-                   side, i, hx_dtype_name(a->dtype), is_integer ? "i32 and i64" : "f32 and f64");
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s on ref: %s %d is %s; there is a kernel for %s",
+                   hx_op_info_get(call->op)->name, side, i, hx_dtype_name(a->dtype),
+                   is_integer ? "i32 and i64" : "f32 and f64");
 }
 
-/* Asked before anything is enqueued, so that an asynchronous stream refuses a call as early as an inline one. */
+/* Asked before anything is enqueued, so that an asynchronous stream refuses a call as early as an inline one.
+ */
 static hx_status check(hx_host *host, const hx_op_call *call) {
     (void)host;
     if ((unsigned)call->op >= HX_OP_COUNT || !ref_ops[call->op].run)
@@ -120,5 +123,9 @@ static void ref_props(void *self, hx_device_props *out) {
     if (n_pages > 0 && page_bytes > 0) out->memory_bytes = (int64_t)n_pages * page_bytes;
 }
 
-const hx_backend hx_backend_ref = {
-    .name = "ref", .priority = 0, .open = ref_open, .close = ref_close, .props = ref_props, HX_HOST_BACKEND_SLOTS};
+const hx_backend hx_backend_ref = {.name = "ref",
+                                   .priority = 0,
+                                   .open = ref_open,
+                                   .close = ref_close,
+                                   .props = ref_props,
+                                   HX_HOST_BACKEND_SLOTS};

@@ -40,7 +40,8 @@ typedef struct hx__ref_walk {
 hx__ref_walk hx__ref_walk_start(int n_arrays, const hx_array *const *arrays);
 void hx__ref_walk_next(hx__ref_walk *walk);
 
-#define HX_REF_ARRAYS(...) (const hx_array *const[]){__VA_ARGS__}
+#define HX_REF_ARRAYS(...)                                                                                   \
+    (const hx_array *const[]) { __VA_ARGS__ }
 
 /** The array without its last n dims: an op that loops over those itself walks over the rest. */
 static inline hx_array hx__ref_lead(const hx_array *a, int n) {
@@ -51,7 +52,9 @@ static inline hx_array hx__ref_lead(const hx_array *a, int n) {
 
 /** Size and stride of a dim counted from the end: 1 is the last. */
 static inline int64_t hx__ref_dim(const hx_array *a, int from_end) { return a->dims[a->ndim - from_end]; }
-static inline int64_t hx__ref_stride(const hx_array *a, int from_end) { return a->strides[a->ndim - from_end]; }
+static inline int64_t hx__ref_stride(const hx_array *a, int from_end) {
+    return a->strides[a->ndim - from_end];
+}
 
 /* ---- the ops, by file ---- */
 

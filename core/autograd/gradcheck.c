@@ -1,9 +1,10 @@
-/* 1. The analytic gradient: record f, run backward with a fixed random tensor w as the gradient of the output.
- * 2. The numeric one, element by element: phi(x) = sum w f(x) is evaluated at x_j +- h, the central differences
- *    D(h), D(h/2), D(h/4), ... have errors in even powers of h, and Ridders' table
- *        T[k][0] = D(h/2^k),  T[k][m] = T[k][m-1] + (T[k][m-1] - T[k-1][m-1]) / (4^m - 1)
- *    removes one power per column. The entry that differs least from those it was made of is taken: steps that are
- *    too long show up as differences between columns, steps that are too short as noise between rows. */
+/* 1. The analytic gradient: record f, run backward with a fixed random tensor w as the gradient of the
+ * output.
+ * 2. The numeric one, element by element: phi(x) = sum w f(x) is evaluated at x_j +- h, the central
+ * differences D(h), D(h/2), D(h/4), ... have errors in even powers of h, and Ridders' table T[k][0] =
+ * D(h/2^k),  T[k][m] = T[k][m-1] + (T[k][m-1] - T[k-1][m-1]) / (4^m - 1) removes one power per column. The
+ * entry that differs least from those it was made of is taken: steps that are too long show up as differences
+ * between columns, steps that are too short as noise between rows. */
 #include "core/autograd/gradcheck.h"
 
 #include <math.h>
@@ -28,8 +29,10 @@ static hx_status check_inputs(hx_tensor *const *in, int n_in) {
     for (int i = 0; i < n_in; i++) {
         if (!hx_tensor_requires_grad(in[i])) continue;
         if (hx_tensor_dtype(in[i]) != HX_F64)
-            return HX_FAIL(HX_ERR_DTYPE, "input %d is %s: expected f64", i, hx_dtype_name(hx_tensor_dtype(in[i])));
-        if (!hx_tensor_is_contiguous(in[i])) return HX_FAIL(HX_ERR_DTYPE, "input %d is strided: expected contiguous", i);
+            return HX_FAIL(HX_ERR_DTYPE, "input %d is %s: expected f64", i,
+                           hx_dtype_name(hx_tensor_dtype(in[i])));
+        if (!hx_tensor_is_contiguous(in[i]))
+            return HX_FAIL(HX_ERR_DTYPE, "input %d is strided: expected contiguous", i);
     }
     return HX_OK;
 }
@@ -41,7 +44,8 @@ static hx_status make_weights(check *c, hx_tensor *y, hx_tensor **seed) {
     hx_rng rng = {c->ctx.seed, hx_rng_stream(HX_RNG_USER, 0)};
     HX_AUTO_TENSOR w = NULL;
     if (hx_tensor_dtype(y) != HX_F64)
-        return HX_FAIL(HX_ERR_DTYPE, "the function's result is %s: expected f64", hx_dtype_name(hx_tensor_dtype(y)));
+        return HX_FAIL(HX_ERR_DTYPE, "the function's result is %s: expected f64",
+                       hx_dtype_name(hx_tensor_dtype(y)));
     c->n_out = hx_tensor_count(y);
     HX_TRY(hx_mem_alloc_array(c->n_out, sizeof(double), (void **)&c->weights));
     HX_TRY(hx_mem_alloc_array(c->n_out, sizeof(double), (void **)&c->values));
@@ -109,15 +113,16 @@ static hx_status ridders(check *c, int i, int64_t j, double x, double *out) {
     return HX_OK;
 }
 
-/* |analytic - numeric|_inf / max(1, |numeric|_inf) of input i; infinite if either is not finite anywhere, so that a
- * NaN cannot pass for agreement. x and gradient: [n] host copies. */
+/* |analytic - numeric|_inf / max(1, |numeric|_inf) of input i; infinite if either is not finite anywhere, so
+ * that a NaN cannot pass for agreement. x and gradient: [n] host copies. */
 static hx_status compare(check *c, int i, const double *x, const double *gradient, int64_t n, double *out) {
     double difference = 0, scale = 1;
     for (int64_t j = 0; j < n; j++) {
         double numeric = NAN;
         hx_status status = ridders(c, i, j, x[j], &numeric);
         double *at = (double *)hx_tensor_data(c->in[i]) + j;
-        HX_TRY(hx_stream_copy(c->ctx.stream, at, &x[j], sizeof x[j], HX_COPY_TO_DEVICE)); /* restored in any case */
+        HX_TRY(hx_stream_copy(c->ctx.stream, at, &x[j], sizeof x[j],
+                              HX_COPY_TO_DEVICE)); /* restored in any case */
         HX_TRY(hx_stream_sync(c->ctx.stream));
         HX_TRY(status);
         if (!isfinite(numeric) || !isfinite(gradient[j])) difference = INFINITY;
@@ -133,7 +138,8 @@ static hx_status check_one(check *c, int i, double *worst) {
     double *x = NULL, *gradient = NULL, error = 0;
     hx_status status = HX_OK;
     HX_TRY_GOTO(hx_mem_alloc_array(n, sizeof *x, (void **)&x), done);
-    HX_TRY_GOTO(hx_mem_alloc_array(n, sizeof *gradient, (void **)&gradient), done); /* zeros: no gradient arrived */
+    HX_TRY_GOTO(hx_mem_alloc_array(n, sizeof *gradient, (void **)&gradient),
+                done); /* zeros: no gradient arrived */
     HX_TRY_GOTO(hx_tensor_read(c->ctx.stream, c->in[i], x), done);
     if (hx_tensor_grad_is_set(c->in[i]))
         HX_TRY_GOTO(hx_tensor_read(c->ctx.stream, hx_tensor_grad(c->in[i]), gradient), done);
@@ -145,7 +151,8 @@ done:
     return status;
 }
 
-hx_status hx_gradcheck(const hx_ctx *ctx, hx_gradcheck_fn fn, void *arg, hx_tensor *const *in, int n_in, double *worst) {
+hx_status hx_gradcheck(const hx_ctx *ctx, hx_gradcheck_fn fn, void *arg, hx_tensor *const *in, int n_in,
+                       double *worst) {
     check c = {.ctx = *ctx, .fn = fn, .arg = arg, .in = in, .n_in = n_in};
     hx_status status = HX_OK;
     double most = 0;

@@ -1,0 +1,365 @@
+#include "tests/conformance/battery.h"
+
+#include <ctype.h>
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "launch/compose.h"
+
+/* ---- devices ---- */
+
+void conf_rig_open(const char *backend, int n_threads, conf_rig *out) {
+    *out = (conf_rig){0};
+    MUST(hx_register_backends());
+    MUST(hx_device_open(backend, &(hx_device_config){.n_threads = n_threads}, &out->device));
+    MUST(hx_stream_create(out->device, &out->stream));
+    out->ctx = (hx_ctx){.device = out->device, .stream = out->stream, .training = true, .seed = conf_seed()};
+    hx_device_props_get(out->device, &out->props);
+}
+
+void conf_rig_close(conf_rig *rig) {
+    hx_stream_destroy(&rig->stream);
+    hx_device_close(&rig->device);
+}
+
+/* A backend without its device, as CUDA on a machine without a GPU, is passed over with a line that says so.
+ */
+static bool computes(const char *name) {
+    hx_device *device = NULL;
+    hx_device_props props;
+    if (strcmp(name, "ref") == 0) return false;
+    hx_status status = hx_device_open(name, NULL, &device);
+    if (status == HX_ERR_DEVICE) {
+        printf("skipped: %s: %s\n", name, hx_error_message());
+        return false;
+    }
+    cr_assert_eq(status, HX_OK, "%s", hx_error_message());
+    hx_device_props_get(device, &props);
+    hx_device_close(&device);
+    return !props.is_dry;
+}
+
+const char *conf_backend(int i) {
+    static const char *names[16];
+    static int n_names = -1;
+    if (n_names < 0) {
+        MUST(hx_register_backends());
+        n_names = 0;
+        for (int k = 0; hx_backend_at(k) != NULL && n_names < 16; k++)
+            if (computes(hx_backend_at(k)->name)) names[n_names++] = hx_backend_at(k)->name;
+    }
+    return i < n_names ? names[i] : NULL;
+}
+
+uint64_t conf_seed(void) {
+    static bool is_told;
+    const char *text = getenv("HELIX_TEST_SEED");
+    uint64_t seed = text ? strtoull(text, NULL, 10) : 1;
+    if (!is_told) printf("HELIX_TEST_SEED=%llu\n", (unsigned long long)seed);
+    is_told = true;
+    return seed;
+}
+
+/* ---- operands ---- */
+
+void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out) {
+    static const char letters[] = "fdilb"; /* in the order of hx_dtype */
+    const char *letter = strchr(letters, *word);
+    *out = (conf_operand){.dtype = letter ? (hx_dtype)(letter - letters) : dtype};
+    if (letter) word++;
+    while (isdigit((unsigned char)*word)) {
+        out->shape.dims[out->shape.ndim++] = strtoll(word, (char **)&word, 10);
+        if (*word == ',') word++;
+    }
+    if (*word == '.') word++;
+    out->view = *word;
+    out->base = out->shape;
+    int64_t *dims = out->base.dims;
+    int n = out->base.ndim;
+    if (out->view == 't') {
+        dims[n - 2] = out->shape.dims[n - 1];
+        dims[n - 1] = out->shape.dims[n - 2];
+    }
+    if (out->view == 's') dims[n - 1] *= 2;
+    if (out->view == 'h') dims[n - 2] *= 2;
+    if (out->view == 'e') dims[0] = 1;
+    cr_assert(out->view == 0 || (strchr("tshe", out->view) && word[1] == 0), "operand \"%s\"", word);
+}
+
+hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
+    int64_t whole = hx_tensor_dim(base, -1);
+    switch (operand->view) {
+    case 't':
+        return hx_transpose(ctx, base, -2, -1, view);
+    case 's':
+        return hx_slice(ctx, base, -1, 0, whole, 2, view);
+    case 'h':
+        return hx_slice(ctx, base, -2, 0, hx_tensor_dim(base, -2) / 2, 1, view);
+    case 'e':
+        return hx_expand(ctx, base, operand->shape, view);
+    default:
+        *view = hx_tensor_retain(base);
+        return HX_OK;
+    }
+}
+
+/* Element i of host bytes of a dtype. */
+static void put(hx_dtype dtype, void *bytes, int64_t i, double value) {
+#define PUT_(name, text, type, is_float)                                                                     \
+    if (dtype == HX_##name) ((type *)bytes)[i] = (type)value;
+    HX_DTYPE_LIST(PUT_)
+#undef PUT_
+}
+
+static double get(hx_dtype dtype, const void *bytes, int64_t i) {
+#define GET_(name, text, type, is_float)                                                                     \
+    if (dtype == HX_##name) return (double)((const type *)bytes)[i];
+    HX_DTYPE_LIST(GET_)
+#undef GET_
+    return NAN;
+}
+
+/* Host bytes of n values in a dtype, to be freed. */
+static void *to_bytes(hx_dtype dtype, const double *values, int64_t n) {
+    char *bytes = malloc((size_t)n * hx_dtype_bytes(dtype) + 1);
+    cr_assert_not_null(bytes);
+    for (int64_t i = 0; i < n; i++) put(dtype, bytes, i, values[i]);
+    return bytes;
+}
+
+void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor **base) {
+    void *bytes = to_bytes(operand->dtype, operand->values, hx_shape_count(&operand->base));
+    MUST(hx_tensor_create(rig->device, operand->dtype, operand->base, base));
+    MUST(hx_tensor_write(rig->stream, *base, bytes));
+    free(bytes);
+}
+
+static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rng rng, uint64_t i) {
+    double u = hx_rng_uniform(rng, i);
+    if (!hx_dtype_is_float(operand->dtype)) {
+        static const double wild[] = {-1, HX_IGNORE_INDEX, INT32_MAX};
+        uint64_t bits = hx_rng_bits(rng, i) & 0xff; /* the lowest bits, which u does not see */
+        if (c->wild_ids && bits < 64) return bits % 4 == 3 ? (double)c->n_ids : wild[bits % 4];
+        return floor(u * (double)c->n_ids);
+    }
+    switch (c->range) {
+    case CONF_POSITIVE:
+        return 0.5 + 1.5 * u;
+    case CONF_UNIT:
+        return 1.8 * u - 0.9;
+    case CONF_OFF_KINKS:
+        return floor(4 * u) - 2 + 0.3 + 0.4 * k;
+    case CONF_WIDE:
+        return 2e4 * u - 1e4;
+    default:
+        return 4 * u - 2;
+    }
+}
+
+static void fill_random(const conf_case *c, conf_operand *operand, int k) {
+    int64_t n = hx_shape_count(&operand->base);
+    hx_rng rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, (uint64_t)c->op * 64 + (uint64_t)k)};
+    operand->values = malloc((size_t)n * sizeof(double) + 1);
+    cr_assert_not_null(operand->values);
+    for (int64_t i = 0; i < n; i++) operand->values[i] = draw(c, operand, k, rng, (uint64_t)i);
+}
+
+static hx_op forward_of(hx_op op) {
+    static const hx_op forward[][2] = {{HX_OP_layernorm_bwd, HX_OP_layernorm},
+                                       {HX_OP_rmsnorm_bwd, HX_OP_rmsnorm},
+                                       {HX_OP_attention_bwd, HX_OP_attention},
+                                       {HX_OP_cross_entropy_bwd, HX_OP_cross_entropy}};
+    for (size_t i = 0; i < sizeof forward / sizeof *forward; i++)
+        if (forward[i][0] == op) return forward[i][1];
+    cr_assert_fail("%s has no forward op", hx_op_info_get(op)->name);
+    return op;
+}
+
+/* Views of all operands on the rig's device; bases and views are the caller's. */
+static void upload_all(conf_rig *rig, const conf_operands *in, int n, hx_tensor **bases, hx_tensor **views) {
+    for (int k = 0; k < n; k++) {
+        conf_operand_upload(rig, &in->items[k], &bases[k]);
+        MUST(conf_operand_view(&rig->ctx, &in->items[k], bases[k], &views[k]));
+    }
+}
+
+static void destroy_all(hx_tensor **tensors, int n) {
+    for (int k = 0; k < n; k++) hx_tensor_destroy(&tensors[k]);
+}
+
+/* Operand k is output `which` of the forward op on the first operands that it takes. */
+static void make_forward(conf_rig *ref, const conf_case *c, conf_operands *in, int which, conf_operand *out) {
+    hx_op op = forward_of(c->op);
+    int n_in = hx_op_info_get(op)->n_required;
+    hx_tensor *bases[HX_OP_MAX_IN], *views[HX_OP_MAX_IN], *results[HX_OP_MAX_OUT] = {NULL};
+    upload_all(ref, in, n_in, bases, views);
+    MUST(hx_op_run(&ref->ctx, op, views, n_in, &c->attr, 0, results));
+    *out = (conf_operand){.dtype = hx_tensor_dtype(results[which]), .shape = hx_tensor_shape(results[which])};
+    out->base = out->shape;
+    int64_t n = hx_tensor_count(results[which]);
+    void *bytes = malloc((size_t)n * sizeof(double) + 1);
+    out->values = malloc((size_t)n * sizeof(double) + 1);
+    cr_assert(bytes && out->values);
+    MUST(hx_tensor_read(ref->stream, results[which], bytes));
+    for (int64_t i = 0; i < n; i++) out->values[i] = get(out->dtype, bytes, i);
+    free(bytes);
+    destroy_all(results, HX_OP_MAX_OUT);
+    destroy_all(views, n_in);
+    destroy_all(bases, n_in);
+}
+
+void conf_operands_make(conf_rig *ref, const conf_case *c, hx_dtype dtype, conf_operands *out) {
+    char words[256], *rest;
+    *out = (conf_operands){0};
+    snprintf(words, sizeof words, "%s", c->in);
+    for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest), out->n++) {
+        conf_operand *operand = &out->items[out->n];
+        if (*word == '@') {
+            make_forward(ref, c, out, atoi(word + 1), operand);
+        } else {
+            conf_operand_parse(word, dtype, operand);
+            fill_random(c, operand, out->n);
+        }
+    }
+}
+
+void conf_operands_free(conf_operands *operands) {
+    for (int k = 0; k < operands->n; k++) free(operands->items[k].values);
+    *operands = (conf_operands){0};
+}
+
+/* ---- running ---- */
+
+/* What the outputs are: written in the case, or what the shape rule says. Returns their number. */
+static int describe_outputs(const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_operand *out) {
+    const hx_op_info *info = hx_op_info_get(c->op);
+    if (c->out) {
+        char words[256], *rest;
+        int n = 0;
+        snprintf(words, sizeof words, "%s", c->out);
+        for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+            conf_operand_parse(word, dtype, &out[n++]);
+        return n;
+    }
+    hx_op_args args = {.op = c->op, .name = info->name, .n_in = in->n, .attr = &c->attr};
+    hx_op_meta meta[HX_OP_MAX_OUT] = {0};
+    for (int k = 0; k < in->n; k++) args.in[k] = (hx_op_meta){in->items[k].shape, in->items[k].dtype, true};
+    MUST(info->infer(&args, meta));
+    for (int k = 0; k < info->n_out; k++)
+        out[k] = (conf_operand){.dtype = meta[k].dtype, .shape = meta[k].shape, .base = meta[k].shape};
+    return info->n_out;
+}
+
+/* A buffer with guards, 0xFF all over but for the random numbers a case asks for; and the output inside. */
+static void make_output(conf_rig *rig, const conf_case *c, int k, conf_operand *operand, hx_tensor **buffer,
+                        hx_tensor **view) {
+    int64_t n = hx_shape_count(&operand->base);
+    size_t item = hx_dtype_bytes(operand->dtype), n_bytes = (size_t)(n + 2 * CONF_GUARD) * item;
+    unsigned char *bytes = malloc(n_bytes);
+    hx_tensor *window;
+    cr_assert_not_null(bytes);
+    memset(bytes, 0xFF, n_bytes);
+    if (c->fills) {
+        conf_case positive = *c;
+        positive.range = CONF_POSITIVE; /* second moments are */
+        fill_random(&positive, operand, HX_OP_MAX_IN + k);
+        void *values = to_bytes(operand->dtype, operand->values, n);
+        memcpy(bytes + CONF_GUARD * item, values, (size_t)n * item);
+        free(values);
+        free(operand->values);
+    }
+    MUST(hx_tensor_create(rig->device, operand->dtype, HX_SHAPE(n + 2 * CONF_GUARD), buffer));
+    MUST(hx_tensor_write(rig->stream, *buffer, bytes));
+    MUST(hx_tensor_window(*buffer, CONF_GUARD, operand->base, &window));
+    MUST(conf_operand_view(&rig->ctx, operand, window, view));
+    hx_tensor_destroy(&window);
+    free(bytes);
+}
+
+static void read_output(conf_rig *rig, hx_tensor *buffer, int k, conf_result *out) {
+    out->out[k].dtype = hx_tensor_dtype(buffer);
+    out->out[k].n = hx_tensor_count(buffer);
+    out->out[k].bytes = malloc(hx_tensor_bytes(buffer) + 1);
+    cr_assert_not_null(out->out[k].bytes);
+    MUST(hx_tensor_read(rig->stream, buffer, out->out[k].bytes));
+}
+
+hx_status conf_run(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in,
+                   conf_result *out) {
+    hx_tensor *bases[HX_OP_MAX_IN] = {NULL}, *views[HX_OP_MAX_IN] = {NULL};
+    hx_tensor *buffers[HX_OP_MAX_OUT] = {NULL}, *outputs[HX_OP_MAX_OUT] = {NULL};
+    conf_operand described[HX_OP_MAX_OUT];
+    *out = (conf_result){.n_out = describe_outputs(c, dtype, in, described)};
+    upload_all(rig, in, in->n, bases, views);
+    for (int k = 0; k < out->n_out; k++) make_output(rig, c, k, &described[k], &buffers[k], &outputs[k]);
+    hx_status status = hx_op_run(&rig->ctx, c->op, views, in->n, &c->attr, c->skip, outputs);
+    if (status == HX_OK) status = hx_stream_sync(rig->stream);
+    for (int k = 0; status == HX_OK && k < out->n_out; k++)
+        if (!rig->props.is_dry) read_output(rig, buffers[k], k, out);
+    destroy_all(outputs, HX_OP_MAX_OUT);
+    destroy_all(buffers, HX_OP_MAX_OUT);
+    destroy_all(views, in->n);
+    destroy_all(bases, in->n);
+    return status;
+}
+
+void conf_result_free(conf_result *result) {
+    for (int k = 0; k < result->n_out; k++) free(result->out[k].bytes);
+    *result = (conf_result){0};
+}
+
+/* ---- judging ---- */
+
+const char *conf_case_text(const conf_case *c, hx_dtype dtype, char *text, size_t n_bytes) {
+    snprintf(text, n_bytes, "%s(%s)%s%s %s", hx_op_info_get(c->op)->name, c->in, c->out ? " -> " : "",
+             c->out ? c->out : "", hx_dtype_name(dtype));
+    return text;
+}
+
+static bool is_close(const conf_case *c, hx_dtype dtype, double want, double got) {
+    const conf_tolerance_rule *rule = &conf_tolerances[c->tolerance];
+    double epsilon = dtype == HX_F32 ? (double)FLT_EPSILON : DBL_EPSILON;
+    double ulps = rule->ulps + (c->tolerance == CONF_SUM ? (double)c->terms : 0);
+    if (want == got || (isnan(want) && isnan(got))) return true;
+    return fabs(want - got) <= ulps * epsilon * fmax(rule->floor, fabs(want));
+}
+
+bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *want, const conf_result *got,
+                        bool is_exact, char *text, size_t n_bytes) {
+    for (int k = 0; k < want->n_out; k++) {
+        size_t item = hx_dtype_bytes(want->out[k].dtype);
+        int64_t last = want->out[k].n - CONF_GUARD;
+        for (int64_t i = 0; i < want->out[k].n; i++) {
+            const unsigned char *a = want->out[k].bytes + (size_t)i * item,
+                                *b = got->out[k].bytes + (size_t)i * item;
+            bool is_guard = i < CONF_GUARD || i >= last, is_same = memcmp(a, b, item) == 0;
+            double x = get(want->out[k].dtype, a, 0), y = get(want->out[k].dtype, b, 0);
+            if (is_same || (!is_guard && !is_exact && is_close(c, dtype, x, y))) continue;
+            char name[256];
+            snprintf(text, n_bytes, "%s: output %d%s element %lld is %.17g, expected %.17g (%s)",
+                     conf_case_text(c, dtype, name, sizeof name), k, is_guard ? ", outside it," : "",
+                     (long long)(i - CONF_GUARD), y, x,
+                     is_exact ? "bit for bit" : conf_tolerances[c->tolerance].why);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool conf_result_unwritten(const conf_case *c, const conf_result *result, char *text, size_t n_bytes) {
+    for (int k = 0; k < result->n_out && !c->has_nan && !c->fills && !c->out; k++) {
+        if (c->skip >> k & 1) continue;
+        for (int64_t i = CONF_GUARD; i < result->out[k].n - CONF_GUARD; i++) {
+            double x = get(result->out[k].dtype, result->out[k].bytes, i);
+            if (!isnan(x) && !(result->out[k].dtype == HX_I64 && x < 0)) continue;
+            char name[256];
+            snprintf(text, n_bytes, "%s: output %d element %lld has not been written",
+                     conf_case_text(c, HX_F64, name, sizeof name), k, (long long)(i - CONF_GUARD));
+            return true;
+        }
+    }
+    return false;
+}

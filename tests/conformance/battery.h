@@ -1,0 +1,137 @@
+/* The conformance battery: one table of cases (cases.c), and what the tests do with a case: make its operands
+ * from a seed, run it on a device, compare two results.
+ *
+ *     conf_rig ref, cpu; conf_rig_open("ref", 1, &ref); ...
+ *     conf_operands in; conf_operands_make(&ref, &conf_cases[i], HX_F32, &in);
+ *     conf_result a, b; conf_run(&ref, &conf_cases[i], HX_F32, &in, &a); ...
+ *     conf_result_differ(&conf_cases[i], HX_F32, &a, &b, text, sizeof text)
+ *
+ * Operands are written as words: an optional letter for the dtype (f f32, d f64, i i32, l i64, b u8; without
+ * one the dtype of the run), the dims, and an optional letter for a view: "3,5"   [3,5], row-major "."     a
+ * scalar "3,5t"  the transpose of a [5,3] buffer      "3,5s"  every second element of a [3,10] buffer's rows
+ *     "3,5h"  the first half of a [6,5] buffer's dim -2, so that rows are dense and blocks are not
+ *     "3,5e"  one row repeated with stride 0       "@1"    output 1 of the op's forward op on the operands
+ * before
+ */
+#ifndef HX_TESTS_CONFORMANCE_BATTERY_H
+#define HX_TESTS_CONFORMANCE_BATTERY_H
+
+#include <criterion/criterion.h>
+
+#include "core/op/ops.h"
+
+/* For what has to work before a test can judge anything. */
+#define MUST(call) cr_assert_eq((call), HX_OK, "%s", hx_error_message())
+
+typedef enum conf_range {
+    CONF_PLAIN,     /* -2 .. 2 */
+    CONF_POSITIVE,  /* 0.5 .. 2 */
+    CONF_UNIT,      /* -0.9 .. 0.9: values of tanh and sigmoid */
+    CONF_OFF_KINKS, /* operand k: n + 0.3 + 0.4 k with n in -2 .. 1: farther from 0 and from the other operand
+                       than the longest step of a gradient check */
+    CONF_WIDE,      /* -1e4 .. 1e4 */
+} conf_range;
+
+/* How far a kernel's result may be from ref's, which is exact up to its one rounding. conf_tolerances has the
+ * numbers and the reasons. */
+typedef enum conf_tolerance {
+    CONF_EXACT,
+    CONF_FEW,
+    CONF_LIBM,
+    CONF_MIXED,
+    CONF_SUM,
+    CONF_N_TOLERANCES
+} conf_tolerance;
+
+typedef struct conf_tolerance_rule {
+    double ulps;  /* units of the dtype's epsilon times max(floor, |expected|) */
+    double floor; /* below this size an error counts as if the value were this large */
+    const char *why;
+} conf_tolerance_rule;
+
+extern const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES];
+
+typedef struct conf_case {
+    hx_op op;
+    const char *in;
+    const char *out; /* outputs as words, for ops that update them and for strided ones; NULL: as the shape
+                        rule says */
+    hx_op_attr attr;
+    conf_range range;
+    conf_tolerance tolerance;
+    int64_t terms; /* of the longest sum, for CONF_SUM */
+    int64_t n_ids; /* ids are drawn from [0, n_ids) */
+    bool grad;     /* small enough, and smooth on its range: the derivative is checked */
+    bool wild_ids; /* one id in four is no id, or the one to be left out */
+    bool has_nan;  /* NaN is a right answer */
+    bool fills;    /* outputs start as random numbers: the op updates them or adds to them */
+    unsigned skip; /* outputs not wanted, bit i */
+} conf_case;
+
+extern const conf_case conf_cases[];
+extern const int conf_n_cases;
+
+/* A device with a stream and a context that records nothing. */
+typedef struct conf_rig {
+    hx_device *device;
+    hx_stream *stream;
+    hx_ctx ctx;
+    hx_device_props props;
+} conf_rig;
+
+void conf_rig_open(const char *backend, int n_threads, conf_rig *out);
+void conf_rig_close(conf_rig *rig);
+/** The i-th registered backend that computes, ref excepted; NULL when there are no more. */
+const char *conf_backend(int i);
+/** Environment HELIX_TEST_SEED, else 1. Printed once per test program. */
+uint64_t conf_seed(void);
+
+/* An operand before it is on a device. */
+typedef struct conf_operand {
+    hx_dtype dtype;
+    char view;      /* 0, t, s, h or e */
+    hx_shape shape; /* as the op sees it */
+    hx_shape base;  /* of the buffer */
+    double *values; /* [count(base)], owned */
+} conf_operand;
+
+typedef struct conf_operands {
+    int n;
+    conf_operand items[HX_OP_MAX_IN];
+} conf_operands;
+
+/** Parse a word other than "@k". */
+void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out);
+/** Draw a case's inputs. @param ref  runs the forward op for "@k" */
+void conf_operands_make(conf_rig *ref, const conf_case *c, hx_dtype dtype, conf_operands *out);
+void conf_operands_free(conf_operands *operands);
+/** The buffer on a device, and the view of it that the op sees; both are the caller's. */
+void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor **base);
+hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view);
+
+typedef struct conf_result {
+    int n_out;
+    struct {
+        hx_dtype dtype;
+        int64_t n;            /* elements of the buffer, guards included; 0: not written */
+        unsigned char *bytes; /* the whole buffer, owned */
+    } out[HX_OP_MAX_OUT];
+} conf_result;
+
+#define CONF_GUARD 64 /* elements before and after an output's buffer, which nobody may write */
+
+/** Run a case into buffers that hold 0xFF bytes (NaN, -1), or random numbers if it says so. Returns what the
+ * op returned; the result is filled on HX_OK only. */
+hx_status conf_run(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in,
+                   conf_result *out);
+void conf_result_free(conf_result *result);
+/** True, with a description, if `got` is not what `want` is within the case's tolerance (0: bit for bit). */
+bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *want, const conf_result *got,
+                        bool is_exact, char *text, size_t n_bytes);
+/** True, with a description, if an element of an output still holds its poison. */
+bool conf_result_unwritten(const conf_case *c, const conf_result *result, char *text, size_t n_bytes);
+
+/** "matmul 3,5 5,4 f32" */
+const char *conf_case_text(const conf_case *c, hx_dtype dtype, char *text, size_t n_bytes);
+
+#endif

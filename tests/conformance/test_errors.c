@@ -1,0 +1,229 @@
+/* What every op refuses, with which code, and that a refused call writes nothing. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/conformance/battery.h"
+
+#define ERROR_CASE(o, spec, status, ...)                                                                     \
+    { .c = {.op = HX_OP_##o, .in = spec, .n_ids = 2, __VA_ARGS__}, .code = status }
+#define SHAPE(o, spec, ...) ERROR_CASE(o, spec, HX_ERR_SHAPE, __VA_ARGS__)
+#define DTYPE(o, spec, ...) ERROR_CASE(o, spec, HX_ERR_DTYPE, __VA_ARGS__)
+#define ARG(o, spec, ...)   ERROR_CASE(o, spec, HX_ERR_ARG, __VA_ARGS__)
+
+/* Without a letter an operand is f32. */
+static const struct error_case {
+    conf_case c;
+    hx_status code;
+} errors[] = {
+    SHAPE(add, "3,5 3,4", ),
+    DTYPE(add, "3 d3", ),
+    DTYPE(add, "i3 i3", ),
+    ARG(add, "3", ),
+    SHAPE(sub, "2,3 3,2", ),
+    SHAPE(mul, "2,3 2", ),
+    SHAPE(div, "4 5", ),
+    SHAPE(maximum, "4 3", ),
+    SHAPE(minimum, "4 3", ),
+    DTYPE(affine, "i3", ),
+    DTYPE(exp, "i3", ),
+    DTYPE(log, "l3", ),
+    DTYPE(sqrt, "i3", ),
+    DTYPE(abs, "i3", ),
+    DTYPE(sign, "b3", ),
+    DTYPE(tanh, "i3", ),
+    DTYPE(sigmoid, "i3", ),
+    DTYPE(relu, "i3", ),
+    DTYPE(silu, "i3", ),
+    DTYPE(gelu_tanh, "i3", ),
+    DTYPE(gelu_erf, "i3", ),
+    SHAPE(tanh_bwd, "3,5 5", ), /* these do not broadcast */
+    SHAPE(sigmoid_bwd, "3,5 5", ),
+    SHAPE(relu_bwd, "3,5 5", ),
+    SHAPE(silu_bwd, "3,5 5", ),
+    SHAPE(gelu_tanh_bwd, "3,5 5", ),
+    DTYPE(gelu_erf_bwd, "3 d3", ),
+    DTYPE(copy, "3", .attr.copy.dtype = HX_DTYPE_COUNT),
+    DTYPE(copy, "3", .attr.copy.dtype = (hx_dtype)-1),
+    SHAPE(sum, "3,5", .attr = {.reduce = {.n_dims = 1, .dims = {2}}}),
+    SHAPE(sum, "3,5", .attr = {.reduce = {.n_dims = 2, .dims = {1, 0}}}),
+    SHAPE(sum, "3,5", .attr = {.reduce = {.n_dims = 2, .dims = {1, 1}}}),
+    DTYPE(sum, "i3", ),
+    DTYPE(sumsq, "i3", ),
+    SHAPE(softmax, ".", ),
+    DTYPE(softmax, "i3", ),
+    SHAPE(softmax_bwd, "3,5 3,4", ),
+    SHAPE(matmul, "3,5 4,5", .attr.matmul.alpha = 1),
+    SHAPE(matmul, "5 5,4", .attr.matmul.alpha = 1),
+    SHAPE(matmul, "2,3,5 3,5,4", .attr.matmul.alpha = 1),
+    DTYPE(matmul, "3,5 d5,4", .attr.matmul.alpha = 1),
+    SHAPE(linear, "3,5 4,6", ),
+    SHAPE(linear, "3,5 4,5 5", ),
+    SHAPE(linear, ". 4,5", ),
+    SHAPE(linear, "3,5 5", ),
+    DTYPE(linear, "3,5 4,5 d4", ),
+    DTYPE(embedding, "3 7,4", ),
+    DTYPE(embedding, "b3 7,4", ),
+    SHAPE(embedding, "i3 7", ),
+    SHAPE(embedding, "i1,1,1,1,1,1,1,1 7,4", ),
+    SHAPE(embedding_bwd, "i3 4,5", .attr.embedding.rows = 7),
+    SHAPE(embedding_bwd, "i3 3,5", .attr.embedding.rows = -1),
+    DTYPE(embedding_bwd, "3 3,5", .attr.embedding.rows = 7),
+    SHAPE(layernorm, "3,5 4", ),
+    SHAPE(layernorm, "3,5 5 4", ),
+    SHAPE(layernorm, ". 1", ),
+    ARG(layernorm, "3,5 5", .attr.norm.eps = -1),
+    DTYPE(layernorm, "3,5 d5", ),
+    SHAPE(layernorm_bwd, "3,5 5 4 3 3,5", ),
+    SHAPE(layernorm_bwd, "3,5 5 3 3 3,4", ),
+    SHAPE(rmsnorm, "3,5 4", ),
+    SHAPE(rmsnorm_bwd, "3,5 5 3 3,6", ),
+    SHAPE(attention, "2,3,2,4 2,3,2,5 2,3,2,5", .attr.attention.scale = 1),
+    SHAPE(attention, "2,3,2,4 1,3,2,4 1,3,2,4", .attr.attention.scale = 1),
+    SHAPE(attention, "2,3,3,4 2,3,2,4 2,3,2,4", .attr.attention.scale = 1),
+    SHAPE(attention, "2,3,2,4 2,3,2,4 2,4,2,4", .attr.attention.scale = 1),
+    SHAPE(attention, "2,3,2,4 2,3,0,4 2,3,0,4", .attr.attention.scale = 1),
+    SHAPE(attention, "3,2,4 3,2,4 3,2,4", .attr.attention.scale = 1),
+    SHAPE(attention, "1,4,1,2 1,3,1,2 1,3,1,2", .attr.attention = {1, true}),
+    SHAPE(attention, "1,4,1,2 1,0,1,2 1,0,1,2", .attr.attention = {1, false}),
+    DTYPE(attention, "2,3,2,4 d2,3,2,4 2,3,2,4", .attr.attention.scale = 1),
+    SHAPE(attention_bwd, "2,3,2,4 2,3,2,4 2,3,2,4 2,3,2,4 2,3,2 2,3,2,4", .attr.attention.scale = 1),
+    SHAPE(attention_bwd, "1,2,1,4 1,3,1,4 1,3,1,4 1,3,1,4 1,1,2 1,2,1,4", .attr.attention.scale = 1),
+    SHAPE(cross_entropy, "3,5 i4", ),
+    SHAPE(cross_entropy, "3,0 i3", ),
+    DTYPE(cross_entropy, "3,5 3", ),
+    DTYPE(cross_entropy, "i3,5 i3", ),
+    SHAPE(cross_entropy_bwd, "3,5 i3 4 d.", ),
+    DTYPE(cross_entropy_bwd, "3,5 i3 3 f.", ),
+    SHAPE(cross_entropy_bwd, "3,5 i3 3 d2", ),
+    ARG(dropout, "3", .attr.random.p = 1),
+    ARG(dropout, "3", .attr.random.p = -0.5),
+    DTYPE(random_uniform, "", .out = "i3"),
+    ARG(random_uniform, "3", .out = "3"),
+    DTYPE(random_normal, "", .out = "l3"),
+    SHAPE(adamw, "3", .out = "3 3 4", .attr.adamw.step = 1),
+    SHAPE(adamw, "3 d2", .out = "3 3 3", .attr.adamw.step = 1),
+    DTYPE(adamw, "3 f.", .out = "3 3 3", .attr.adamw.step = 1),
+    DTYPE(adamw, "3", .out = "3 d3 3", .attr.adamw.step = 1),
+    ARG(adamw, "3", .out = "3 3 3", .attr.adamw.step = 0),
+};
+enum { N_ERRORS = sizeof errors / sizeof *errors };
+
+/* Tensors of a list of words, filled with 0xFF. */
+static void make_views(conf_rig *rig, const char *spec, hx_tensor **out, int *n) {
+    char words[256], *rest;
+    *n = 0;
+    snprintf(words, sizeof words, "%s", spec);
+    for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        conf_operand operand;
+        conf_operand_parse(word, HX_F32, &operand);
+        hx_tensor **x = &out[(*n)++];
+        MUST(hx_tensor_create(rig->device, operand.dtype, operand.shape, x));
+        MUST(hx_stream_fill(rig->stream, hx_tensor_data(*x), &(unsigned char){0xFF}, 1,
+                            (int64_t)hx_tensor_bytes(*x)));
+    }
+}
+
+static bool is_poison(conf_rig *rig, const hx_tensor *x) {
+    size_t n_bytes = hx_tensor_bytes(x);
+    unsigned char *bytes = malloc(n_bytes + 1);
+    bool same = true;
+    cr_assert_not_null(bytes);
+    if (rig->props.is_dry)
+        memset(bytes, 0xFF, n_bytes);
+    else
+        MUST(hx_tensor_read(rig->stream, x, bytes));
+    for (size_t i = 0; i < n_bytes; i++) same = same && bytes[i] == 0xFF;
+    free(bytes);
+    return same;
+}
+
+static void check_error(conf_rig *rig, const struct error_case *e) {
+    const hx_op_info *info = hx_op_info_get(e->c.op);
+    hx_tensor *in[HX_OP_MAX_IN + 2] = {NULL}, *out[HX_OP_MAX_OUT] = {NULL}, *none[HX_OP_MAX_OUT] = {NULL};
+    int n_in, n_out;
+    make_views(rig, e->c.in, in, &n_in);
+    make_views(rig, e->c.out ? e->c.out : "3,5 3,5 3,5", out, &n_out);
+    hx_status status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, 0, out);
+    cr_expect_eq(status, e->code, "%s(%s) on %s: %s %s, expected %s", info->name, e->c.in,
+                 hx_device_name(rig->device), hx_status_name(status), status ? hx_error_message() : "",
+                 hx_status_name(e->code));
+    cr_expect(strlen(hx_error_message()) > strlen(hx_status_name(e->code)), "%s: no message", info->name);
+    for (int k = 0; k < n_out; k++)
+        cr_expect(is_poison(rig, out[k]), "%s(%s) wrote to output %d", info->name, e->c.in, k);
+    status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, 0, none);
+    cr_expect_neq(status, HX_OK);
+    for (int k = 0; k < HX_OP_MAX_OUT; k++)
+        cr_expect_null(none[k], "%s(%s) made output %d", info->name, e->c.in, k);
+    for (int k = 0; k < n_out; k++) hx_tensor_destroy(&out[k]);
+    for (int k = 0; k < n_in; k++) hx_tensor_destroy(&in[k]);
+}
+
+static void check_errors(const char *backend) {
+    conf_rig rig;
+    conf_rig_open(backend, 2, &rig);
+    for (int i = 0; i < N_ERRORS; i++) check_error(&rig, &errors[i]);
+    conf_rig_close(&rig);
+}
+
+Test(errors, a_wrong_call_gets_its_code_and_writes_nothing_on_ref) { check_errors("ref"); }
+Test(errors, a_wrong_call_gets_its_code_in_a_dry_run) { check_errors("meta"); }
+Test(errors, a_wrong_call_gets_its_code_and_writes_nothing_on_the_other_backends) {
+    for (int b = 0; conf_backend(b) != NULL; b++) check_errors(conf_backend(b));
+}
+
+Test(errors, every_op_has_an_error_case) {
+    for (int op = 0; op < HX_OP_COUNT; op++) {
+        int n = 0;
+        for (int i = 0; i < N_ERRORS; i++) n += errors[i].c.op == (hx_op)op;
+        bool is_view = hx_op_info_get((hx_op)op)->flags & HX_OP_VIEW;
+        cr_expect(is_view || n > 0, "%s has no error case", hx_op_info_get((hx_op)op)->name);
+    }
+}
+
+Test(errors, an_output_of_the_wrong_shape_or_dtype_is_refused_by_every_op) {
+    conf_rig ref;
+    conf_rig_open("ref", 1, &ref);
+    for (int i = 0; i < conf_n_cases; i++) {
+        const conf_case *c = &conf_cases[i];
+        if (hx_op_info_get(c->op)->flags & HX_OP_INOUT) continue;
+        conf_operands in;
+        hx_tensor *views[HX_OP_MAX_IN] = {NULL}, *out[HX_OP_MAX_OUT] = {NULL};
+        conf_operands_make(&ref, c, HX_F32, &in);
+        for (int k = 0; k < in.n; k++) {
+            hx_tensor *base;
+            conf_operand_upload(&ref, &in.items[k], &base);
+            MUST(conf_operand_view(&ref.ctx, &in.items[k], base, &views[k]));
+            hx_tensor_destroy(&base);
+        }
+        for (int k = 0; k < HX_OP_MAX_OUT; k++)
+            MUST(hx_tensor_create(ref.device, HX_F32, HX_SHAPE(2, 2, 77), &out[k]));
+        hx_status status = hx_op_run(&ref.ctx, c->op, views, in.n, &c->attr, 0, out);
+        cr_expect(status == HX_ERR_SHAPE || status == HX_ERR_DTYPE, "%s(%s): %s", hx_op_info_get(c->op)->name,
+                  c->in, hx_status_name(status));
+        for (int k = 0; k < HX_OP_MAX_OUT; k++) hx_tensor_destroy(&out[k]);
+        for (int k = 0; k < in.n; k++) hx_tensor_destroy(&views[k]);
+        conf_operands_free(&in);
+    }
+    conf_rig_close(&ref);
+}
+
+/* Dispatch checks dtypes before; a backend must not rely on it. */
+Test(errors, ref_names_the_op_and_the_dtype_it_has_no_kernel_for) {
+    conf_rig ref;
+    hx_tensor *x, *y;
+    conf_rig_open("ref", 1, &ref);
+    MUST(hx_tensor_create(ref.device, HX_U8, HX_SHAPE(3), &x));
+    MUST(hx_tensor_create(ref.device, HX_U8, HX_SHAPE(3), &y));
+    hx_op_call call = {.op = HX_OP_exp, .n_in = 1, .n_out = 1};
+    call.in[0] = hx_op_operand(x);
+    call.out[0] = hx_op_operand(y);
+    cr_expect_eq(hx_stream_exec(ref.stream, &call), HX_ERR_UNSUPPORTED);
+    cr_expect(strstr(hx_error_message(), "exp") && strstr(hx_error_message(), "u8"), "%s",
+              hx_error_message());
+    call.op = HX_OP_permute;
+    cr_expect_eq(hx_stream_exec(ref.stream, &call), HX_ERR_UNSUPPORTED);
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&x);
+    conf_rig_close(&ref);
+}

@@ -1,0 +1,248 @@
+/* Known numbers: what ref itself is held to, and with it every other backend. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "tests/conformance/battery.h"
+
+/* Run `body` with `rig` on ref and on every other computing backend, in f32 and f64. */
+static void on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype)) {
+    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++)
+        for (int d = 0; d < 2; d++) {
+            conf_rig rig;
+            conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
+            body(&rig, d == 0 ? HX_F32 : HX_F64);
+            conf_rig_close(&rig);
+        }
+}
+
+static hx_tensor *tensor(conf_rig *rig, hx_dtype dtype, hx_shape shape, const double *values) {
+    conf_operand operand = {.dtype = dtype, .shape = shape, .base = shape};
+    double copy[64];
+    cr_assert_leq(hx_shape_count(&shape), 64);
+    memcpy(copy, values, (size_t)hx_shape_count(&shape) * sizeof *values);
+    operand.values = copy;
+    hx_tensor *x;
+    conf_operand_upload(rig, &operand, &x);
+    return x;
+}
+
+/* Compare with expected values; 1e-6 in f32 is 8 ulp of 1, 1e-9 in f64 is what the figures are given to. */
+static void expect(conf_rig *rig, hx_tensor *x, const double *want, const char *what) {
+    hx_tensor *as_f64;
+    double got[64], tolerance = hx_tensor_dtype(x) == HX_F32 ? 1e-6 : 2e-9;
+    int64_t n = hx_tensor_count(x);
+    cr_assert_leq(n, 64);
+    MUST(hx_cast(&rig->ctx, x, HX_F64, &as_f64));
+    MUST(hx_tensor_read(rig->stream, as_f64, got));
+    hx_tensor_destroy(&as_f64);
+    for (int64_t i = 0; i < n; i++)
+        cr_expect(fabs(got[i] - want[i]) <= tolerance * fmax(1, fabs(want[i])) ||
+                      (isnan(got[i]) && isnan(want[i])) || got[i] == want[i],
+                  "%s on %s, %s: element %lld is %.12g, expected %.12g", what, hx_device_name(rig->device),
+                  hx_dtype_name(hx_tensor_dtype(x)), (long long)i, got[i], want[i]);
+}
+
+static void unary_is(conf_rig *rig, hx_dtype dtype, hx_op op, int n, const double *x, const double *y) {
+    hx_tensor *in = tensor(rig, dtype, HX_SHAPE(n), x), *out;
+    MUST(hx_unary(&rig->ctx, op, in, &out));
+    expect(rig, out, y, hx_op_info_get(op)->name);
+    hx_tensor_destroy(&out);
+    hx_tensor_destroy(&in);
+}
+
+static void gelu(conf_rig *rig, hx_dtype dtype) {
+    const double x[] = {1, 0, -40, 40};
+    unary_is(rig, dtype, HX_OP_gelu_tanh, 4, x, (double[]){0.841191991, 0, 0, 40});
+    unary_is(rig, dtype, HX_OP_gelu_erf, 4, x, (double[]){0.841344746, 0, 0, 40});
+}
+Test(figures, gelu_of_1_is_0_841191991_by_tanh_and_0_841344746_by_erf) { on_every_backend(gelu); }
+
+static void saturating(conf_rig *rig, hx_dtype dtype) {
+    const double x[] = {-1000, 1000, 0};
+    unary_is(rig, dtype, HX_OP_sigmoid, 3, x, (double[]){0, 1, 0.5});
+    unary_is(rig, dtype, HX_OP_silu, 3, x, (double[]){0, 1000, 0});
+    unary_is(rig, dtype, HX_OP_tanh, 3, x, (double[]){-1, 1, 0});
+    unary_is(rig, dtype, HX_OP_exp, 3, x, (double[]){0, INFINITY, 1});
+}
+Test(figures, activations_saturate_without_overflow) { on_every_backend(saturating); }
+
+static void nan_passes(conf_rig *rig, hx_dtype dtype) {
+    static const hx_op ops[] = {HX_OP_exp,       HX_OP_log,     HX_OP_sqrt,    HX_OP_abs,
+                                HX_OP_sign,      HX_OP_tanh,    HX_OP_relu,    HX_OP_silu,
+                                HX_OP_gelu_tanh, HX_OP_sigmoid, HX_OP_gelu_erf};
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        unary_is(rig, dtype, ops[i], 1, (double[]){NAN}, (double[]){NAN});
+    hx_tensor *a = tensor(rig, dtype, HX_SHAPE(3), (double[]){NAN, 1, NAN});
+    hx_tensor *b = tensor(rig, dtype, HX_SHAPE(3), (double[]){1, NAN, NAN}), *y;
+    for (int op = HX_OP_maximum; op <= HX_OP_minimum; op++) {
+        MUST(hx_binary(&rig->ctx, (hx_op)op, a, b, &y));
+        expect(rig, y, (double[]){NAN, NAN, NAN}, hx_op_info_get((hx_op)op)->name);
+        hx_tensor_destroy(&y);
+    }
+    hx_tensor_destroy(&b);
+    hx_tensor_destroy(&a);
+}
+Test(figures, nan_comes_through_every_activation_and_both_sides_of_max_and_min) {
+    on_every_backend(nan_passes);
+}
+
+static void softmax_rows(conf_rig *rig, hx_dtype dtype) {
+    const int64_t n_rows = 3, n_cols = 5;
+    double x[15];
+    for (int i = 0; i < 15; i++) x[i] = (hx_rng_uniform((hx_rng){conf_seed(), 0}, (uint64_t)i) - 0.5) * 2e4;
+    x[0] = 1e4, x[1] = -1e4, x[5] = x[6] = 1e4;
+    hx_tensor *in = tensor(rig, dtype, HX_SHAPE(n_rows, n_cols), x), *y, *sums;
+    MUST(hx_softmax(&rig->ctx, in, &y));
+    MUST(hx_sum(&rig->ctx, y, (int[]){1}, 1, false, &sums));
+    expect(rig, sums, (double[]){1, 1, 1}, "sums of softmax rows");
+    hx_tensor_destroy(&sums);
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&in);
+}
+Test(figures, softmax_rows_sum_to_1_at_logits_of_1e4) { on_every_backend(softmax_rows); }
+
+static void cross_entropy(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *z = tensor(rig, dtype, HX_SHAPE(3, 3), (double[]){2, 1, .1, .5, 2.5, .3, 9, 9, 9});
+    hx_tensor *ids = tensor(rig, HX_I64, HX_SHAPE(3), (double[]){0, 1, HX_IGNORE_INDEX}), *sum, *count;
+    double loss, n;
+    MUST(hx_cross_entropy(&rig->ctx, z, ids, HX_IGNORE_INDEX, &sum, &count));
+    MUST(hx_tensor_item(rig->stream, sum, &loss));
+    MUST(hx_tensor_item(rig->stream, count, &n));
+    cr_expect_eq(n, 2, "%g targets counted", n);
+    cr_expect_float_eq(loss / n, 0.318539770, dtype == HX_F32 ? 1e-7 : 1e-9, "%s: mean loss %.12g",
+                       hx_device_name(rig->device), loss / n);
+    hx_tensor_destroy(&count);
+    hx_tensor_destroy(&sum);
+    hx_tensor_destroy(&ids);
+    hx_tensor_destroy(&z);
+}
+Test(figures, mean_cross_entropy_of_two_rows_is_0_318539770_and_an_ignored_third_changes_nothing) {
+    on_every_backend(cross_entropy);
+}
+
+static void bad_target(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *z = tensor(rig, dtype, HX_SHAPE(2, 2), (double[]){0, 1, 2, 3});
+    hx_tensor *ids = tensor(rig, HX_I32, HX_SHAPE(2), (double[]){1, 2}), *sum, *count;
+    double loss;
+    MUST(hx_cross_entropy(&rig->ctx, z, ids, HX_IGNORE_INDEX, &sum, &count));
+    MUST(hx_tensor_item(rig->stream, sum, &loss));
+    cr_expect(isnan(loss), "%s: loss %g", hx_device_name(rig->device), loss);
+    hx_tensor_destroy(&count);
+    hx_tensor_destroy(&sum);
+    hx_tensor_destroy(&ids);
+    hx_tensor_destroy(&z);
+}
+Test(figures, a_target_outside_the_vocabulary_makes_the_loss_nan) { on_every_backend(bad_target); }
+
+static void adamw(conf_rig *rig, hx_dtype dtype) {
+    static const double zeros[3];
+    hx_tensor *p = tensor(rig, dtype, HX_SHAPE(3), (double[]){1, -2, .5});
+    hx_tensor *m = tensor(rig, dtype, HX_SHAPE(3), zeros), *v = tensor(rig, dtype, HX_SHAPE(3), zeros);
+    hx_tensor *half = tensor(rig, HX_F64, HX_SCALAR, (double[]){0.5});
+    for (int t = 1; t <= 5; t++) { /* gradients twice as large, halved by gscale */
+        hx_tensor *g = tensor(rig, dtype, HX_SHAPE(3), (double[]){.2 * t, -.4, t % 2 ? -.6 : .6});
+        hx_op_attr attr = {
+            .adamw = {.lr = .01, .beta1 = .9, .beta2 = .999, .eps = 1e-8, .weight_decay = .01, .step = t}};
+        hx_tensor *out[] = {p, m, v};
+        MUST(hx_op_run(&rig->ctx, HX_OP_adamw, (hx_tensor *[]){g, half}, 2, &attr, 0, out));
+        hx_tensor_destroy(&g);
+    }
+    expect(rig, p, (double[]){.951001564, -1.949010201, .514095041}, "parameters after 5 steps");
+    hx_tensor_destroy(&half);
+    hx_tensor_destroy(&v);
+    hx_tensor_destroy(&m);
+    hx_tensor_destroy(&p);
+}
+Test(figures, five_steps_of_adamw_give_the_published_parameters) { on_every_backend(adamw); }
+
+static void products(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *a = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 2, 3, 4, 5, 6});
+    hx_tensor *b = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){7, 8, 9, 10, 11, 12});
+    hx_tensor *w = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 0, -1, 2, 1, 0});
+    hx_tensor *bias = tensor(rig, dtype, HX_SHAPE(2), (double[]){0.5, -0.5}), *y;
+    MUST(hx_matmul(&rig->ctx, a, b, &y));
+    expect(rig, y, (double[]){58, 64, 139, 154}, "matmul");
+    hx_tensor_destroy(&y);
+    MUST(hx_linear_op(&rig->ctx, a, w, bias, &y));
+    expect(rig, y, (double[]){-1.5, 3.5, -1.5, 12.5}, "linear");
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&bias);
+    hx_tensor_destroy(&w);
+    hx_tensor_destroy(&b);
+    hx_tensor_destroy(&a);
+}
+Test(figures, small_products_are_exact) { on_every_backend(products); }
+
+static void norms(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(1, 4), (double[]){1, 2, 3, 6});
+    hx_tensor *w = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, 2, 1, 1});
+    hx_tensor *b = tensor(rig, dtype, HX_SHAPE(4), (double[]){0, 0, 1, 0}), *y;
+    double s = sqrt(3.5), r = sqrt(12.5); /* mean 3, variance 3.5, mean square 12.5 */
+    MUST(hx_layernorm_op(&rig->ctx, x, w, b, 0, &y));
+    expect(rig, y, (double[]){-2 / s, -2 / s, 1, 3 / s}, "layernorm");
+    hx_tensor_destroy(&y);
+    MUST(hx_rmsnorm_op(&rig->ctx, x, w, 0, &y));
+    expect(rig, y, (double[]){1 / r, 4 / r, 3 / r, 6 / r}, "rmsnorm");
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&b);
+    hx_tensor_destroy(&w);
+    hx_tensor_destroy(&x);
+}
+Test(figures, norms_of_a_row_worked_out_by_hand) { on_every_backend(norms); }
+
+/* Keys at right angles to the queries weigh all values alike: the mean of those that the mask leaves. */
+static void attention(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *q = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 2), (double[]){1, 0, 2, 0});
+    hx_tensor *k = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){0, 1, 0, 2, 0, 3});
+    hx_tensor *v = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){1, 10, 3, 20, 8, 60}), *y;
+    MUST(hx_attention_op(&rig->ctx, q, k, v, true, 0, &y));
+    expect(rig, y, (double[]){2, 15, 4, 30}, "causal attention");
+    hx_tensor_destroy(&y);
+    MUST(hx_attention_op(&rig->ctx, q, k, v, false, 0, &y));
+    expect(rig, y, (double[]){4, 30, 4, 30}, "full attention");
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&v);
+    hx_tensor_destroy(&k);
+    hx_tensor_destroy(&q);
+}
+Test(figures, attention_with_equal_scores_is_the_mean_of_the_visible_values) { on_every_backend(attention); }
+
+static void lookup(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *w = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){1, 2, 3, 4, 5, 6});
+    hx_tensor *ids = tensor(rig, HX_I32, HX_SHAPE(4), (double[]){2, 0, 3, -1}), *y;
+    MUST(hx_embedding_op(&rig->ctx, ids, w, &y));
+    expect(rig, y, (double[]){5, 6, 1, 2, NAN, NAN, NAN, NAN}, "embedding");
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&ids);
+    hx_tensor_destroy(&w);
+}
+Test(figures, an_id_outside_the_table_gives_a_row_of_nan) { on_every_backend(lookup); }
+
+/* Seven samples of three elements in one piece, and the last four of them as another rank would hold them. */
+static void dropout(conf_rig *rig, hx_dtype dtype) {
+    double ones[21], whole[21], part[21];
+    for (int i = 0; i < 21; i++) ones[i] = 1;
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(7, 3), ones), *x4 = tensor(rig, dtype, HX_SHAPE(4, 3), ones),
+              *y, *wide;
+    hx_ctx ctx = rig->ctx;
+    for (int run = 0; run < 2; run++) {
+        ctx.sample_base = run == 0 ? 0 : 3;
+        MUST(hx_dropout_op(&ctx, run == 0 ? x : x4, 0.5, 11, &y));
+        MUST(hx_cast(&rig->ctx, y, HX_F64, &wide));
+        MUST(hx_tensor_read(rig->stream, wide, run == 0 ? whole : part));
+        hx_tensor_destroy(&wide);
+        hx_tensor_destroy(&y);
+    }
+    int n_kept = 0;
+    for (int i = 0; i < 21; i++) {
+        cr_expect(whole[i] == 0 || whole[i] == 2);
+        n_kept += whole[i] != 0;
+    }
+    cr_expect(n_kept > 0 && n_kept < 21);
+    cr_expect_eq(memcmp(whole + 9, part, 12 * sizeof *part), 0, "%s: the mask depends on the split",
+                 hx_device_name(rig->device));
+    hx_tensor_destroy(&x4);
+    hx_tensor_destroy(&x);
+}
+Test(figures, a_dropout_mask_does_not_depend_on_how_the_batch_is_divided) { on_every_backend(dropout); }

@@ -1,0 +1,265 @@
+/* Every derivative against finite differences, in f64, on every computing backend. */
+#include <math.h>
+#include <stdio.h>
+
+#include "core/autograd/gradcheck.h"
+#include "tests/conformance/battery.h"
+
+/* Of max |analytic - numeric| / max(1, max |numeric|). The extrapolated differences are good to about 1e-9 on
+ * these ranges, a wrong term in a derivative shows at 1e-2. */
+#define LIMIT 1e-6
+
+/* ---- ops of the table ---- */
+
+typedef struct op_under_test {
+    const conf_case *c;
+    const conf_operands *in;
+} op_under_test;
+
+/* The views are part of the function: their derivatives are checked along. */
+static hx_status run_op(hx_ctx *ctx, void *arg, hx_tensor *const *bases, int n_in, hx_tensor **out) {
+    const op_under_test *o = arg;
+    hx_tensor *views[HX_OP_MAX_IN] = {NULL}, *results[HX_OP_MAX_OUT] = {NULL};
+    hx_status status = HX_OK;
+    for (int k = 0; k < n_in; k++)
+        HX_TRY_GOTO(conf_operand_view(ctx, &o->in->items[k], bases[k], &views[k]), done);
+    HX_TRY_GOTO(hx_op_run(ctx, o->c->op, views, n_in, &o->c->attr, 0, results), done);
+    *out = hx_tensor_move(&results[0]);
+done:
+    for (int k = 0; k < HX_OP_MAX_OUT; k++) hx_tensor_destroy(&results[k]);
+    for (int k = 0; k < n_in; k++) hx_tensor_destroy(&views[k]);
+    return status;
+}
+
+static void check_case(conf_rig *ref, conf_rig *rig, const conf_case *c) {
+    conf_operands in;
+    hx_tensor *bases[HX_OP_MAX_IN] = {NULL};
+    double worst = -1;
+    conf_operands_make(ref, c, HX_F64, &in);
+    for (int k = 0; k < in.n; k++) {
+        conf_operand_upload(rig, &in.items[k], &bases[k]);
+        hx_tensor_set_requires_grad(bases[k], in.items[k].dtype == HX_F64);
+    }
+    hx_status status = hx_gradcheck(&rig->ctx, run_op, &(op_under_test){c, &in}, bases, in.n, &worst);
+    if (status == HX_ERR_UNSUPPORTED) {
+        printf("%s(%s) on %s: unsupported (%s)\n", hx_op_info_get(c->op)->name, c->in,
+               hx_device_name(rig->device), hx_error_message());
+    } else {
+        cr_expect_eq(status, HX_OK, "%s(%s): %s", hx_op_info_get(c->op)->name, c->in, hx_error_message());
+        cr_expect(worst >= 0 && worst <= LIMIT, "%s(%s) on %s: gradient off by %g",
+                  hx_op_info_get(c->op)->name, c->in, hx_device_name(rig->device), worst);
+    }
+    for (int k = 0; k < in.n; k++) hx_tensor_destroy(&bases[k]);
+    conf_operands_free(&in);
+}
+
+static void check_backend(const char *backend) {
+    conf_rig ref, rig;
+    conf_rig_open("ref", 1, &ref);
+    conf_rig_open(backend, 2, &rig);
+    for (int i = 0; i < conf_n_cases; i++)
+        if (conf_cases[i].grad) check_case(&ref, &rig, &conf_cases[i]);
+    conf_rig_close(&rig);
+    conf_rig_close(&ref);
+}
+
+Test(gradients, of_every_op_agree_with_finite_differences_on_ref) { check_backend("ref"); }
+
+Test(gradients, of_every_op_agree_with_finite_differences_on_the_other_backends) {
+    for (int b = 0; conf_backend(b) != NULL; b++) check_backend(conf_backend(b));
+}
+
+Test(gradients, every_op_with_a_derivative_has_a_case) {
+    for (int op = 0; op < HX_OP_COUNT; op++) {
+        const hx_op_info *info = hx_op_info_get((hx_op)op);
+        int n = 0;
+        for (int i = 0; i < conf_n_cases; i++) n += conf_cases[i].op == (hx_op)op && conf_cases[i].grad;
+        if (info->vjp && !(info->flags & HX_OP_VIEW))
+            cr_expect_gt(n, 0, "%s is never gradient-checked", info->name);
+        if (!info->vjp) cr_expect_eq(n, 0, "%s has no derivative", info->name);
+    }
+}
+
+/* ---- views and compositions, through the typed functions: in[0] [3,4,6], in[1] [4,6] ---- */
+
+static hx_status reshape(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    return hx_reshape(ctx, in[0], HX_SHAPE(6, -1), out);
+}
+
+static hx_status reshape_of_a_transpose(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in,
+                                        hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR t = NULL;
+    HX_TRY(hx_transpose(ctx, in[0], 0, 2, &t));
+    return hx_reshape(ctx, t, HX_SHAPE(-1), out);
+}
+
+static hx_status permute(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    return hx_permute(ctx, in[0], (int[]){2, 0, 1}, out);
+}
+
+static hx_status slice(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    return hx_slice(ctx, in[0], 1, 1, 4, 2, out);
+}
+
+static hx_status expand(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    return hx_expand(ctx, in[1], HX_SHAPE(5, 4, 6), out);
+}
+
+static hx_status mean(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    return hx_mean(ctx, in[0], (int[]){-1, 0}, 2, true, out);
+}
+
+/* Parts of a split used unequally: one twice, one not at all. */
+static hx_status split(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    hx_tensor *part[3] = {NULL};
+    hx_status status = HX_OK;
+    HX_TRY(hx_split(ctx, in[0], -1, (int64_t[]){2, 2, 2}, 3, part));
+    HX_TRY_GOTO(hx_mul(ctx, part[0], part[2], out), done);
+done:
+    for (int k = 0; k < 3; k++) hx_tensor_destroy(&part[k]);
+    return status;
+}
+
+/* x is used three times, in[1] broadcasts against it. */
+static hx_status shared_input(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR square = NULL;
+    HX_AUTO_TENSOR product = NULL;
+    HX_TRY(hx_mul(ctx, in[0], in[0], &square));
+    HX_TRY(hx_mul(ctx, square, in[1], &product));
+    return hx_add(ctx, product, in[0], out);
+}
+
+/* What the embedding weight of a GPT with tied weights goes through: one leaf, two ops, two kinds of
+ * gradient. */
+static hx_status tied_weight(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR ids = NULL;
+    HX_AUTO_TENSOR rows = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_TRY(hx_tensor_create(ctx->device, HX_I32, HX_SHAPE(3), &ids));
+    HX_TRY(hx_tensor_write(ctx->stream, ids, (int32_t[]){2, 0, 2}));
+    HX_TRY(hx_embedding_op(ctx, ids, in[1], &rows));
+    HX_TRY(hx_unary(ctx, HX_OP_gelu_tanh, rows, &y));
+    return hx_linear_op(ctx, y, in[1], NULL, out);
+}
+
+static const struct {
+    const char *name;
+    hx_gradcheck_fn fn;
+} functions[] = {{"reshape", reshape},
+                 {"reshape of a transpose", reshape_of_a_transpose},
+                 {"permute", permute},
+                 {"slice", slice},
+                 {"expand", expand},
+                 {"split", split},
+                 {"mean", mean},
+                 {"an input used three times", shared_input},
+                 {"a tied weight", tied_weight}};
+
+static void check_functions(const char *backend) {
+    static const conf_case c = {.in = "3,4,6 4,6"};
+    conf_rig rig;
+    conf_operands in;
+    hx_tensor *x[2];
+    conf_rig_open(backend, 2, &rig);
+    conf_operands_make(&rig, &c, HX_F64, &in);
+    for (int k = 0; k < 2; k++) {
+        conf_operand_upload(&rig, &in.items[k], &x[k]);
+        hx_tensor_set_requires_grad(x[k], true);
+    }
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        double worst = -1;
+        hx_status status = hx_gradcheck(&rig.ctx, functions[i].fn, NULL, x, 2, &worst);
+        cr_expect_eq(status, HX_OK, "%s on %s: %s", functions[i].name, backend, hx_error_message());
+        cr_expect(worst >= 0 && worst <= LIMIT, "%s on %s: gradient off by %g", functions[i].name, backend,
+                  worst);
+    }
+    for (int k = 0; k < 2; k++) hx_tensor_destroy(&x[k]);
+    conf_operands_free(&in);
+    conf_rig_close(&rig);
+}
+
+Test(gradients, of_views_and_compositions_agree_with_finite_differences) {
+    check_functions("ref");
+    for (int b = 0; conf_backend(b) != NULL; b++) check_functions(conf_backend(b));
+}
+
+/* ---- the check itself ---- */
+
+/* Computes x^3, and says that its derivative is 2.99 x^2. */
+static hx_status wrong_cube_vjp(hx_vjp *v) {
+    hx_tensor *dst;
+    bool accumulate;
+    double x[2], g[2];
+    HX_TRY(hx_tensor_read(v->ctx->stream, v->in[0], x));
+    HX_TRY(hx_tensor_read(v->ctx->stream, v->grad_out[0], g));
+    for (int i = 0; i < 2; i++) x[i] = *(double *)v->user * x[i] * x[i] * g[i];
+    HX_TRY(hx_vjp_target(v, 0, &dst, &accumulate));
+    return hx_tensor_write(v->ctx->stream, dst, x);
+}
+
+static hx_status cube(hx_ctx *ctx, void *factor, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    static const char name[] = "cube";
+    hx_ctx quiet = *ctx;
+    HX_AUTO_TENSOR square = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    quiet.tape = NULL;
+    HX_TRY(hx_mul(&quiet, in[0], in[0], &square));
+    HX_TRY(hx_mul(&quiet, square, in[0], &y));
+    hx_custom custom = {.name = name, .vjp = wrong_cube_vjp, .user = factor, .saves = 1};
+    HX_TRY(hx_tape_record_custom(ctx, &custom, in, n_in, &y, 1));
+    *out = hx_tensor_move(&y);
+    return HX_OK;
+}
+
+static double cube_error(double factor) {
+    conf_rig rig;
+    hx_tensor *x;
+    double worst = -1;
+    conf_rig_open("ref", 1, &rig);
+    MUST(hx_tensor_create(rig.device, HX_F64, HX_SHAPE(2), &x));
+    MUST(hx_tensor_write(rig.stream, x, (double[]){1.5, -0.7}));
+    hx_tensor_set_requires_grad(x, true);
+    MUST(hx_gradcheck(&rig.ctx, cube, &factor, &x, 1, &worst));
+    hx_tensor_destroy(&x);
+    conf_rig_close(&rig);
+    return worst;
+}
+
+Test(gradcheck, accepts_a_right_derivative_to_1e_10) { cr_expect_lt(cube_error(3), 1e-10); }
+
+Test(gradcheck, notices_a_derivative_that_is_wrong_by_a_third_of_a_percent) {
+    cr_expect_gt(cube_error(2.99), 1e-4);
+}
+
+Test(gradcheck, does_not_let_nan_pass) { cr_expect_gt(cube_error(NAN), 1); }
+
+Test(gradcheck, refuses_f32_and_leaves_the_result_alone) {
+    conf_rig rig;
+    hx_tensor *x;
+    double worst = -1;
+    conf_rig_open("ref", 1, &rig);
+    MUST(hx_tensor_create(rig.device, HX_F32, HX_SHAPE(2), &x));
+    hx_tensor_set_requires_grad(x, true);
+    cr_expect_eq(hx_gradcheck(&rig.ctx, cube, NULL, &x, 1, &worst), HX_ERR_DTYPE);
+    cr_expect_eq(worst, -1);
+    hx_tensor_destroy(&x);
+    conf_rig_close(&rig);
+}
