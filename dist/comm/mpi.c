@@ -257,10 +257,12 @@ static hx_status start_mpi(bool *is_ours) {
     if (initialized) {
         MPI_TRY(MPI_Query_thread, &level);
     } else {
-        /* Open MPI only, and only where nobody chose: its own file layer can deadlock under parallel HDF5, and
-         * copies between processes by the kernel are refused in many containers. */
+        /* Open MPI only, and only where nobody chose: its own file layer can deadlock under parallel HDF5; copies
+         * between processes by the kernel are refused in many containers; and a communication thread that waits
+         * without yielding takes half of the core that it shares with the computing thread. */
         (void)setenv("OMPI_MCA_io", "romio321", 0);
         (void)setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+        (void)setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
         MPI_TRY(MPI_Init_thread, NULL, NULL, MPI_THREAD_MULTIPLE, &level);
         *is_ours = true;
     }
