@@ -1,8 +1,8 @@
 #include "core/base/mem.h"
 #include "core/nn/nn_impl.h"
 
-/* One product yields q, k and v: rows of the fused weight are the H heads of q, then the G of k, then the G of v.
- * Checkpoints and initialisation see the three as tensors of their own. */
+/* One product yields q, k and v: rows of the fused weight are the H heads of q, then the G of k, then the G
+ * of v. Checkpoints and initialisation see the three as tensors of their own. */
 typedef struct attention {
     hx_layer base;
     hx_param *weight, *bias; /* bias NULL: none */
@@ -21,7 +21,8 @@ static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, h
     if (hx_tensor_ndim(x) != 3 || hx_tensor_dim(x, 2) != H * D) {
         char text[HX_SHAPE_TEXT];
         hx_shape shape = hx_tensor_shape(x);
-        return HX_FAIL(HX_ERR_SHAPE, "x %s: expected [B,T,%lld]", hx_shape_text(&shape, text), (long long)(H * D));
+        return HX_FAIL(HX_ERR_SHAPE, "x %s: expected [B,T,%lld]", hx_shape_text(&shape, text),
+                       (long long)(H * D));
     }
     const int64_t B = hx_tensor_dim(x, 0), T = hx_tensor_dim(x, 1);
     HX_TRY(hx_linear_op(ctx, x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
@@ -40,7 +41,8 @@ static const hx_layer_type attention_type = {
 
 /* Name the three blocks of rows [H*D], [G*D], [G*D] of a fused parameter. */
 static hx_status name_parts(const attention *a, hx_param *param, const char *const names[3]) {
-    const int64_t rows[3] = {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim, a->n_kv_heads * a->head_dim};
+    const int64_t rows[3] = {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim,
+                             a->n_kv_heads * a->head_dim};
     const hx_shape fused = hx_tensor_shape(param->value);
     hx_layout layouts[3] = {0};
     hx_status status = HX_OK;
@@ -73,8 +75,8 @@ static hx_status create_params(attention *a, hx_dtype dtype, int64_t n_rows, int
     return hx__layer_adopt(&a->base, "proj", &proj, &a->proj);
 }
 
-hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t n_heads, int64_t n_kv_heads,
-                              bool has_bias, hx_layer **out) {
+hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t n_heads,
+                              int64_t n_kv_heads, bool has_bias, hx_layer **out) {
     hx_layer *layer = NULL;
     hx_status status;
     int64_t n_rows;

@@ -18,7 +18,8 @@ hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int6
     HX_TRY(hx__layer_check_size("embedding", "n", n));
     HX_TRY(hx__layer_check_size("embedding", "dim", dim));
     HX_TRY(hx_layer_create(&embedding_type, device, &layer));
-    HX_TRY_GOTO(hx_layer_param(layer, "weight", dtype, HX_SHAPE(n, dim), true, &((embedding *)layer)->weight), done);
+    HX_TRY_GOTO(hx_layer_param(layer, "weight", dtype, HX_SHAPE(n, dim), true, &((embedding *)layer)->weight),
+                done);
     *out = layer;
     return HX_OK;
 done:

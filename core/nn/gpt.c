@@ -14,9 +14,7 @@ typedef struct gpt {
 } gpt;
 
 /* The only parameter of an embedding. */
-static hx_tensor *weight_of(const hx_layer *layer) {
-    return layer->params[0]->value;
-}
+static hx_tensor *weight_of(const hx_layer *layer) { return layer->params[0]->value; }
 
 /* tok[ids] + pos[0..T-1], the rows broadcast over the batch. */
 static hx_status embed(const gpt *g, hx_ctx *ctx, hx_tensor *ids, hx_tensor **out) {
@@ -42,8 +40,8 @@ static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_te
     if (hx_tensor_ndim(ids) != 2 || hx_tensor_dim(ids, 1) < 1 || hx_tensor_dim(ids, 1) > g->config.ctx) {
         char text[HX_SHAPE_TEXT];
         hx_shape shape = hx_tensor_shape(ids);
-        return HX_FAIL(HX_ERR_SHAPE, "ids %s: expected [B,T] with 1 <= T <= ctx = %lld", hx_shape_text(&shape, text),
-                       (long long)g->config.ctx);
+        return HX_FAIL(HX_ERR_SHAPE, "ids %s: expected [B,T] with 1 <= T <= ctx = %lld",
+                       hx_shape_text(&shape, text), (long long)g->config.ctx);
     }
     HX_TRY(embed(g, ctx, ids, &embedded));
     HX_TRY(hx_layer_forward(g->blocks, ctx, embedded, &hidden));
@@ -82,7 +80,8 @@ static hx_status create_blocks(gpt *g, hx_device *device) {
     hx_status status = HX_OK;
     int n = 0;
     HX_TRY(hx_mem_alloc_array(g->config.layers, sizeof *layers, (void **)&layers));
-    for (; n < (int)g->config.layers; n++) HX_TRY_GOTO(hx__gpt_block_create(device, &g->config, &layers[n]), done);
+    for (; n < (int)g->config.layers; n++)
+        HX_TRY_GOTO(hx__gpt_block_create(device, &g->config, &layers[n]), done);
     HX_TRY_GOTO(hx_sequential_create_consume(device, layers, n, &blocks), done);
     HX_TRY_GOTO(hx__layer_adopt(&g->base, "blocks", &blocks, &g->blocks), done);
 done:
@@ -126,8 +125,8 @@ done:
 
 /* ---- initialisation ---- */
 
-/* The two products of a block whose result is added to the residual stream: each adds variance, which grows with
- * their number unless they start smaller. */
+/* The two products of a block whose result is added to the residual stream: each adds variance, which grows
+ * with their number unless they start smaller. */
 static bool feeds_residual(const hx_param *param) {
     return strcmp(param->layer->name, "proj") == 0 || strcmp(param->layer->name, "out") == 0;
 }
@@ -143,7 +142,9 @@ hx_status hx_gpt_init(hx_layer *layer, hx_stream *stream, uint64_t seed) {
     for (int64_t i = 0; i < params.n_items; i++) {
         hx_param *p = params.items[i];
         /* decays marks matrices; of the vectors those named weight are gains of norms */
-        hx_init_kind kind = p->decays ? HX_INIT_NORMAL : strcmp(p->name, "weight") == 0 ? HX_INIT_ONES : HX_INIT_ZEROS;
+        hx_init_kind kind = p->decays                        ? HX_INIT_NORMAL
+                            : strcmp(p->name, "weight") == 0 ? HX_INIT_ONES
+                                                             : HX_INIT_ZEROS;
         HX_TRY_GOTO(hx_param_init(p, stream, seed, kind, feeds_residual(p) ? residual : deviation), done);
     }
 done:

@@ -19,9 +19,7 @@ static hx_status mlp_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tens
 
 static const hx_layer_type mlp_type = {.name = "mlp", .n_bytes = sizeof(mlp), .forward = mlp_forward};
 
-static hx_dtype config_dtype(const hx_gpt_config *config) {
-    return config->dtype == 0 ? HX_F32 : HX_F64;
-}
+static hx_dtype config_dtype(const hx_gpt_config *config) { return config->dtype == 0 ? HX_F32 : HX_F64; }
 
 static hx_status mlp_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
     static const hx_op activations[] = {HX_OP_gelu_tanh, HX_OP_gelu_erf, HX_OP_silu, HX_OP_relu};
@@ -50,7 +48,8 @@ typedef struct block {
 } block;
 
 /* x + drop(inner(norm(x))) */
-static hx_status residual(hx_ctx *ctx, hx_tensor *x, hx_layer *norm, hx_layer *inner, hx_layer *drop, hx_tensor **y) {
+static hx_status residual(hx_ctx *ctx, hx_tensor *x, hx_layer *norm, hx_layer *inner, hx_layer *drop,
+                          hx_tensor **y) {
     HX_AUTO_TENSOR normed = NULL;
     HX_AUTO_TENSOR update = NULL;
     HX_AUTO_TENSOR kept = NULL;
@@ -67,7 +66,8 @@ static hx_status block_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_te
     return residual(ctx, attended, b->norm2, b->mlp, b->drop2, y);
 }
 
-static const hx_layer_type block_type = {.name = "gpt_block", .n_bytes = sizeof(block), .forward = block_forward};
+static const hx_layer_type block_type = {
+    .name = "gpt_block", .n_bytes = sizeof(block), .forward = block_forward};
 
 hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
     if (config->norm == 0) return hx_layernorm_create(device, config_dtype(config), config->dim, 0, out);
@@ -81,7 +81,8 @@ hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, h
     block *b = (block *)layer;
     HX_TRY_GOTO(hx__gpt_norm_create(device, config, &child), done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "norm1", &child, &b->norm1), done);
-    HX_TRY_GOTO(hx_attention_create(device, config_dtype(config), config->dim, config->heads, 0, config->bias, &child),
+    HX_TRY_GOTO(hx_attention_create(device, config_dtype(config), config->dim, config->heads, 0, config->bias,
+                                    &child),
                 done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "attn", &child, &b->attn), done);
     HX_TRY_GOTO(hx_dropout_create(device, config->dropout, &child), done);

@@ -59,7 +59,8 @@ static hx_status check_name(const hx_layer *layer, const char *name, bool dots) 
     if (!dots && strchr(name, '.') != NULL)
         return HX_FAIL(HX_ERR_ARG, "name \"%s\": expected no dots, they separate the parts of a path", name);
     if (strchr(name, '/') != NULL)
-        return HX_FAIL(HX_ERR_ARG, "name \"%s\": expected no slashes, they separate groups of a checkpoint", name);
+        return HX_FAIL(HX_ERR_ARG, "name \"%s\": expected no slashes, they separate groups of a checkpoint",
+                       name);
     return HX_OK;
 }
 
@@ -68,8 +69,8 @@ static hx_status check_child(const hx_layer *layer, const char *name, const hx_l
     HX_TRY(check_name(layer, name, false));
     for (int i = 0; i < layer->n_children; i++)
         if (strcmp(layer->children[i]->name, name) == 0)
-            return HX_FAIL(HX_ERR_CONFIG, "layer %s \"%s\" has a child named \"%s\" already", layer->type->name,
-                           layer->name, name);
+            return HX_FAIL(HX_ERR_CONFIG, "layer %s \"%s\" has a child named \"%s\" already",
+                           layer->type->name, layer->name, name);
     if (child->device != layer->device)
         return HX_FAIL(HX_ERR_ARG, "child \"%s\" lies on device %s, its parent on %s", name,
                        hx_device_name(child->device), hx_device_name(layer->device));
@@ -81,15 +82,16 @@ hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **chi
     hx_status status;
     if (taken == NULL) return HX_FAIL(HX_ERR_ARG, "child \"%s\" is NULL", name ? name : "");
     for (const hx_layer *l = layer; l != NULL; l = l->parent)
-        if (l == taken) return HX_FAIL(HX_ERR_ARG, "child \"%s\" contains the layer it is added to", name ? name : "");
+        if (l == taken)
+            return HX_FAIL(HX_ERR_ARG, "child \"%s\" contains the layer it is added to", name ? name : "");
     *child = NULL;
     /* Owned by another layer: destroying it here would leave that one with a dangling pointer. */
     if (taken->parent != NULL)
         return HX_FAIL(HX_ERR_ARG, "child \"%s\" belongs to layer \"%s\" already", name ? name : "",
                        taken->parent->name);
     HX_TRY_GOTO(check_child(layer, name, taken), done);
-    HX_TRY_GOTO(hx_mem_grow((void **)&layer->children, &layer->children_capacity, (int64_t)layer->n_children + 1,
-                            sizeof(hx_layer *)),
+    HX_TRY_GOTO(hx_mem_grow((void **)&layer->children, &layer->children_capacity,
+                            (int64_t)layer->n_children + 1, sizeof(hx_layer *)),
                 done);
     snprintf(taken->name, sizeof taken->name, "%s", name);
     taken->parent = layer;
@@ -129,7 +131,8 @@ hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_s
     hx_param *param = NULL;
     HX_TRY(check_name(layer, name, true));
     if (!hx_dtype_is_float(dtype))
-        return HX_FAIL(HX_ERR_DTYPE, "parameter \"%s\" of %s: expected a floating type", name, hx_dtype_name(dtype));
+        return HX_FAIL(HX_ERR_DTYPE, "parameter \"%s\" of %s: expected a floating type", name,
+                       hx_dtype_name(dtype));
     HX_TRY(hx_shape_check(&shape));
     HX_TRY(hx_mem_alloc_array(1, sizeof *param, (void **)&param));
     HX_TRY_GOTO(hx_layout_full(&shape, &param->layout), done);
@@ -184,11 +187,13 @@ static hx_status check_cover(const hx_param *param, int n_parts, const hx_layout
     return status;
 }
 
-hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts) {
+hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names,
+                             const hx_layout *layouts) {
     hx_param_part *parts = NULL;
     hx_status status;
     int n_copied = 0;
-    if (n_parts < 1) return HX_FAIL(HX_ERR_ARG, "parameter \"%s\": %d parts, expected at least 1", param->name, n_parts);
+    if (n_parts < 1)
+        return HX_FAIL(HX_ERR_ARG, "parameter \"%s\": %d parts, expected at least 1", param->name, n_parts);
     for (int i = 0; i < n_parts; i++) HX_TRY(check_name(param->layer, names[i], true));
     HX_TRY(check_cover(param, n_parts, layouts));
     HX_TRY(hx_mem_alloc_array(n_parts, sizeof *parts, (void **)&parts));
@@ -226,8 +231,8 @@ uint64_t hx__layer_hash(const hx_layer *layer, const char *text) {
 static hx_status join_path(const char *prefix, const char *name, const char *end, char out[HX_NAME_BYTES]) {
     int n = snprintf(out, HX_NAME_BYTES, "%s%s%s", prefix, name, end);
     if (n < 0 || n >= HX_NAME_BYTES)
-        return HX_FAIL(HX_ERR_CONFIG, "path %s%s%s has %d bytes: expected fewer than %d", prefix, name, end, n,
-                       HX_NAME_BYTES);
+        return HX_FAIL(HX_ERR_CONFIG, "path %s%s%s has %d bytes: expected fewer than %d", prefix, name, end,
+                       n, HX_NAME_BYTES);
     return HX_OK;
 }
 
@@ -248,12 +253,11 @@ static hx_status list_params(hx_layer *layer, const char *prefix, hx_param_list 
     return HX_OK;
 }
 
-int hx_param_n_logical(const hx_param *param) {
-    return param->n_parts > 0 ? param->n_parts : 1;
-}
+int hx_param_n_logical(const hx_param *param) { return param->n_parts > 0 ? param->n_parts : 1; }
 
 void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], const hx_layout **layout) {
-    /* param->path ends in param->name; what stands before is the layer's. Lengths were checked with the path. */
+    /* param->path ends in param->name; what stands before is the layer's. Lengths were checked with the path.
+     */
     const hx_param_part *part = param->n_parts > 0 ? &param->parts[i] : NULL;
     const char *name = part ? part->name : param->name;
     size_t own = strlen(param->name), all = strlen(param->path), prefix = all >= own ? all - own : 0;
@@ -284,7 +288,8 @@ static hx_status check_unique(const hx_param_list *list) {
     for (int64_t i = 0; i < list->n_items; i++) n_logical += hx_param_n_logical(list->items[i]);
     HX_TRY(hx_mem_alloc_array(n_logical, sizeof *items, (void **)&items));
     for (int64_t i = 0; i < list->n_items; i++)
-        for (int k = 0; k < hx_param_n_logical(list->items[i]); k++) items[n++] = (logical){list->items[i], k};
+        for (int k = 0; k < hx_param_n_logical(list->items[i]); k++)
+            items[n++] = (logical){list->items[i], k};
     if (n > 1) qsort(items, (size_t)n, sizeof *items, logical_compare);
     for (int64_t i = 1; i < n && status == HX_OK; i++)
         if (logical_compare(&items[i - 1], &items[i]) == 0) {

@@ -10,7 +10,8 @@ static hx_status linear_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_t
     return hx_linear_op(ctx, x, l->weight->value, l->bias ? l->bias->value : NULL, y);
 }
 
-static const hx_layer_type linear_type = {.name = "linear", .n_bytes = sizeof(linear), .forward = linear_forward};
+static const hx_layer_type linear_type = {
+    .name = "linear", .n_bytes = sizeof(linear), .forward = linear_forward};
 
 hx_status hx_linear_create(hx_device *device, hx_dtype dtype, int64_t n_in, int64_t n_out, bool has_bias,
                            hx_layer **out) {

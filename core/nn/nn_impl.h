@@ -14,8 +14,8 @@ hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, 
 /* Sizes that count something: HX_ERR_CONFIG unless n >= 1. */
 hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n);
 
-/* One pre-norm transformer block: x + drop(attn(norm1(x))), then the same with mlp and norm2. Children: norm1, attn,
- * norm2, mlp (in, out). The configuration has been checked. */
+/* One pre-norm transformer block: x + drop(attn(norm1(x))), then the same with mlp and norm2. Children:
+ * norm1, attn, norm2, mlp (in, out). The configuration has been checked. */
 hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
 /* The normalisation that the configuration names. */
 hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);

@@ -20,10 +20,11 @@ static hx_status rmsnorm_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_
 
 static const hx_layer_type layernorm_type = {
     .name = "layernorm", .n_bytes = sizeof(norm), .forward = layernorm_forward};
-static const hx_layer_type rmsnorm_type = {.name = "rmsnorm", .n_bytes = sizeof(norm), .forward = rmsnorm_forward};
+static const hx_layer_type rmsnorm_type = {
+    .name = "rmsnorm", .n_bytes = sizeof(norm), .forward = rmsnorm_forward};
 
-static hx_status norm_create(const hx_layer_type *type, hx_device *device, hx_dtype dtype, int64_t dim, double eps,
-                             bool has_bias, hx_layer **out) {
+static hx_status norm_create(const hx_layer_type *type, hx_device *device, hx_dtype dtype, int64_t dim,
+                             double eps, bool has_bias, hx_layer **out) {
     hx_layer *layer = NULL;
     hx_status status;
     HX_TRY(hx__layer_check_size(type->name, "dim", dim));

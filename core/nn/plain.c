@@ -10,8 +10,8 @@ typedef struct dropout {
 } dropout;
 
 static hx_status dropout_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
-    /* The path tells layers apart: it stays the same when layers are added elsewhere in the model, and on every
-     * rank, which a counter would not. */
+    /* The path tells layers apart: it stays the same when layers are added elsewhere in the model, and on
+     * every rank, which a counter would not. */
     return hx_dropout_op(ctx, x, ((const dropout *)layer)->p, hx__layer_hash(layer, ""), y);
 }
 
@@ -52,7 +52,8 @@ static bool is_activation(hx_op op) {
 hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out) {
     hx_layer *layer;
     if (!is_activation(op))
-        return HX_FAIL(HX_ERR_ARG, "op %d is no activation: expected relu, silu, gelu_tanh, gelu_erf, tanh or sigmoid",
+        return HX_FAIL(HX_ERR_ARG,
+                       "op %d is no activation: expected relu, silu, gelu_tanh, gelu_erf, tanh or sigmoid",
                        (int)op);
     HX_TRY(hx_layer_create(&activation_type, device, &layer));
     ((activation *)layer)->op = op;

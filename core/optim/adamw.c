@@ -1,8 +1,8 @@
 #include "core/base/mem.h"
 #include "core/optim/optim_impl.h"
 
-static hx_status adamw_update(hx_ctx *ctx, const hx_optim_config *config, hx__optim_entry *entry, int64_t step,
-                              double lr, hx_tensor *gscale) {
+static hx_status adamw_update(hx_ctx *ctx, const hx_optim_config *config, hx__optim_entry *entry,
+                              int64_t step, double lr, hx_tensor *gscale) {
     hx_tensor *value = entry->param->value;
     hx_tensor *const in[2] = {hx_tensor_grad(value), gscale};
     hx_tensor *out[HX_OP_MAX_OUT] = {value, entry->slots[0], entry->slots[1]};

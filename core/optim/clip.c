@@ -1,7 +1,7 @@
 #include "core/optim/optim_impl.h"
 
-/* The tensors are added in the order of the list, each in the fixed blocks of the sumsq op: the sum does not depend
- * on the number of threads, and is the same on ranks that hold the same gradients. */
+/* The tensors are added in the order of the list, each in the fixed blocks of the sumsq op: the sum does not
+ * depend on the number of threads, and is the same on ranks that hold the same gradients. */
 hx_status hx_grad_sumsq(hx_ctx *ctx, const hx_param_list *params, hx_tensor *out) {
     bool is_first = true;
     for (int64_t i = 0; i < params->n_items; i++) {

@@ -33,17 +33,19 @@ hx_status hx__optim_check_config(const hx_optim_config *c) {
 /* ---- creation ---- */
 
 static hx_status check_groups(const hx_param_group *groups, int n_groups) {
-    if (n_groups < 1 || groups == NULL) return HX_FAIL(HX_ERR_ARG, "%d parameter groups: expected at least 1", n_groups);
+    if (n_groups < 1 || groups == NULL)
+        return HX_FAIL(HX_ERR_ARG, "%d parameter groups: expected at least 1", n_groups);
     for (int g = 0; g < n_groups; g++)
         if (!(groups[g].lr_scale >= 0 && isfinite(groups[g].lr_scale)) ||
             !(groups[g].weight_decay >= 0 && isfinite(groups[g].weight_decay)))
-            return HX_FAIL(HX_ERR_CONFIG, "group %d: lr_scale = %g, weight_decay = %g: expected finite numbers >= 0", g,
+            return HX_FAIL(HX_ERR_CONFIG,
+                           "group %d: lr_scale = %g, weight_decay = %g: expected finite numbers >= 0", g,
                            groups[g].lr_scale, groups[g].weight_decay);
     return HX_OK;
 }
 
 static int entry_compare(const void *a, const void *b) {
-    uintptr_t x = (uintptr_t)*(hx_param *const *)a, y = (uintptr_t)*(hx_param *const *)b;
+    uintptr_t x = (uintptr_t) * (hx_param *const *)a, y = (uintptr_t) * (hx_param *const *)b;
     return (x > y) - (x < y);
 }
 
@@ -56,24 +58,28 @@ static hx_status check_unique(const hx_optim *optim) {
     if (optim->n_entries > 1) qsort(sorted, (size_t)optim->n_entries, sizeof *sorted, entry_compare);
     for (int64_t i = 1; i < optim->n_entries && status == HX_OK; i++)
         if (sorted[i] == sorted[i - 1])
-            status = HX_FAIL(HX_ERR_CONFIG, "parameter %s stands in two places of the groups", sorted[i]->path);
+            status =
+                HX_FAIL(HX_ERR_CONFIG, "parameter %s stands in two places of the groups", sorted[i]->path);
     hx_mem_free((void **)&sorted);
     return status;
 }
 
-static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *stream, const hx_param_group *group,
-                            hx_param *param) {
+static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *stream,
+                            const hx_param_group *group, hx_param *param) {
     hx__optim_entry *entry = &optim->entries[optim->n_entries++];
-    *entry = (hx__optim_entry){.param = param, .lr_scale = group->lr_scale, .weight_decay = group->weight_decay};
+    *entry =
+        (hx__optim_entry){.param = param, .lr_scale = group->lr_scale, .weight_decay = group->weight_decay};
     for (int s = 0; s < optim->type->n_slots; s++) {
-        HX_TRY(hx_tensor_create(device, hx_tensor_dtype(param->value), hx_tensor_shape(param->value), &entry->slots[s]));
+        HX_TRY(hx_tensor_create(device, hx_tensor_dtype(param->value), hx_tensor_shape(param->value),
+                                &entry->slots[s]));
         HX_TRY(hx_tensor_fill(stream, entry->slots[s], 0));
     }
     return HX_OK;
 }
 
 hx_status hx__optim_create(const hx__optim_type *type, hx_device *device, hx_stream *stream,
-                           const hx_param_group *groups, int n_groups, const hx_optim_config *config, hx_optim **out) {
+                           const hx_param_group *groups, int n_groups, const hx_optim_config *config,
+                           hx_optim **out) {
     hx_optim *optim = NULL;
     hx_status status;
     int64_t n = 0;
@@ -115,8 +121,10 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
     /* All gradients are looked for first: a failure leaves no parameter updated. */
     for (int64_t i = 0; i < optim->n_entries; i++)
         if (hx_tensor_grad(optim->entries[i].param->value) == NULL)
-            return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient: it took no part in the loss; freeze it if that "
-                           "is meant", optim->entries[i].param->path);
+            return HX_FAIL(HX_ERR_STATE,
+                           "parameter %s has no gradient: it took no part in the loss; freeze it if that "
+                           "is meant",
+                           optim->entries[i].param->path);
     for (int64_t i = 0; i < optim->n_entries; i++) {
         hx__optim_entry *entry = &optim->entries[i];
         HX_TRY(optim->type->update(&quiet, &optim->config, entry, step, lr * entry->lr_scale, gscale));
@@ -132,11 +140,14 @@ static hx_status add_items(const char *prefix, const hx_param *param, const hx_t
     hx_device_props props;
     hx_device_props_get(hx_tensor_device(data), &props);
     if (!props.is_host_memory)
-        return HX_FAIL(HX_ERR_UNSUPPORTED, "parameter %s lies on device %s, whose memory the host cannot read",
-                       param->path, props.name);
+        return HX_FAIL(HX_ERR_UNSUPPORTED,
+                       "parameter %s lies on device %s, whose memory the host cannot read", param->path,
+                       props.name);
     for (int k = 0; k < hx_param_n_logical(param); k++) {
         char path[HX_NAME_BYTES];
-        hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .replica = replica,
+        hx_state_item item = {.dtype = hx_tensor_dtype(data),
+                              .data = hx_tensor_data(data),
+                              .replica = replica,
                               .n_replicas = n_replicas};
         hx_param_logical(param, k, path, &item.layout);
         snprintf(item.name, sizeof item.name, "%s%s", prefix, path);
@@ -150,7 +161,8 @@ hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_
         char prefix[64];
         snprintf(prefix, sizeof prefix, "/optim/%s/", optim->type->slots[s]);
         for (int64_t i = 0; i < optim->n_entries; i++)
-            HX_TRY(add_items(prefix, optim->entries[i].param, optim->entries[i].slots[s], replica, n_replicas, list));
+            HX_TRY(add_items(prefix, optim->entries[i].param, optim->entries[i].slots[s], replica, n_replicas,
+                             list));
     }
     return HX_OK;
 }

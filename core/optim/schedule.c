@@ -6,8 +6,8 @@
 enum { SCHEDULE_COSINE, SCHEDULE_CONSTANT };
 
 /* Updates 1..warmup climb to lr. The cosine then runs over the n_steps - warmup updates that are left, with
- * t = step - 1 - warmup as its time: the first of them has the full rate, and the lowest rate would be that of the
- * update after the last, as when a scheduler is advanced after each update. */
+ * t = step - 1 - warmup as its time: the first of them has the full rate, and the lowest rate would be that
+ * of the update after the last, as when a scheduler is advanced after each update. */
 hx_status hx_schedule_lr(const hx_optim_config *config, int64_t step, int64_t n_steps, double *lr) {
     HX_TRY(hx__optim_check_config(config));
     if (step < 1) return HX_FAIL(HX_ERR_ARG, "step %lld: expected 1 for the first update", (long long)step);

@@ -29,7 +29,8 @@ hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event) {
     hx_trainer *t = trainer;
     const double began = hx__seconds_now();
     double sums[HX__SUM_N] = {0}, values[HX__RED_N] = {0};
-    if (t->setup.eval == NULL) return HX_FAIL(HX_ERR_STATE, "the trainer was set up without an evaluation source");
+    if (t->setup.eval == NULL)
+        return HX_FAIL(HX_ERR_STATE, "the trainer was set up without an evaluation source");
     t->quiet.seed = t->state.seed;
     if (t->failure == HX_OK) hx__trainer_note(t, run_share(t, sums));
     if (t->failure == HX_OK) {

@@ -5,10 +5,12 @@
 
 hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item) {
     if (memchr(item->name, '\0', sizeof item->name) == NULL || item->name[0] == '\0')
-        return HX_FAIL(HX_ERR_ARG, "a state item's name is empty or longer than %zu bytes", sizeof item->name - 1);
+        return HX_FAIL(HX_ERR_ARG, "a state item's name is empty or longer than %zu bytes",
+                       sizeof item->name - 1);
     if (item->layout == NULL) return HX_FAIL(HX_ERR_ARG, "state item %s has no layout", item->name);
     if (item->n_replicas < 1 || item->replica < 0 || item->replica >= item->n_replicas)
-        return HX_FAIL(HX_ERR_ARG, "state item %s: replica %d of %d", item->name, item->replica, item->n_replicas);
+        return HX_FAIL(HX_ERR_ARG, "state item %s: replica %d of %d", item->name, item->replica,
+                       item->n_replicas);
     HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n_items + 1, sizeof *list->items));
     list->items[list->n_items++] = *item;
     return HX_OK;

@@ -39,11 +39,13 @@ hx_status hx__trainer_reduce(hx_trainer *t, double values[HX__RED_N]) {
     if (agreement != NULL && agreement->sum != NULL) {
         hx_status status = agreement->sum(agreement->self, values, HX__RED_N);
         /* A rank that failed first tells its own story rather than that of the communication it then lost. */
-        if (status != HX_OK) return t->failure != HX_OK ? hx_error_adopt(t->failure, t->failure_text) : status;
+        if (status != HX_OK)
+            return t->failure != HX_OK ? hx_error_adopt(t->failure, t->failure_text) : status;
     }
     if (values[HX__RED_FAILED] == 0) return HX_OK;
     HX_TRY(hx__trainer_share(t));
-    return HX_FAIL(HX_ERR_INTERNAL, "%g ranks reported a failure in the reduction, and none when asked for it",
+    return HX_FAIL(HX_ERR_INTERNAL,
+                   "%g ranks reported a failure in the reduction, and none when asked for it",
                    values[HX__RED_FAILED]);
 }
 

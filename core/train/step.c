@@ -1,6 +1,6 @@
 /* One optimizer update:
- *   1. this rank's micro-batches: forward, loss and count added on the device, backward; gradients that become
- *      final are handed to the synchronisation while backward goes on
+ *   1. this rank's micro-batches: forward, loss and count added on the device, backward; gradients that
+ * become final are handed to the synchronisation while backward goes on
  *   2. the synchronisation finishes: gradients are sums over all ranks
  *   3. their sum of squares; one copy of three numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
@@ -64,7 +64,8 @@ static hx_status run_share(hx_trainer *t) {
                        (long long)state->step, (long long)state->cursor);
     HX_TRY(t->setup.train->n_micro(t->setup.train->self, state->cursor, &n_micro));
     if (n_micro < 1)
-        return HX_FAIL(HX_ERR_STATE, "this rank got %lld micro-batches of the global batch at %lld: expected at least 1",
+        return HX_FAIL(HX_ERR_STATE,
+                       "this rank got %lld micro-batches of the global batch at %lld: expected at least 1",
                        (long long)n_micro, (long long)state->cursor);
     for (int64_t i = 0; i < t->params.n_items; i++) hx_tensor_grad_reset(t->params.items[i]->value);
     HX_TRY(hx_tensor_fill(t->ctx.stream, t->sums, 0));
@@ -79,8 +80,10 @@ static hx_status check_gradients(const hx_trainer *t) {
     for (int64_t i = 0; i < t->params.n_items && t->setup.sync == NULL; i++) {
         const hx_param *param = t->params.items[i];
         if (!param->is_frozen && !hx_tensor_grad_is_set(param->value))
-            return HX_FAIL(HX_ERR_STATE, "parameter %s got no gradient: it took no part in the loss; freeze it if that "
-                           "is meant", param->path);
+            return HX_FAIL(HX_ERR_STATE,
+                           "parameter %s got no gradient: it took no part in the loss; freeze it if that "
+                           "is meant",
+                           param->path);
     }
     return HX_OK;
 }
@@ -104,7 +107,8 @@ static void run_local(hx_trainer *t, double sums[HX__SUM_N]) {
 
 /* ---- 5: update or skip ---- */
 
-/* The first parameter whose gradient is not finite, or NULL; for the message only, so failures end the search. */
+/* The first parameter whose gradient is not finite, or NULL; for the message only, so failures end the
+ * search. */
 static const char *find_bad_gradient(hx_trainer *t) {
     for (int64_t i = 0; i < t->params.n_items; i++) {
         const hx_param *param = t->params.items[i];
@@ -142,7 +146,8 @@ hx_status hx__trainer_check_skips(const hx_trainer *t) {
     const int64_t most = t->setup.config->max_skips;
     if (t->n_skips_in_row == 0 || t->n_skips_in_row < most) return HX_OK;
     return HX_FAIL(HX_ERR_NUMERIC, "update %lld: %s; %lld updates in a row were left out, max_skips is %lld",
-                   (long long)t->state.step + 1, t->event_text, (long long)t->n_skips_in_row, (long long)most);
+                   (long long)t->state.step + 1, t->event_text, (long long)t->n_skips_in_row,
+                   (long long)most);
 }
 
 static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
@@ -171,7 +176,8 @@ static void report_step(hx_trainer *t, double norm, double count, double lr, dou
 
 /* All ranks see the same values here and take the same way. */
 static hx_status update(hx_trainer *t, const double values[HX__RED_N], double squares, double began) {
-    const double count = values[HX__RED_COUNT], loss = values[HX__RED_LOSS] / count, norm = sqrt(squares) / count;
+    const double count = values[HX__RED_COUNT], loss = values[HX__RED_LOSS] / count,
+                 norm = sqrt(squares) / count;
     double lr = 0;
     t->state.cursor += t->setup.train->batch;
     if (!(count > 0) || !isfinite(loss) || values[HX__RED_BAD_NORM] > 0) {
@@ -199,10 +205,12 @@ hx_status hx__trainer_update(hx_trainer *t) {
     } else {
         values[HX__RED_FAILED] = 1;
     }
-    if (t->setup.should_stop != NULL) values[HX__RED_STOP] = t->setup.should_stop(t->setup.should_stop_self) ? 1 : 0;
+    if (t->setup.should_stop != NULL)
+        values[HX__RED_STOP] = t->setup.should_stop(t->setup.should_stop_self) ? 1 : 0;
     /* The state is the same on all ranks, so the time in it is rank 0's. */
     const double reached = hx__seconds_now();
-    if (agreement == NULL || agreement->rank == 0) values[HX__RED_SECONDS] = t->unbooked_s + (reached - began);
+    if (agreement == NULL || agreement->rank == 0)
+        values[HX__RED_SECONDS] = t->unbooked_s + (reached - began);
     HX_TRY(hx__trainer_reduce(t, values));
     t->state.elapsed_s += values[HX__RED_SECONDS];
     t->unbooked_s = 0;

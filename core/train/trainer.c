@@ -14,11 +14,14 @@ const int hx_train_n_options = (int)(sizeof hx_train_options / sizeof *hx_train_
 /* ---- creation ---- */
 
 static hx_status check_source(const char *what, const hx_batch_source *source, int n_ranks) {
-    if (source->n_micro == NULL || source->get == NULL) return HX_FAIL(HX_ERR_ARG, "%s: a function is NULL", what);
-    if (source->n_global < 1) return HX_FAIL(HX_ERR_CONFIG, "%s: %lld samples", what, (long long)source->n_global);
+    if (source->n_micro == NULL || source->get == NULL)
+        return HX_FAIL(HX_ERR_ARG, "%s: a function is NULL", what);
+    if (source->n_global < 1)
+        return HX_FAIL(HX_ERR_CONFIG, "%s: %lld samples", what, (long long)source->n_global);
     if (source->batch < n_ranks)
-        return HX_FAIL(HX_ERR_CONFIG, "%s: a global batch of %lld samples for %d ranks: expected at least one each",
-                       what, (long long)source->batch, n_ranks);
+        return HX_FAIL(HX_ERR_CONFIG,
+                       "%s: a global batch of %lld samples for %d ranks: expected at least one each", what,
+                       (long long)source->batch, n_ranks);
     return HX_OK;
 }
 
@@ -32,7 +35,8 @@ static hx_status check_config(const hx_trainer_setup *s) {
                   {"seed", c->seed}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i].value < 0)
-            return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= 0", counts[i].name, (long long)counts[i].value);
+            return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= 0", counts[i].name,
+                           (long long)counts[i].value);
     return HX_OK;
 }
 
@@ -59,8 +63,10 @@ static hx_status count_steps(const hx_trainer_setup *s, int64_t *out) {
     /* the small term forgives that 0.1 epochs of 100 samples are a hair more than 10 */
     if (c->steps == 0) n = ceil(c->epochs * (double)s->train->n_global / (double)s->train->batch - 1e-9);
     if (!(n >= 1 && n <= MOST_STEPS))
-        return HX_FAIL(HX_ERR_CONFIG, "steps = %lld, epochs = %g, %lld samples in batches of %lld: %g updates, expected "
-                       "1 to %g", (long long)c->steps, c->epochs, (long long)s->train->n_global,
+        return HX_FAIL(HX_ERR_CONFIG,
+                       "steps = %lld, epochs = %g, %lld samples in batches of %lld: %g updates, expected "
+                       "1 to %g",
+                       (long long)c->steps, c->epochs, (long long)s->train->n_global,
                        (long long)s->train->batch, n, MOST_STEPS);
     *out = (int64_t)n;
     return HX_OK;
@@ -84,8 +90,8 @@ static hx_status init(hx_trainer *t) {
     t->ctx.training = true;
     t->quiet.training = false;
     t->quiet.tape = NULL;
-    t->state = (hx_train_state){.seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN,
-                                .last_eval_loss = NAN};
+    t->state = (hx_train_state){
+        .seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN};
     t->evaluated_step = t->saved_step = -1;
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     if (t->params.n_items == 0) return HX_FAIL(HX_ERR_CONFIG, "the model has no parameters");
@@ -126,9 +132,7 @@ void hx_trainer_destroy(hx_trainer **trainer) {
 
 /* ---- what others may see ---- */
 
-hx_train_state *hx_trainer_state(hx_trainer *trainer) {
-    return &trainer->state;
-}
+hx_train_state *hx_trainer_state(hx_trainer *trainer) { return &trainer->state; }
 
 hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     const hx_agreement *agreement = trainer->setup.agreement;
@@ -137,7 +141,8 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     hx_status status;
     HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
-    /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued. */
+    /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued.
+     */
     HX_TRY_GOTO(hx_stream_sync(trainer->ctx.stream), done);
     *out = list;
     return HX_OK;
@@ -146,14 +151,12 @@ done:
     return status;
 }
 
-int64_t hx_trainer_n_steps(const hx_trainer *trainer) {
-    return trainer->n_steps;
-}
+int64_t hx_trainer_n_steps(const hx_trainer *trainer) { return trainer->n_steps; }
 
 /* ---- run ---- */
 
-/* A save that fails (a full disk) is reported and training goes on: earlier checkpoints are untouched. Before it
- * all ranks make sure that none of them holds a failed update. */
+/* A save that fails (a full disk) is reported and training goes on: earlier checkpoints are untouched. Before
+ * it all ranks make sure that none of them holds a failed update. */
 static hx_status save(hx_trainer *t) {
     const hx_checkpoint_hook *hook = t->setup.checkpoint;
     const double began = hx__seconds_now();
@@ -173,9 +176,7 @@ static hx_status save(hx_trainer *t) {
     return hx__trainer_emit(t);
 }
 
-static bool is_due(const hx_trainer *t, int64_t every) {
-    return every > 0 && t->state.step % every == 0;
-}
+static bool is_due(const hx_trainer *t, int64_t every) { return every > 0 && t->state.step % every == 0; }
 
 static bool has_lost_patience(const hx_trainer *t) {
     const int64_t patience = t->setup.config->patience;
@@ -211,17 +212,20 @@ static hx_status finish(hx_trainer *t) {
         HX_TRY(hx__trainer_evaluate(t));
     HX_TRY(save(t));
     if (t->stop_wanted)
-        snprintf(t->event_text, sizeof t->event_text, "asked to stop at step %lld of %lld", (long long)t->state.step,
-                 (long long)t->n_steps);
+        snprintf(t->event_text, sizeof t->event_text, "asked to stop at step %lld of %lld",
+                 (long long)t->state.step, (long long)t->n_steps);
     else if (t->state.step < t->n_steps)
-        snprintf(t->event_text, sizeof t->event_text, "no better loss in %lld evaluations", (long long)t->state.n_bad_evals);
+        snprintf(t->event_text, sizeof t->event_text, "no better loss in %lld evaluations",
+                 (long long)t->state.n_bad_evals);
     else
         snprintf(t->event_text, sizeof t->event_text, "all %lld steps are done", (long long)t->n_steps);
     HX_TRY(emit_stop(t, t->event_text));
     HX_TRY(hx__trainer_share(t));
     /* Without a last checkpoint the run's result is lost: that is no success. */
-    if (t->save_status != HX_OK) result = hx_error_adopt(t->save_status, t->save_text);
-    else if (t->stop_wanted) result = HX_FAIL(HX_ERR_INTERRUPTED, "%s", t->event_text);
+    if (t->save_status != HX_OK)
+        result = hx_error_adopt(t->save_status, t->save_text);
+    else if (t->stop_wanted)
+        result = HX_FAIL(HX_ERR_INTERRUPTED, "%s", t->event_text);
     return result;
 }
 
@@ -231,8 +235,8 @@ static hx_status run_nothing(hx_trainer *t) {
         HX_TRY(hx_trainer_eval(t, NULL));
         HX_TRY(hx__trainer_emit(t));
     }
-    snprintf(t->event_text, sizeof t->event_text, "nothing to do: step %lld of %lld", (long long)t->state.step,
-             (long long)t->n_steps);
+    snprintf(t->event_text, sizeof t->event_text, "nothing to do: step %lld of %lld",
+             (long long)t->state.step, (long long)t->n_steps);
     HX_TRY(emit_stop(t, t->event_text));
     return hx__trainer_share(t);
 }

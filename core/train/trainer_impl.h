@@ -1,5 +1,5 @@
-/* Inside of the trainer: trainer.c (life and run), step.c (one update), eval.c (evaluation), report.c (failures
- * shared with the other ranks, and events). */
+/* Inside of the trainer: trainer.c (life and run), step.c (one update), eval.c (evaluation), report.c
+ * (failures shared with the other ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
@@ -9,7 +9,15 @@
 enum { HX__SUM_LOSS, HX__SUM_COUNT, HX__SUM_SQUARES, HX__SUM_N };
 
 /* What the one small reduction of a step or an evaluation carries. */
-enum { HX__RED_LOSS, HX__RED_COUNT, HX__RED_BAD_NORM, HX__RED_FAILED, HX__RED_STOP, HX__RED_SECONDS, HX__RED_N };
+enum {
+    HX__RED_LOSS,
+    HX__RED_COUNT,
+    HX__RED_BAD_NORM,
+    HX__RED_FAILED,
+    HX__RED_STOP,
+    HX__RED_SECONDS,
+    HX__RED_N
+};
 
 struct hx_trainer {
     hx_trainer_setup setup; /* a copy; what it points to is borrowed */
@@ -22,20 +30,20 @@ struct hx_trainer {
     int64_t n_skips_in_row;
     bool stop_wanted; /* the same on all ranks: it comes out of the reduction */
 
-    hx_tensor *sums;            /* [HX__SUM_N] f64 */
-    hx_tensor *sum[HX__SUM_N];  /* its elements */
-    hx_tensor *gscale;          /* f64 scalar: what multiplies gradients in the update */
+    hx_tensor *sums;           /* [HX__SUM_N] f64 */
+    hx_tensor *sum[HX__SUM_N]; /* its elements */
+    hx_tensor *gscale;         /* f64 scalar: what multiplies gradients in the update */
 
     hx_status failure; /* of this rank, which the others have not heard of yet */
     char failure_text[1024];
 
-    double unbooked_s;        /* rank's time since the reduction that last added to state.elapsed_s */
-    int64_t evaluated_step;   /* of the last evaluation and save; -1: none yet */
+    double unbooked_s;      /* rank's time since the reduction that last added to state.elapsed_s */
+    int64_t evaluated_step; /* of the last evaluation and save; -1: none yet */
     int64_t saved_step;
-    bool is_best;             /* the last evaluation was the best one */
-    hx_status save_status;    /* of the last save */
+    bool is_best;          /* the last evaluation was the best one */
+    hx_status save_status; /* of the last save */
     char save_text[1024];
-    hx_train_event event;     /* the last one */
+    hx_train_event event; /* the last one */
     char event_text[256];
 };
 
@@ -44,8 +52,8 @@ struct hx_trainer {
 double hx__seconds_now(void);
 /* Remember a failure of this rank (the first one counts) until hx__trainer_share tells the others. */
 void hx__trainer_note(hx_trainer *t, hx_status status);
-/* A failure outside of a step's reduction. One process: returned. Several: noted, so that this rank goes on to the
- * next reduction, where all of them stop together. */
+/* A failure outside of a step's reduction. One process: returned. Several: noted, so that this rank goes on
+ * to the next reduction, where all of them stop together. */
 hx_status hx__trainer_defer(hx_trainer *t, hx_status status);
 /* Collective: all ranks tell whether they noted a failure, and fail together. */
 hx_status hx__trainer_share(hx_trainer *t);

@@ -47,12 +47,27 @@ Test(gpt, has_the_number_of_parameters_of_the_formula) {
 }
 
 Test(gpt, stores_its_tensors_under_readable_names) {
-    static const char *const names[] = {
-        "tok.weight",           "pos.weight",          "blocks.0.norm1.weight", "blocks.0.norm1.bias",
-        "blocks.0.attn.q.weight", "blocks.0.attn.k.weight", "blocks.0.attn.v.weight", "blocks.0.attn.q.bias",
-        "blocks.0.attn.k.bias", "blocks.0.attn.v.bias", "blocks.0.attn.proj.weight", "blocks.0.attn.proj.bias",
-        "blocks.0.norm2.weight", "blocks.0.norm2.bias", "blocks.0.mlp.in.weight", "blocks.0.mlp.in.bias",
-        "blocks.0.mlp.out.weight", "blocks.0.mlp.out.bias", "norm.weight", "norm.bias", "head.weight"};
+    static const char *const names[] = {"tok.weight",
+                                        "pos.weight",
+                                        "blocks.0.norm1.weight",
+                                        "blocks.0.norm1.bias",
+                                        "blocks.0.attn.q.weight",
+                                        "blocks.0.attn.k.weight",
+                                        "blocks.0.attn.v.weight",
+                                        "blocks.0.attn.q.bias",
+                                        "blocks.0.attn.k.bias",
+                                        "blocks.0.attn.v.bias",
+                                        "blocks.0.attn.proj.weight",
+                                        "blocks.0.attn.proj.bias",
+                                        "blocks.0.norm2.weight",
+                                        "blocks.0.norm2.bias",
+                                        "blocks.0.mlp.in.weight",
+                                        "blocks.0.mlp.in.bias",
+                                        "blocks.0.mlp.out.weight",
+                                        "blocks.0.mlp.out.bias",
+                                        "norm.weight",
+                                        "norm.bias",
+                                        "head.weight"};
     const int n_names = (int)(sizeof names / sizeof *names);
     hx_gpt_config c = tiny();
     hx_param_list list = {0};
@@ -130,7 +145,8 @@ static void check_gradients(int norm, int activation, bool tied, int64_t T) {
     double worst = 1;
     int n = 1;
     c.layers = 1;
-    c.dim = 16; /* wide enough that no norm divides by a small deviation, which first differences cannot follow */
+    c.dim =
+        16; /* wide enough that no norm divides by a small deviation, which first differences cannot follow */
     c.vocab = 5;
     c.ctx = 3;
     c.mlp_ratio = 2;
@@ -145,7 +161,8 @@ static void check_gradients(int norm, int activation, bool tied, int64_t T) {
     OK(hx_layer_params(gpt, &list));
     for (int64_t i = 0; i < list.n_items; i++) in[n++] = list.items[i]->value;
     OK(hx_gradcheck(&ctx, forward, gpt, in, n, &worst));
-    cr_expect_lt(worst, 1e-8, "norm %d, activation %d: worst relative difference %g", norm, activation, worst);
+    cr_expect_lt(worst, 1e-8, "norm %d, activation %d: worst relative difference %g", norm, activation,
+                 worst);
     hx_param_list_destroy(&list);
     hx_layer_destroy(&gpt);
 }
@@ -160,9 +177,11 @@ Test(gpt, tied_logits_are_products_with_the_token_table) {
     hx_layer *tied = create(&c), *untied;
     c.tied = false;
     untied = create(&c);
-    hx_param *tok = untied->children[0]->params[0], *head = untied->children[untied->n_children - 1]->params[0];
+    hx_param *tok = untied->children[0]->params[0],
+             *head = untied->children[untied->n_children - 1]->params[0];
     cr_assert_str_eq(head->path, "head.weight");
-    OK(hx_copy_into(&ctx, tok->value, head->value)); /* the other tensors are the same already: same seed and paths */
+    OK(hx_copy_into(&ctx, tok->value,
+                    head->value)); /* the other tensors are the same already: same seed and paths */
     HX_AUTO_TENSOR ids = ids_of(1, 4, (int32_t[]){3, 1, 4, 1});
     HX_AUTO_TENSOR a = NULL;
     HX_AUTO_TENSOR b = NULL;
@@ -222,10 +241,14 @@ Test(gpt, starts_with_the_deviations_of_its_formula) {
         const hx_param *p = list.items[i];
         const bool is_residual = strstr(p->path, "proj.weight") || strstr(p->path, "out.weight");
         const double got = deviation(p);
-        if (strstr(p->path, "norm") && strstr(p->path, "weight")) cr_expect_eq(got, 1, "%s", p->path);
-        else if (strstr(p->path, "bias")) cr_expect_eq(got, 0, "%s", p->path);
+        if (strstr(p->path, "norm") && strstr(p->path, "weight"))
+            cr_expect_eq(got, 1, "%s", p->path);
+        else if (strstr(p->path, "bias"))
+            cr_expect_eq(got, 0, "%s", p->path);
         /* 4096 draws or more (384 in pos): the deviation is known to about 4 % */
-        else cr_expect_float_eq(got, is_residual ? 0.01 : 0.02, is_residual ? 0.001 : 0.003, "%s: %g", p->path, got);
+        else
+            cr_expect_float_eq(got, is_residual ? 0.01 : 0.02, is_residual ? 0.001 : 0.003, "%s: %g", p->path,
+                               got);
     }
     hx_param_list_destroy(&list);
     hx_layer_destroy(&gpt);

@@ -60,7 +60,8 @@ Test(layer, attention_has_right_gradients) {
     hx_layer *layer;
     OK(hx_attention_create(dev, HX_F64, 4, 2, 0, true, &layer));
     check_layer(layer, HX_SHAPE(2, 3, 4));
-    OK(hx_attention_create(dev, HX_F64, 8, 4, 2, false, &layer)); /* grouped: two query heads share a key head */
+    OK(hx_attention_create(dev, HX_F64, 8, 4, 2, false,
+                           &layer)); /* grouped: two query heads share a key head */
     check_layer(layer, HX_SHAPE(1, 3, 8));
 }
 
@@ -85,7 +86,8 @@ Test(layer, relu_has_right_gradients_away_from_its_kink) {
 
 Test(layer, dropout_has_right_gradients) {
     hx_layer *layer;
-    OK(hx_dropout_create(dev, 0.5, &layer)); /* the mask is a function of (seed, path, step), so differences see one */
+    OK(hx_dropout_create(dev, 0.5,
+                         &layer)); /* the mask is a function of (seed, path, step), so differences see one */
     check_layer(layer, HX_SHAPE(4, 4));
 }
 

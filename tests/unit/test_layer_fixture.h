@@ -69,7 +69,8 @@ __attribute__((unused)) static double *values_of(hx_tensor *x) {
 __attribute__((unused)) static void init_all(hx_layer *layer, double scale) {
     hx_param_list list = {0};
     OK(hx_layer_params(layer, &list));
-    for (int64_t i = 0; i < list.n_items; i++) OK(hx_param_init(list.items[i], stream, 3, HX_INIT_NORMAL, scale));
+    for (int64_t i = 0; i < list.n_items; i++)
+        OK(hx_param_init(list.items[i], stream, 3, HX_INIT_NORMAL, scale));
     hx_param_list_destroy(&list);
 }
 

@@ -53,7 +53,8 @@ Test(optim, adamw_follows_the_reference_table) {
     hx_layer *layer = vector(3, (double[]){1, -2, 0.5});
     hx_optim_config c = table_config();
     hx_optim *optim;
-    const hx_param_group group = {.params = &layer->params[1], .n_params = 1, .lr_scale = 1, .weight_decay = 0.01};
+    const hx_param_group group = {
+        .params = &layer->params[1], .n_params = 1, .lr_scale = 1, .weight_decay = 0.01};
     OK(hx_adamw_create(dev, stream, &group, 1, &c, &optim));
     run_table(optim, layer->params[1], 1, NULL);
     expect_table(layer->params[1]);
@@ -68,7 +69,8 @@ Test(optim, adamw_multiplies_gradients_by_gscale) {
     HX_AUTO_TENSOR gscale = NULL;
     OK(hx_tensor_create(dev, HX_F64, HX_SCALAR, &gscale));
     OK(hx_tensor_fill(stream, gscale, 0.125));
-    const hx_param_group group = {.params = &layer->params[1], .n_params = 1, .lr_scale = 1, .weight_decay = 0.01};
+    const hx_param_group group = {
+        .params = &layer->params[1], .n_params = 1, .lr_scale = 1, .weight_decay = 0.01};
     OK(hx_adamw_create(dev, stream, &group, 1, &c, &optim));
     run_table(optim, layer->params[1], 0.125, gscale);
     expect_table(layer->params[1]);
@@ -180,9 +182,9 @@ Test(optim, the_gradient_norm_spans_all_parameters) {
 }
 
 Test(optim, state_is_listed_under_the_logical_names) {
-    static const char *const names[] = {"/optim/m/q.weight", "/optim/m/k.weight",    "/optim/m/v.weight",
-                                        "/optim/m/proj.weight", "/optim/v/q.weight", "/optim/v/k.weight",
-                                        "/optim/v/v.weight", "/optim/v/proj.weight"};
+    static const char *const names[] = {"/optim/m/q.weight",    "/optim/m/k.weight",   "/optim/m/v.weight",
+                                        "/optim/m/proj.weight", "/optim/v/q.weight",   "/optim/v/k.weight",
+                                        "/optim/v/v.weight",    "/optim/v/proj.weight"};
     hx_layer *layer;
     hx_optim_config c = table_config();
     hx_param_list list = {0};

@@ -69,11 +69,11 @@ Test(trainer, a_hidden_layer_solves_xor) {
 
 /* The first moment is (1 - beta1) times the gradient that the update saw. */
 static void check_clip(double clip, double first, double second) {
-    const double x[1] = {1}, y[2] = {3, 4};
+    const double x[2] = {1, 1}, y[4] = {3, 4, 3, 4}; /* twice the same: the mean is that of one */
     training r;
     hx_train_event event;
     hx_state_list state = {0};
-    samples s = {.n = 1, .n_in = 1, .n_out = 2, .batch = 1, .x = x, .y = y, .wraps = true};
+    samples s = {.n = 2, .n_in = 1, .n_out = 2, .batch = 2, .x = x, .y = y, .wraps = true};
     samples_open(&s);
     training_open(&r, linear_layer(1, 2, false), &s);
     r.setup.model.loss = dot_loss;
@@ -145,7 +145,8 @@ static double *train_tokens(int64_t micro, int64_t *n, double *loss) {
     training r;
     tokens s = {.micro = micro};
     samples none = {.n = 1};
-    s.source = (hx_batch_source){.self = &s, .n_global = 60, .batch = TOKENS_BATCH, .n_micro = tokens_n_micro, .get = tokens_get};
+    s.source = (hx_batch_source){
+        .self = &s, .n_global = 60, .batch = TOKENS_BATCH, .n_micro = tokens_n_micro, .get = tokens_get};
     none.source = s.source;
     c.vocab = 11;
     c.ctx = TOKENS_T;
@@ -173,8 +174,8 @@ static double *train_tokens(int64_t micro, int64_t *n, double *loss) {
     return w;
 }
 
-/* Dropout is on: masks follow the sample, not the micro-batch. Key biases have no gradient but rounding, which Adam's
- * division would blow up to full steps; eps = 1e-8 keeps them from it. */
+/* Dropout is on: masks follow the sample, not the micro-batch. Key biases have no gradient but rounding,
+ * which Adam's division would blow up to full steps; eps = 1e-8 keeps them from it. */
 Test(trainer, micro_batches_equal_one_big_batch) {
     int64_t n;
     double loss_one, loss_many;
@@ -196,7 +197,8 @@ Test(trainer, accumulated_gradients_equal_those_of_the_big_batch) {
     plane(12, x, y);
     for (int k = 0; k < 2; k++) {
         training r;
-        samples s = {.n = 12, .n_in = 2, .n_out = 1, .batch = 12, .micro = k ? 5 : 12, .x = x, .y = y, .wraps = true};
+        samples s = {
+            .n = 12, .n_in = 2, .n_out = 1, .batch = 12, .micro = k ? 5 : 12, .x = x, .y = y, .wraps = true};
         samples_open(&s);
         training_open(&r, linear_layer(2, 1, false), &s);
         r.tc.steps = 1;
@@ -216,7 +218,15 @@ Test(trainer, an_update_with_nan_is_left_out_and_counted) {
     training r;
     hx_train_event event;
     plane(32, x, y);
-    samples s = {.n = 32, .n_in = 2, .n_out = 1, .batch = 4, .micro = 2, .x = x, .y = y, .wraps = true, .nan_from = 4,
+    samples s = {.n = 32,
+                 .n_in = 2,
+                 .n_out = 1,
+                 .batch = 4,
+                 .micro = 2,
+                 .x = x,
+                 .y = y,
+                 .wraps = true,
+                 .nan_from = 4,
                  .nan_to = 12};
     samples_open(&s);
     training_open(&r, linear_layer(2, 1, true), &s);
@@ -247,7 +257,15 @@ Test(trainer, too_many_updates_in_a_row_left_out_end_the_run) {
     double x[64], y[32];
     training r;
     plane(32, x, y);
-    samples s = {.n = 32, .n_in = 2, .n_out = 1, .batch = 4, .x = x, .y = y, .wraps = true, .nan_from = 4, .nan_to = 1000};
+    samples s = {.n = 32,
+                 .n_in = 2,
+                 .n_out = 1,
+                 .batch = 4,
+                 .x = x,
+                 .y = y,
+                 .wraps = true,
+                 .nan_from = 4,
+                 .nan_to = 1000};
     samples_open(&s);
     training_open(&r, linear_layer(2, 1, true), &s);
     r.tc.steps = 50;
@@ -263,7 +281,8 @@ Test(trainer, too_many_updates_in_a_row_left_out_end_the_run) {
 }
 
 /* sum of 1e200 w: its gradient's square overflows while the loss is finite */
-static hx_status huge_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss, hx_tensor **count) {
+static hx_status huge_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss,
+                           hx_tensor **count) {
     HX_AUTO_TENSOR y = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_TRY(hx_layer_forward(self, c, batch->input, &y));

@@ -9,9 +9,9 @@
 typedef struct samples {
     hx_batch_source source;
     int64_t n, n_in, n_out, batch, micro;
-    const double *x;      /* [n,n_in] */
-    const double *y;      /* [n,n_out], or NULL */
-    const int32_t *ids;   /* [n]: targets are class ids [B] instead of y */
+    const double *x;          /* [n,n_in] */
+    const double *y;          /* [n,n_out], or NULL */
+    const int32_t *ids;       /* [n]: targets are class ids [B] instead of y */
     int64_t nan_from, nan_to; /* cursors of which the first input is NaN */
     int64_t fail_at;          /* cursor at which get fails; -1: never */
     bool wraps;
@@ -46,8 +46,10 @@ __attribute__((unused)) static hx_status samples_get(void *self, int64_t cursor,
     hx_status status = HX_OK;
     HX_TRY_GOTO(hx_tensor_create(dev, HX_F64, HX_SHAPE(B, s->n_in), &s->input), done);
     HX_TRY_GOTO(hx_tensor_write(st, s->input, x), done);
-    if (s->ids != NULL) HX_TRY_GOTO(hx_tensor_create(dev, HX_I32, HX_SHAPE(B), &s->target), done);
-    else HX_TRY_GOTO(hx_tensor_create(dev, HX_F64, HX_SHAPE(B, s->n_out), &s->target), done);
+    if (s->ids != NULL)
+        HX_TRY_GOTO(hx_tensor_create(dev, HX_I32, HX_SHAPE(B), &s->target), done);
+    else
+        HX_TRY_GOTO(hx_tensor_create(dev, HX_F64, HX_SHAPE(B, s->n_out), &s->target), done);
     HX_TRY_GOTO(hx_tensor_write(st, s->target, s->ids ? (const void *)ids : (const void *)y), done);
     *out = (hx_batch){s->input, s->target, B, index * s->micro};
     if (cursor == s->fail_at) status = HX_FAIL(HX_ERR_IO, "sample %lld is unreadable", (long long)cursor);
@@ -63,7 +65,8 @@ __attribute__((unused)) static void samples_open(samples *s) {
     if (s->micro == 0) s->micro = s->batch;
     if (s->nan_to == 0) s->nan_from = -1;
     if (s->fail_at == 0) s->fail_at = -1;
-    s->source = (hx_batch_source){.self = s, .n_global = s->n, .batch = s->batch, .n_micro = samples_n_micro, .get = samples_get};
+    s->source = (hx_batch_source){
+        .self = s, .n_global = s->n, .batch = s->batch, .n_micro = samples_n_micro, .get = samples_get};
 }
 
 __attribute__((unused)) static void samples_close(samples *s) {
@@ -77,8 +80,8 @@ __attribute__((unused)) static hx_status sample_count(hx_ctx *c, int64_t n, hx_t
 }
 
 /* sum (f(x) - y)^2, counted per sample */
-__attribute__((unused)) static hx_status square_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss,
-                                                     hx_tensor **count) {
+__attribute__((unused)) static hx_status square_loss(void *self, hx_ctx *c, const hx_batch *batch,
+                                                     hx_tensor **loss, hx_tensor **count) {
     HX_AUTO_TENSOR y = NULL;
     HX_AUTO_TENSOR d = NULL;
     HX_AUTO_TENSOR dd = NULL;
@@ -90,8 +93,8 @@ __attribute__((unused)) static hx_status square_loss(void *self, hx_ctx *c, cons
 }
 
 /* sum f(x) y, whose gradient is known at sight */
-__attribute__((unused)) static hx_status dot_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss,
-                                                  hx_tensor **count) {
+__attribute__((unused)) static hx_status dot_loss(void *self, hx_ctx *c, const hx_batch *batch,
+                                                  hx_tensor **loss, hx_tensor **count) {
     HX_AUTO_TENSOR y = NULL;
     HX_AUTO_TENSOR d = NULL;
     HX_TRY(hx_layer_forward(self, c, batch->input, &y));
@@ -134,7 +137,8 @@ __attribute__((unused)) static int count_events(const training *r, hx_event_kind
     return n;
 }
 
-__attribute__((unused)) static const hx_train_event *event_of(const training *r, hx_event_kind kind, int nth) {
+__attribute__((unused)) static const hx_train_event *event_of(const training *r, hx_event_kind kind,
+                                                              int nth) {
     for (int i = 0; i < r->n_events; i++)
         if (r->events[i].kind == kind && nth-- == 0) return &r->events[i];
     return NULL;

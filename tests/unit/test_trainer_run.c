@@ -14,7 +14,8 @@ typedef struct saves {
     double tensors[64]; /* of the last one, all items one after the other */
 } saves;
 
-static hx_status save_down(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best) {
+static hx_status save_down(void *self, const hx_train_state *state, const hx_state_list *items,
+                           bool is_best) {
     saves *s = self;
     double *at = s->tensors;
     s->steps[s->n] = state->step;
@@ -101,7 +102,8 @@ Test(trainer_run, evaluates_at_its_interval_and_at_the_end_and_marks_the_best) {
     cr_expect(last->step == 8 && last->is_best);
     for (int i = 0; i < 3; i++) cr_expect(saved.is_best[i]);
     const hx_train_state *state = hx_trainer_state(r.trainer);
-    cr_expect(state->best_loss == last->loss && state->last_eval_loss == last->loss && state->n_bad_evals == 0);
+    cr_expect(state->best_loss == last->loss && state->last_eval_loss == last->loss &&
+              state->n_bad_evals == 0);
 }
 
 Test(trainer_run, a_failed_save_is_reported_and_training_goes_on) {
@@ -153,9 +155,7 @@ Test(trainer_run, stops_after_exactly_as_many_bad_evaluations_as_its_patience) {
     cr_expect(saved.n == 1 && saved.steps[0] == 8);
 }
 
-static bool stop_after_five(void *self) {
-    return ++*(int *)self > 4;
-}
+static bool stop_after_five(void *self) { return ++*(int *)self > 4; }
 
 Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
     int polls = 0;
@@ -169,27 +169,39 @@ Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
     cr_expect_str_eq(r.texts[r.n_events - 1], "asked to stop at step 5 of 8");
 }
 
+/* With dropout, whose masks show whether seed and step go on. */
+static hx_layer *dropping_layer(void) {
+    hx_layer *parts[2], *layer;
+    OK(hx_dropout_create(dev, 0.5, &parts[0]));
+    OK(hx_linear_create(dev, HX_F64, 2, 1, true, &parts[1]));
+    OK(hx_sequential_create_consume(dev, parts, 2, &layer));
+    init_all(layer, 0.1);
+    return layer;
+}
+
+static void reopen(void) {
+    training_close(&r);
+    training_open(&r, dropping_layer(), &data);
+    r.setup.checkpoint = &checkpoint;
+    r.tc.steps = 8;
+}
+
 Test(trainer_run, a_resumed_run_gives_the_same_bits) {
     int polls = 0;
     hx_state_list items = {0};
+    reopen();
     training_start(&r);
     OK(hx_trainer_run(r.trainer));
     const hx_train_state whole = *hx_trainer_state(r.trainer);
     double *expected = weights_of(&r);
-    training_close(&r);
 
-    training_open(&r, linear_layer(2, 1, true), &data);
-    r.setup.checkpoint = &checkpoint;
-    r.tc.steps = 8;
+    reopen();
     r.setup.should_stop = stop_after_five;
     r.setup.should_stop_self = &polls;
     training_start(&r);
     FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
-    training_close(&r);
 
-    training_open(&r, linear_layer(2, 1, true), &data);
-    r.setup.checkpoint = &checkpoint;
-    r.tc.steps = 8;
+    reopen();
     r.tc.seed = 99; /* the state's seed counts */
     training_start(&r);
     *hx_trainer_state(r.trainer) = saved.state;
@@ -210,6 +222,26 @@ Test(trainer_run, a_resumed_run_gives_the_same_bits) {
     cr_expect_geq(state->elapsed_s, saved.state.elapsed_s);
     free(expected);
     free(got);
+}
+
+/* With a rate of 0 and all data in a batch only the masks can make losses differ. */
+Test(trainer_run, dropout_follows_the_seed_and_the_step) {
+    double loss[2][2];
+    data.batch = data.micro = 32;
+    data.source.batch = 32;
+    for (int seed = 0; seed < 2; seed++) {
+        reopen();
+        r.oc.lr = 0;
+        r.tc.seed = seed;
+        training_start(&r);
+        for (int step = 0; step < 2; step++) {
+            hx_train_event event;
+            OK(hx_trainer_step(r.trainer, &event));
+            loss[seed][step] = event.loss;
+        }
+    }
+    cr_expect_neq(loss[0][0], loss[0][1]);
+    cr_expect_neq(loss[0][0], loss[1][0]);
 }
 
 Test(trainer_run, a_complete_run_has_nothing_to_do) {
@@ -266,7 +298,8 @@ Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
     }
 }
 
-static hx_status half_used_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss, hx_tensor **count) {
+static hx_status half_used_loss(void *self, hx_ctx *c, const hx_batch *batch, hx_tensor **loss,
+                                hx_tensor **count) {
     const hx_layer *layer = self;
     HX_AUTO_TENSOR y1 = NULL;
     HX_TRY(hx_linear_op(c, batch->input, layer->params[0]->value, NULL, &y1));
@@ -296,8 +329,8 @@ Test(trainer_run, a_loss_of_the_wrong_type_is_refused) {
 
 /* One rank of two: the other is played by these functions. */
 typedef struct peer {
-    double add[64];  /* what the other rank adds to each reduction */
-    int fail_at;     /* the reduction in which it reports a failure, 1-based; 0: never */
+    double add[64]; /* what the other rank adds to each reduction */
+    int fail_at;    /* the reduction in which it reports a failure, 1-based; 0: never */
     int n_sums, n_agrees, n_finishes, n_failed_finishes, n_ready;
     hx_status told; /* what this rank said last */
 } peer;
@@ -341,7 +374,8 @@ static hx_status peer_finish(void *self, hx_stream *s, bool failed) {
 }
 
 static const hx_agreement two = {.self = &other, .rank = 0, .size = 2, .agree = peer_agree, .sum = peer_sum};
-static const hx_grad_sync sync_with_peer = {.self = &other, .begin = peer_begin, .ready = peer_ready, .finish = peer_finish};
+static const hx_grad_sync sync_with_peer = {
+    .self = &other, .begin = peer_begin, .ready = peer_ready, .finish = peer_finish};
 
 static void start_two(void) {
     other = (peer){.fail_at = 0};
