@@ -27,7 +27,8 @@ static void report(const hx_session *session, hx_status status) {
     hx_comm_local(&local_rank, &local_size);
     if (status == HX_ERR_REMOTE && session) return;
     if (!session && local_rank > 0) nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
-    fprintf(stderr, "helix: %s\n", hx_error_message());
+    fprintf(stderr, "helix: %s%s\n", hx_error_message(),
+            status == HX_ERR_INTERRUPTED ? "; the checkpoint is written, go on with --resume" : "");
     if (getenv("HELIX_TEST_TRACE")) fprintf(stderr, "%s", hx_error_trace());
 }
 
@@ -44,7 +45,8 @@ static int run_command(const hx_command *command, int argc, char *const *argv) {
 
 static int unknown_command(const char *name) {
     const char *near = hx_command_nearest(name);
-    fprintf(stderr, "helix: there is no command %.64s%s%s%s; helix help lists them\n", name, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    fprintf(stderr, "helix: there is no command %.64s%s%s%s; helix help lists them\n", name,
+            near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return hx_status_exit_code(HX_ERR_CONFIG);
 }
 

@@ -1,0 +1,44 @@
+# shellcheck shell=bash disable=SC2034
+# Sourced by the scripts of this folder, which are called as: test_x.sh HELIX FOLDER
+set -uo pipefail
+helix=$1
+folder=$2
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+rm -rf "$folder"
+mkdir -p "$folder"
+cd "$folder" || exit 1
+unset "${!HELIX_@}" OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+ulimit -c unlimited 2>/dev/null || true # a crash leaves a core file where the system is set up for it
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+failed=0
+
+fail() { printf 'FAILED: %s\n' "$*"; failed=1; }
+finish() {
+    [ "$failed" -eq 0 ] && echo passed
+    exit "$failed"
+}
+two_ranks=(mpirun --oversubscribe --bind-to none -n 2)
+
+# expect CODE TEXT COMMAND...: the command leaves with CODE and says TEXT; a crash or a hang never counts.
+expect() {
+    local code=$1 text=$2 output got
+    shift 2
+    output=$(timeout 60 "$@" 2>&1 </dev/null)
+    got=$?
+    [ "$got" -eq "$code" ] || fail "exit code $got, expected $code: $*"$'\n'"$output"
+    grep -qF -- "$text" <<<"$output" || fail "'$text' is not said by: $*"$'\n'"$output"
+    # a single process says what is wrong once
+    if [ "$code" -ne 0 ] && [ "$1" = "$helix" ] && [ "$(grep -c '^helix: ' <<<"$output")" -ne 1 ]; then
+        fail "expected one line of error: $*"$'\n'"$output"
+    fi
+}
+
+# make_text FILE: a text of 60 kB that a small model learns quickly.
+make_text() {
+    local i
+    for i in $(seq 1 1200); do printf 'And the %d of the days was good, and it was so.\n' $((i % 7)); done >"$1"
+}
+
+# A model that trains in seconds.
+small=(--model.ctx=32 --model.layers=2 --model.dim=32 --model.heads=2 --train.batch=8 --train.eval_batches=4
+    --train.log_every=5 --optim.warmup=5)

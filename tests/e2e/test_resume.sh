@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# A run that is stopped and resumed ends with the same weights as one that was not.
+. "$(dirname "$0")/common.sh"
+make_text corpus.txt
+train=("$helix" train "${small[@]}" --data.path corpus.txt --train.steps 30 --ckpt.every 10 --train.eval_every 10)
+
+# weights FILE: a digest of all datasets' values, nothing of the file's own layout
+weights() {
+    local name
+    for name in $(h5ls -r "$1" | awk '$2 == "Dataset" {print $1}'); do
+        printf '%s ' "$name"
+        h5dump -d "$name" -y -w 0 "$1" | sed -n '/DATA {/,/}/p' | md5sum
+    done
+}
+
+expect 0 '30 steps' "${train[@]}" --out whole
+
+# killed without warning after the first checkpoint
+"${train[@]}" --out killed --train.steps 30 >killed.log 2>&1 &
+pid=$!
+for _ in $(seq 600); do [ -e killed/ckpt/step-00000010.h5 ] && break; kill -0 $pid 2>/dev/null || break; sleep 0.02; done
+kill -KILL $pid 2>/dev/null
+wait $pid 2>/dev/null
+expect 2 '--resume' "${train[@]}" --out killed
+expect 0 '30 steps' "${train[@]}" --out killed --resume
+diff <(weights whole/ckpt/step-00000030.h5) <(weights killed/ckpt/step-00000030.h5) >diff.txt ||
+    fail "the killed and resumed run has other weights: $(head -3 diff.txt)"
+
+# asked to stop by a signal: a checkpoint, exit code 11, and the same end
+HELIX_TRAIN_STEPS=100000 "$helix" train "${small[@]}" --data.path corpus.txt --out stopped --ckpt.every 100000 \
+    --optim.schedule constant >stopped.log 2>&1 &
+pid=$!
+for _ in $(seq 600); do grep -q 'step 10/' stopped.log && break; sleep 0.02; done
+kill -TERM $pid
+wait $pid
+code=$?
+[ "$code" -eq 11 ] || fail "exit code $code after SIGTERM, expected 11: $(cat stopped.log)"
+compgen -G 'stopped/ckpt/step-*.h5' >/dev/null || fail "no checkpoint after SIGTERM"
+
+# other ranks, other cadence of checkpoints: fine; another model: refused, with the first difference
+expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume --train.steps 35 --ckpt.every 5
+expect 6 'model.layers' "${train[@]}" --out killed --resume --model.layers=3
+expect 0 'starting afresh' "${train[@]}" --out nothing_yet --resume --train.steps 2
+expect 0 '' "${train[@]}" --out from_weights --init_from whole/ckpt --train.steps 2
+finish

@@ -1,0 +1,20 @@
+# The programs as a user meets them: bash scripts over the helix binary, and the examples.
+# A script gets the path of helix and a folder of its own, which is empty when it starts.
+file(GLOB scripts CONFIGURE_DEPENDS e2e/test_*.sh)
+foreach(script ${scripts})
+  get_filename_component(name ${script} NAME_WE)
+  string(REGEX REPLACE "^test_" "" name ${name})
+  add_test(NAME e2e/${name} COMMAND ${script} $<TARGET_FILE:helix> ${CMAKE_CURRENT_BINARY_DIR}/e2e_${name})
+  set_tests_properties(e2e/${name} PROPERTIES LABELS e2e TIMEOUT 180)
+endforeach()
+
+foreach(tour tensor_tour autograd_tour)
+  add_test(NAME e2e/example_${tour} COMMAND example_${tour})
+endforeach()
+foreach(np 1 2)
+  add_test(NAME e2e/example_train_own_model/np${np}
+           COMMAND sh -c "rm -rf own_model_np${np} && exec \"$@\" --out=own_model_np${np}" sh
+                   ${mpirun} -n ${np} $<TARGET_FILE:example_train_own_model>)
+  set_tests_properties(e2e/example_train_own_model/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
+endforeach()
+set_tests_properties(e2e/example_tensor_tour e2e/example_autograd_tour PROPERTIES LABELS e2e TIMEOUT 60)
