@@ -3,7 +3,7 @@
  *   1. each rank plans its pieces and sums their elements in memory      (local)
  *   2. sums, element counts and rounds are reduced over the ranks        (the counts prove that nothing is missing)
  *   3. rank 0 creates the file; all open it; rank 0 reserves its bytes
- *   4. all ranks make the same groups, datasets and attributes           (HDF5's rule for metadata)
+ *   4. all ranks make the same groups, datasets and attributes, and flush (HDF5's rule for metadata)
  *   5. rounds of collective writes, a rank without a piece takes part with nothing
  *   6. flush, close, and rank 0 seals the file and fsyncs it
  *
@@ -252,10 +252,12 @@ static hx_status meta_create(writer *w) {
     return hx__ckpt_state_write(train, w->state);
 }
 
+/* The metadata go to the disk at once, while there is room: a flush that fails leaves HDF5 1.10 with a file that it
+ * can never close again. Later flushes write the same bytes of the disk once more. */
 static hx_status create_all(writer *w) {
     HX_TRY(meta_create(w));
     for (int64_t i = 0; i < w->n; i++) HX_TRY(dataset_create(w, i));
-    return HX_OK;
+    return H5Fflush(w->h5, H5F_SCOPE_GLOBAL) < 0 ? HX_H5_FAIL(HX_ERR_IO, "flushing", w->file) : HX_OK;
 }
 
 /* ---- 5, 6: elements, end ---- */

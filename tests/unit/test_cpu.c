@@ -1,0 +1,251 @@
+/* What the cpu backend promises beyond what every backend does: thread counts do not change results, products of every
+ * size of tile are right, elementary functions are accurate, and the environment is checked. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/backends.h"
+#include "core/op/ops.h"
+
+#define MUST(call) cr_assert_eq((call), HX_OK, "%s", hx_error_message())
+
+typedef struct rig {
+    hx_device *device;
+    hx_stream *stream;
+    hx_ctx ctx;
+} rig;
+
+static rig rig_open(int n_threads) {
+    rig r = {0};
+    if (!hx_backend_find("cpu")) MUST(hx_backend_register(&hx_backend_cpu));
+    MUST(hx_device_open("cpu", &(hx_device_config){.n_threads = n_threads}, &r.device));
+    MUST(hx_stream_create(r.device, &r.stream));
+    r.ctx = (hx_ctx){.device = r.device, .stream = r.stream};
+    return r;
+}
+
+static void rig_close(rig *r) {
+    hx_stream_destroy(&r->stream);
+    hx_device_close(&r->device);
+}
+
+static hx_tensor *uniform(rig *r, hx_dtype dtype, hx_shape shape, uint64_t stream) {
+    hx_tensor *t;
+    MUST(hx_tensor_create(r->device, dtype, shape, &t));
+    MUST(hx_fill_uniform(&r->ctx, t, (hx_rng){7, stream}, 0, -1, 2));
+    return t;
+}
+
+/* ---- thread counts ---- */
+
+typedef struct thread_case {
+    hx_op op;
+    int n_in;
+    hx_shape in[HX_OP_MAX_IN];
+    hx_op_attr attr;
+} thread_case;
+
+static const thread_case thread_cases[] = {
+    {HX_OP_matmul, 2, {{2, {501, 300}}, {2, {300, 419}}}, {.matmul = {.alpha = 1}}},
+    {HX_OP_linear, 3, {{3, {5, 67, 130}}, {2, {391, 130}}, {1, {391}}}, {.matmul = {0}}},
+    {HX_OP_sum, 1, {{2, {1999, 301}}}, {.reduce = {.n_dims = 1, .dims = {0}}}},
+    {HX_OP_sum, 1, {{2, {301, 1999}}}, {.reduce = {.n_dims = 2, .dims = {0, 1}}}},
+    {HX_OP_sumsq, 1, {{1, {300001}}}, {.reduce = {0}}},
+    {HX_OP_softmax, 1, {{2, {401, 503}}}, {.reduce = {0}}},
+    {HX_OP_gelu_erf, 1, {{1, {200003}}}, {.reduce = {0}}},
+    {HX_OP_layernorm_bwd, 5, {{2, {999, 130}}, {1, {130}}, {1, {999}}, {1, {999}}, {2, {999, 130}}}, {.norm = {.eps = 1e-5}}},
+    {HX_OP_attention, 3, {{4, {2, 150, 4, 24}}, {4, {2, 300, 2, 24}}, {4, {2, 300, 2, 24}}}, {.attention = {0.2, true}}},
+    {HX_OP_attention_bwd, 6,
+     {{4, {2, 150, 4, 24}}, {4, {2, 300, 2, 24}}, {4, {2, 300, 2, 24}}, {4, {2, 150, 4, 24}}, {3, {2, 4, 150}}, {4, {2, 150, 4, 24}}},
+     {.attention = {0.2, true}}},
+    {HX_OP_dropout, 1, {{1, {100003}}}, {.random = {.rng = {1, 2}, .offset = 3, .p = 0.3}}},
+};
+
+static void run_case(const thread_case *c, int n_threads, hx_tensor **out, rig *r) {
+    hx_tensor *in[HX_OP_MAX_IN] = {NULL};
+    *r = rig_open(n_threads);
+    for (int i = 0; i < c->n_in; i++) in[i] = uniform(r, HX_F32, c->in[i], (uint64_t)i);
+    MUST(hx_op_run(&r->ctx, c->op, in, c->n_in, &c->attr, 0, out));
+    for (int i = 0; i < c->n_in; i++) hx_tensor_destroy(&in[i]);
+}
+
+Test(cpu, results_are_the_same_bits_for_any_number_of_threads) {
+    for (size_t k = 0; k < sizeof thread_cases / sizeof *thread_cases; k++) {
+        hx_tensor *want[HX_OP_MAX_OUT] = {NULL};
+        rig one;
+        run_case(&thread_cases[k], 1, want, &one);
+        for (int n_threads = 2; n_threads <= 3; n_threads++) {
+            hx_tensor *got[HX_OP_MAX_OUT] = {NULL};
+            rig many;
+            run_case(&thread_cases[k], n_threads, got, &many);
+            for (int i = 0; i < HX_OP_MAX_OUT; i++) {
+                if (want[i])
+                    cr_expect_eq(memcmp(hx_tensor_data(want[i]), hx_tensor_data(got[i]), hx_tensor_bytes(want[i])), 0,
+                                 "%s: output %d differs for %d threads", hx_op_info_get(thread_cases[k].op)->name, i, n_threads);
+                hx_tensor_destroy(&got[i]);
+            }
+            rig_close(&many);
+        }
+        for (int i = 0; i < HX_OP_MAX_OUT; i++) hx_tensor_destroy(&want[i]);
+        rig_close(&one);
+    }
+}
+
+/* ---- products ---- */
+
+/* Largest |a b - c| for [m,k] x [k,n], each operand optionally a transposed view. */
+static double product_error(rig *r, hx_dtype dtype, const int64_t mnk[3], bool ta, bool tb) {
+    int64_t m = mnk[0], n = mnk[1], k = mnk[2];
+    HX_AUTO_TENSOR a0 = uniform(r, dtype, ta ? HX_SHAPE(k, m) : HX_SHAPE(m, k), 1);
+    HX_AUTO_TENSOR b0 = uniform(r, dtype, tb ? HX_SHAPE(n, k) : HX_SHAPE(k, n), 2);
+    HX_AUTO_TENSOR a = NULL;
+    HX_AUTO_TENSOR b = NULL;
+    HX_AUTO_TENSOR c = NULL;
+    HX_AUTO_TENSOR wide = NULL;
+    MUST(hx_tensor_permute(a0, ta ? (int[]){1, 0} : (int[]){0, 1}, &a));
+    MUST(hx_tensor_permute(b0, tb ? (int[]){1, 0} : (int[]){0, 1}, &b));
+    MUST(hx_matmul(&r->ctx, a, b, &c));
+    double *x = calloc((size_t)(m * k), sizeof *x), *y = calloc((size_t)(k * n), sizeof *y), worst = 0;
+    HX_AUTO_TENSOR ad = NULL;
+    HX_AUTO_TENSOR bd = NULL;
+    MUST(hx_cast(&r->ctx, a, HX_F64, &ad));
+    MUST(hx_cast(&r->ctx, b, HX_F64, &bd));
+    MUST(hx_cast(&r->ctx, c, HX_F64, &wide));
+    MUST(hx_tensor_read(r->stream, ad, x));
+    MUST(hx_tensor_read(r->stream, bd, y));
+    const double *z = hx_tensor_data(wide);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t p = 0; p < k; p++) sum += x[i * k + p] * y[p * n + j];
+            worst = fmax(worst, fabs(sum - z[i * n + j]));
+        }
+    free(x);
+    free(y);
+    return worst;
+}
+
+static const int64_t product_sizes[][3] = {
+    {1, 1, 1}, {1, 70, 40}, {70, 1, 40}, {3, 9, 50}, {4, 4, 9}, {5, 33, 17}, {6, 16, 100}, {7, 15, 31}, {12, 32, 64}, {13, 31, 129},
+    {121, 70, 11}, {130, 513, 20}, {25, 40, 800}, {1030, 20, 5}, {240, 200, 390},
+};
+
+static void check_products(const char *provider) {
+    setenv("HELIX_GEMM", provider, 1);
+    rig r = rig_open(2);
+    for (size_t s = 0; s < sizeof product_sizes / sizeof *product_sizes; s++)
+        for (int t = 0; t < 4; t++) {
+            const int64_t *d = product_sizes[s];
+            double scale = sqrt((double)d[2]); /* of a sum of k numbers about 1/3 */
+            double e32 = product_error(&r, HX_F32, d, t & 1, t & 2), e64 = product_error(&r, HX_F64, d, t & 1, t & 2);
+            cr_expect_lt(e32, 1e-6 * scale + 1e-6, "f32 %lld x %lld x %lld, transposed %d: error %g", (long long)d[0],
+                         (long long)d[1], (long long)d[2], t, e32);
+            cr_expect_lt(e64, 2e-15 * scale + 2e-15, "f64 %lld x %lld x %lld, transposed %d: error %g", (long long)d[0],
+                         (long long)d[1], (long long)d[2], t, e64);
+        }
+    rig_close(&r);
+}
+
+Test(cpu, products_of_every_edge_size_are_right) { check_products("own"); }
+
+Test(cpu, products_by_openblas_are_right_too) { check_products("openblas"); }
+
+/* ---- elementary functions ---- */
+
+static double gelu(double x) { return 0.5 * x * erfc(-x * 0.70710678118654752440); }
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+typedef struct function_case {
+    hx_op op;
+    double (*exact)(double);
+    double low, high;
+    double ulps; /* of the exact value */
+} function_case;
+
+static const function_case function_cases[] = {
+    {HX_OP_exp, exp, -87, 88, 2},      {HX_OP_log, log, 1e-30, 1e30, 2},   {HX_OP_log, log, 0.5, 2, 2},
+    {HX_OP_tanh, tanh, -10, 10, 3},    {HX_OP_tanh, tanh, -0.7, 0.7, 2},   {HX_OP_sigmoid, sigmoid, -80, 80, 4},
+    {HX_OP_gelu_erf, gelu, -2, 2, 8},
+    {HX_OP_gelu_erf, gelu, -5, 5, 24}, /* the tail is a power: errors of the exponent grow with it */
+};
+
+Test(cpu, elementary_functions_are_accurate_over_their_range) {
+    enum { N = 100001 };
+    rig r = rig_open(1);
+    for (size_t k = 0; k < sizeof function_cases / sizeof *function_cases; k++) {
+        const function_case *c = &function_cases[k];
+        HX_AUTO_TENSOR x = NULL;
+        HX_AUTO_TENSOR y = NULL;
+        MUST(hx_tensor_create(r.device, HX_F32, HX_SHAPE(N), &x));
+        float *px = hx_tensor_data(x);
+        for (int i = 0; i < N; i++) px[i] = (float)(c->low + (c->high - c->low) * i / (N - 1));
+        MUST(hx_unary(&r.ctx, c->op, x, &y));
+        const float *py = hx_tensor_data(y);
+        double worst = 0, at = 0;
+        for (int i = 0; i < N; i++) {
+            double want = c->exact((double)px[i]);
+            double ulp = fmax(ldexp(1, ilogb(want == 0 ? 1e-30 : want) - 23), 1e-38), error = fabs(py[i] - want) / ulp;
+            if (error > worst) worst = error, at = (double)px[i];
+        }
+        cr_expect_leq(worst, c->ulps, "%s: %g ulp at %g", hx_op_info_get(c->op)->name, worst, at);
+    }
+    rig_close(&r);
+}
+
+Test(cpu, special_values_go_through_elementary_functions_as_in_libm) {
+    const float in[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-45f, 3.4e38f, -3.4e38f};
+    double (*const exact[])(double) = {exp, log, tanh};
+    const hx_op ops[] = {HX_OP_exp, HX_OP_log, HX_OP_tanh};
+    enum { N = sizeof in / sizeof *in };
+    rig r = rig_open(1);
+    HX_AUTO_TENSOR x = NULL;
+    MUST(hx_tensor_create(r.device, HX_F32, HX_SHAPE(N), &x));
+    MUST(hx_tensor_write(r.stream, x, in));
+    for (int k = 0; k < 3; k++) {
+        HX_AUTO_TENSOR y = NULL;
+        float out[N];
+        MUST(hx_unary(&r.ctx, ops[k], x, &y));
+        MUST(hx_tensor_read(r.stream, y, out));
+        for (int i = 0; i < N; i++) {
+            float want = (float)exact[k]((double)in[i]);
+            bool same = isnan(want) ? isnan(out[i]) : out[i] == want || fabsf(out[i] - want) <= 1e-6f * fabsf(want);
+            cr_expect(same, "%s(%g) is %g, expected %g", hx_op_info_get(ops[k])->name, (double)in[i], (double)out[i], (double)want);
+        }
+    }
+    hx_tensor_destroy(&x);
+    rig_close(&r);
+}
+
+/* ---- environment ---- */
+
+static hx_status try_open(void) {
+    hx_device *device = NULL;
+    if (!hx_backend_find("cpu")) MUST(hx_backend_register(&hx_backend_cpu));
+    hx_status status = hx_device_open("cpu", &(hx_device_config){0}, &device);
+    hx_device_close(&device);
+    return status;
+}
+
+Test(cpu, an_unknown_instruction_set_is_refused_by_name) {
+    setenv("HELIX_CPU_ISA", "v9", 1);
+    cr_assert_neq(try_open(), HX_OK);
+    cr_expect(strstr(hx_error_message(), "v9"), "%s", hx_error_message());
+}
+
+Test(cpu, an_unknown_gemm_is_refused_by_name) {
+    setenv("HELIX_GEMM", "cublas", 1);
+    cr_assert_neq(try_open(), HX_OK);
+    cr_expect(strstr(hx_error_message(), "cublas"), "%s", hx_error_message());
+}
+
+Test(cpu, the_baseline_instruction_set_runs_everywhere_and_is_named) {
+    setenv("HELIX_CPU_ISA", "baseline", 1);
+    rig r = rig_open(1);
+    hx_device_props props;
+    hx_device_props_get(r.device, &props);
+    cr_expect(strstr(props.name, "baseline"), "%s", props.name);
+    double e = product_error(&r, HX_F32, (const int64_t[]){33, 65, 70}, false, true);
+    cr_expect_lt(e, 1e-5, "error %g", e);
+    rig_close(&r);
+}
