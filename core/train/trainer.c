@@ -193,7 +193,8 @@ static hx_status run_steps(hx_trainer *t) {
         /* Without an update the step's number stays, and what is due at it has been done. */
         if (!is_step || t->stop_wanted) continue;
         if (t->setup.eval != NULL && is_due(t, t->setup.config->eval_every)) HX_TRY(hx__trainer_evaluate(t));
-        if (is_due(t, t->setup.save_every)) HX_TRY(save(t));
+        /* the last step's checkpoint waits for the last evaluation, whose result belongs into it */
+        if (t->state.step < t->n_steps && is_due(t, t->setup.save_every)) HX_TRY(save(t));
         if (t->evaluated_step == t->state.step && has_lost_patience(t)) return HX_OK;
     }
     return HX_OK;
