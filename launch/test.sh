@@ -48,11 +48,11 @@ if [ "$sanitize" = yes ]; then
     export OPENBLAS_NUM_THREADS=1
     build asan-ubsan all -DHELIX_TESTS=ON
     say "tests under AddressSanitizer and UBSan"
-    ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 LSAN_OPTIONS="suppressions=$support/lsan.supp:print_suppressions=0" \
+    ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1 LSAN_OPTIONS="suppressions=$support/lsan.supp:print_suppressions=0" \
         UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 ctest --preset asan-ubsan -j "$(nproc)" -L "$labels" || failed=1
     build tsan all -DHELIX_TESTS=ON
     say "tests under ThreadSanitizer"
-    TSAN_OPTIONS="suppressions=$support/tsan.supp:halt_on_error=1:second_deadlock_stack=1" \
+    TSAN_OPTIONS="allocator_may_return_null=1:suppressions=$support/tsan.supp:halt_on_error=1:second_deadlock_stack=1" \
         ctest --preset tsan -j "$(nproc)" -L "$labels" || failed=1
 fi
 

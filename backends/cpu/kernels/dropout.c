@@ -7,11 +7,13 @@ enum {
     PHILOX_BLOCKS = 64 /* counters advanced together, four words each */
 };
 
-/* Words of blocks first .. first+PHILOX_BLOCKS-1 in order: hx_philox with the counters side by side in vectors. */
-static void philox_blocks(hx_rng rng, uint64_t first, uint32_t *words) {
-    _Pragma("omp simd") for (int i = 0; i < PHILOX_BLOCKS; i++) {
-        uint64_t block = first + (uint64_t)i;
-        uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
+/* Words of blocks first .. first+PHILOX_BLOCKS-1 in order: hx_philox with the counters side by side in vectors, all
+ * of 32 bits so that a vector holds as many as it can. */
+static void philox_blocks(hx_rng rng, uint64_t first, uint32_t *restrict words) {
+    uint32_t low = (uint32_t)first, high = (uint32_t)(first >> 32);
+    uint32_t w[4][PHILOX_BLOCKS];
+    _Pragma("omp simd") for (uint32_t i = 0; i < PHILOX_BLOCKS; i++) {
+        uint32_t c0 = low + i, c1 = high + (c0 < low);
         uint32_t c2 = (uint32_t)rng.stream, c3 = (uint32_t)(rng.stream >> 32);
         uint32_t k0 = (uint32_t)rng.seed, k1 = (uint32_t)(rng.seed >> 32);
 #pragma GCC unroll 10
@@ -25,11 +27,13 @@ static void philox_blocks(hx_rng rng, uint64_t first, uint32_t *words) {
             k0 += 0x9E3779B9u;
             k1 += 0xBB67AE85u;
         }
-        words[4 * i] = c0;
-        words[4 * i + 1] = c1;
-        words[4 * i + 2] = c2;
-        words[4 * i + 3] = c3;
+        w[0][i] = c0;
+        w[1][i] = c1;
+        w[2][i] = c2;
+        w[3][i] = c3;
     }
+    for (int i = 0; i < PHILOX_BLOCKS; i++)
+        for (int k = 0; k < 4; k++) words[4 * i + k] = w[k][i];
 }
 
 #include "backends/cpu/kernels/real_f32.h"
