@@ -52,11 +52,11 @@ hx_status hx__h5_open_read(const char *file, hid_t *out);
 /** Open a dataset through hard links only, and describe it.
  *  @return HX_ERR_MISMATCH: absent; HX_ERR_FORMAT: a link elsewhere, not a plain dataset, unknown type */
 hx_status hx__h5_dataset_open(hid_t h5, const char *name, hid_t *out, hx_dtype *dtype, hx_shape *shape);
-/** One box of a dataset. @param name  for messages. @param box  NULL: this rank takes part in a collective call with nothing */
+/** One box of a dataset. @param name  for messages. */
 hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
                           void *data);
 hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                           hid_t transfer, const void *data);
+                           const void *data);
 
 /* ---- seal.c ---- */
 

@@ -204,17 +204,15 @@ static hx_status box_spaces(const hx_shape *shape, const hx_box *box, hid_t *in_
     hsize_t dims[HX_MAX_DIMS], start[HX_MAX_DIMS], extent[HX_MAX_DIMS];
     for (int d = 0; d < shape->ndim; d++) {
         dims[d] = (hsize_t)shape->dims[d];
-        start[d] = box ? (hsize_t)box->start[d] : 0;
-        extent[d] = box ? (hsize_t)box->extent[d] : 1;
+        start[d] = (hsize_t)box->start[d];
+        extent[d] = (hsize_t)box->extent[d];
     }
     *in_file = shape->ndim ? H5Screate_simple(shape->ndim, dims, NULL) : H5Screate(H5S_SCALAR);
     *in_memory = shape->ndim ? H5Screate_simple(shape->ndim, extent, NULL) : H5Screate(H5S_SCALAR);
-    herr_t failed = *in_file < 0 || *in_memory < 0 ? -1 : 0;
-    if (!failed && !box)
-        failed = H5Sselect_none(*in_file) < 0 || H5Sselect_none(*in_memory) < 0 ? -1 : 0;
-    else if (!failed && shape->ndim)
-        failed = H5Sselect_hyperslab(*in_file, H5S_SELECT_SET, start, NULL, extent, NULL);
-    return failed ? HX_H5_FAIL(HX_ERR_INTERNAL, "selecting", "a hyperslab") : HX_OK;
+    if (*in_file < 0 || *in_memory < 0 ||
+        (shape->ndim && H5Sselect_hyperslab(*in_file, H5S_SELECT_SET, start, NULL, extent, NULL) < 0))
+        return HX_H5_FAIL(HX_ERR_INTERNAL, "selecting", "a hyperslab");
+    return HX_OK;
 }
 
 hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
@@ -228,11 +226,11 @@ hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape
 }
 
 hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                           hid_t transfer, const void *data) {
+                           const void *data) {
     HX_AUTO_H5 in_file = H5I_INVALID_HID;
     HX_AUTO_H5 in_memory = H5I_INVALID_HID;
     HX_TRY(box_spaces(shape, box, &in_file, &in_memory));
-    if (H5Dwrite(dataset, hx__h5_type(dtype), in_memory, in_file, transfer, data) < 0)
+    if (H5Dwrite(dataset, hx__h5_type(dtype), in_memory, in_file, H5P_DEFAULT, data) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "writing", name);
     return HX_OK;
 }

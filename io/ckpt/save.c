@@ -1,14 +1,16 @@
 /* Writing one file together.
  *
  *   1. each rank plans its pieces and sums their elements in memory      (local)
- *   2. sums, element counts and rounds are reduced over the ranks        (the counts prove that nothing is missing)
+ *   2. sums and element counts are added up over the ranks               (the counts prove that nothing is missing)
  *   3. rank 0 creates the file; all open it; rank 0 reserves its bytes
  *   4. all ranks make the same groups, datasets and attributes, and flush (HDF5's rule for metadata)
- *   5. rounds of collective writes, a rank without a piece takes part with nothing
+ *   5. each rank writes its pieces
  *   6. flush, close, and rank 0 seals the file and fsyncs it
  *
- * Between the steps the ranks agree, so that either all go on or all give up. Within step 5 nobody leaves early:
- * a rank whose write failed goes on taking part, else the others would wait for it.
+ * Between the steps the ranks agree, so that either all go on or all give up. The writes of step 5 are independent
+ * ones: when a collective write fails on one rank alone, HDF5 1.10 leaves the others waiting in it for ever. They are
+ * as fast (flat ranges: no difference beyond noise), and a strided piece becomes plain writes of its rows, without
+ * the reading and locking by which MPI-IO fills gaps.
  *
  * Checksums are taken from memory, before writing, and not from what can be read back: what goes wrong on the
  * way to the disk is then found by the reader.
@@ -41,12 +43,11 @@ typedef struct writer {
     int64_t *first;    /* [n+1] index of an item's first checksum */
     uint64_t *sums;    /* [n_sums] */
     int64_t *counts;   /* [n] elements written, over all ranks */
-    int64_t *rounds;   /* [n] most pieces on a rank */
     hid_t *datasets;   /* [n] */
     hx__range *ranges; /* [n] where their elements lie; rank 0 */
     int64_t n_ranges;
     uint64_t meta_bytes, total_bytes;
-    hid_t h5, transfer;
+    hid_t h5;
 } writer;
 
 static bool is_parallel(const writer *w) { return w->ckpt->mpi != MPI_COMM_NULL; }
@@ -59,7 +60,6 @@ static hx_status plan_alloc(writer *w) {
     HX_TRY(hx_mem_alloc_array(n, sizeof *w->pieces, (void **)&w->pieces));
     HX_TRY(hx_mem_alloc_array(n + 1, sizeof *w->first, (void **)&w->first));
     HX_TRY(hx_mem_alloc_array(n, sizeof *w->counts, (void **)&w->counts));
-    HX_TRY(hx_mem_alloc_array(n, sizeof *w->rounds, (void **)&w->rounds));
     HX_TRY(hx_mem_alloc_array(n, sizeof *w->ranges, (void **)&w->ranges));
     HX_TRY(hx_mem_alloc_array(n, sizeof *w->datasets, (void **)&w->datasets));
     for (int64_t i = 0; i < n; i++) w->datasets[i] = H5I_INVALID_HID;
@@ -95,7 +95,6 @@ static hx_status plan(writer *w) {
                         &w->sums[w->first[i]]);
         }
         w->counts[i] = hx_layout_count(&w->pieces[i]);
-        w->rounds[i] = w->pieces[i].n_boxes;
     }
     return HX_OK;
 }
@@ -107,8 +106,7 @@ static hx_status reduce(writer *w) {
     if (is_parallel(w)) {
         MPI_Comm mpi = w->ckpt->mpi;
         if (MPI_Allreduce(MPI_IN_PLACE, w->sums, n_sums, MPI_UINT64_T, MPI_SUM, mpi) != MPI_SUCCESS ||
-            MPI_Allreduce(MPI_IN_PLACE, w->counts, n, MPI_INT64_T, MPI_SUM, mpi) != MPI_SUCCESS ||
-            MPI_Allreduce(MPI_IN_PLACE, w->rounds, n, MPI_INT64_T, MPI_MAX, mpi) != MPI_SUCCESS)
+            MPI_Allreduce(MPI_IN_PLACE, w->counts, n, MPI_INT64_T, MPI_SUM, mpi) != MPI_SUCCESS)
             return HX_FAIL(HX_ERR_COMM, "reducing the checksums of %d tensors failed", n);
     }
     for (int i = 0; i < n; i++) {
@@ -183,9 +181,6 @@ static hx_status open_together(writer *w) {
         return HX_H5_FAIL(HX_ERR_IO, "choosing MPI-IO for", w->file);
     w->h5 = H5Fcreate(w->file, H5F_ACC_TRUNC, create, access);
     if (w->h5 < 0) return HX_H5_FAIL(HX_ERR_IO, "creating", w->file);
-    w->transfer = H5Pcreate(H5P_DATASET_XFER);
-    if (w->transfer < 0 || (is_parallel(w) && H5Pset_dxpl_mpio(w->transfer, H5FD_MPIO_COLLECTIVE) < 0))
-        return HX_H5_FAIL(HX_ERR_IO, "choosing collective writes for", w->file);
     return HX_OK;
 }
 
@@ -263,23 +258,15 @@ static hx_status create_all(writer *w) {
 /* ---- 5, 6: elements, end ---- */
 
 static hx_status write_all(writer *w) {
-    hx_status first = HX_OK;
-    char message[2048] = "";
     for (int64_t i = 0; i < w->n; i++) {
         const hx_state_item *item = &w->items->items[i];
-        size_t size = hx_dtype_bytes(item->dtype);
-        for (int64_t round = 0; round < w->rounds[i]; round++) {
-            const hx_box *box = round < w->pieces[i].n_boxes ? &w->pieces[i].boxes[round] : NULL;
-            const void *data = box ? (const char *)item->data + (size_t)box->local * size : (const void *)w;
-            hx_status status = hx__h5_box_write(w->datasets[i], item->name, &item->layout->shape, box, item->dtype,
-                                                w->transfer, data);
-            if (status != HX_OK && first == HX_OK) {
-                first = status;
-                snprintf(message, sizeof message, "%s", hx_error_message());
-            }
+        for (int b = 0; b < w->pieces[i].n_boxes; b++) {
+            const hx_box *box = &w->pieces[i].boxes[b];
+            const char *data = (const char *)item->data + (size_t)box->local * hx_dtype_bytes(item->dtype);
+            HX_TRY(hx__h5_box_write(w->datasets[i], item->name, &item->layout->shape, box, item->dtype, data));
         }
     }
-    return hx_error_adopt(first, message);
+    return HX_OK;
 }
 
 static hx_status flush(writer *w) {
@@ -295,7 +282,6 @@ static hx_status flush(writer *w) {
 
 static void datasets_close(writer *w) {
     for (int64_t i = 0; w->datasets && i < w->n; i++) hx__h5_release(&w->datasets[i]);
-    hx__h5_release(&w->transfer);
 }
 
 static hx_status file_close(writer *w) {
@@ -320,8 +306,8 @@ static void give_up(writer *w) {
 static void writer_free(writer *w) {
     datasets_close(w);
     for (int64_t i = 0; w->pieces && i < w->n; i++) hx_layout_destroy(&w->pieces[i]);
-    void **owned[] = {(void **)&w->pieces, (void **)&w->first,  (void **)&w->sums,    (void **)&w->counts,
-                      (void **)&w->rounds, (void **)&w->ranges, (void **)&w->datasets};
+    void **owned[] = {(void **)&w->pieces, (void **)&w->first,  (void **)&w->sums,
+                      (void **)&w->counts, (void **)&w->ranges, (void **)&w->datasets};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) hx_mem_free(owned[i]);
 }
 
@@ -344,7 +330,7 @@ static hx_status write_file(writer *w) {
 
 hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *state, const hx_state_list *items) {
     writer w = {.ckpt = ckpt, .file = file, .state = state, .items = items, .n = items ? items->n_items : 0,
-                .h5 = H5I_INVALID_HID, .transfer = H5I_INVALID_HID};
+                .h5 = H5I_INVALID_HID};
     HX_H5_QUIET();
     hx_status status = write_file(&w);
     if (status != HX_OK) give_up(&w);
