@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The number of threads and the way streams execute change no bit of the result. Built with ThreadSanitizer this is also
+# the test for races: one process with many threads and no MPI, whose own threads are not instrumented.
+. "$(dirname "$0")/common.sh"
+make_text corpus.txt
+train=("$helix" train --model.ctx=64 --model.layers=2 --model.dim=48 --model.heads=4 --model.dropout=0.1 --train.batch=6
+    --train.micro_batch=4 --train.eval_batches=2 --optim.warmup=2 --data.path corpus.txt --train.steps 12 --ckpt.every 6)
+same_state() {
+    h5diff one/ckpt/step-00000012.h5 "$1/ckpt/step-00000012.h5" /model >diff.txt || fail "$1: other weights: $(head -3 diff.txt)"
+    h5diff one/ckpt/step-00000012.h5 "$1/ckpt/step-00000012.h5" /optim >diff.txt || fail "$1: other moments: $(head -3 diff.txt)"
+}
+expect 0 '12 steps' "${train[@]}" --out one --threads 1
+for threads in 2 3 5; do
+    expect 0 '12 steps' "${train[@]}" --out "threads$threads" --threads $threads
+    same_state "threads$threads"
+done
+HELIX_STREAM=async expect 0 '12 steps' "${train[@]}" --out async --threads 2
+same_state async
+HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own1 --threads 1
+HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own3 --threads 3
+h5diff own1/ckpt/step-00000012.h5 own3/ckpt/step-00000012.h5 /model >diff.txt || fail "own GEMM: other weights: $(head -3 diff.txt)"
+finish
