@@ -15,7 +15,7 @@ expect 0 '20 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 20 --out whole
 "${ranks[@]}" 2 "${train[@]}" --train.steps 20 --out killed >killed.log 2>&1 &
 job=$!
 for _ in $(seq 1000); do [ -e killed/ckpt/step-00000010.h5 ] && break; kill -0 $job 2>/dev/null || break; sleep 0.01; done
-mapfile -t pids < <(pgrep -f -- "helix train .*--out killed" | while read -r p; do [ "$(cat "/proc/$p/comm")" = helix ] && echo "$p"; done)
+mapfile -t pids < <(pgrep -P $job -x helix)
 [ ${#pids[@]} -eq 2 ] || fail "expected two ranks to kill one of, found ${#pids[@]}"
 began=$(date +%s%N)
 kill -KILL "${pids[1]}"
