@@ -41,9 +41,8 @@ hx_status hx_mesh_create(hx_comm *world, const hx_mesh_config *config, hx_mesh *
     HX_TRY(check_degrees(world, config->dp)); /* fails on all ranks or on none */
     HX_TRY(hx_comm_agree(world, hx_mem_alloc_array(1, sizeof *mesh, (void **)&mesh)));
     /* A communicator of its own even where dp is the whole world: its failures and events stay apart. */
-    hx_status status = hx_comm_split(world, 0, rank, &mesh->dp);
-    if (status == HX_OK) status = hx_comm_split(world, rank, 0, &mesh->single);
-    status = hx_comm_agree(world, status);
+    hx_status status = hx_comm_agree(world, hx_comm_split(world, 0, rank, &mesh->dp));
+    if (status == HX_OK) status = hx_comm_agree(world, hx_comm_split(world, rank, 0, &mesh->single));
     if (status != HX_OK) {
         hx_mesh_destroy(&mesh);
         return status;

@@ -236,7 +236,7 @@ static hx_status run_backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed) {
     hx_ctx quiet = *ctx;
     quiet.tape = NULL;
     if (y->tape_serial != tape->serial || tape->vars[y->var].leaf != NULL)
-        return HX_FAIL(HX_ERR_STATE, "y is not the result of a recorded op: nothing it depends on needs a gradient");
+        return HX_FAIL(HX_ERR_STATE, "y is not the result of a recorded op: nothing it depends on needs a gradient, or the tape has been used up");
     HX_TRY(seed_gradient(&quiet, y, seed, &tape->vars[y->var].grad));
     /* Derivatives do not record, so the lists stay where they are; vjp functions reach them through the node. */
     for (int64_t i = tape->n_nodes - 1; i >= 0; i--) {

@@ -165,7 +165,7 @@ static hx_status set_real(const hx_option *o, double *field, const char *key, co
     if (!read_real(value, &v))
         return HX_FAIL(HX_ERR_CONFIG, "%s = '%.64s' (%s): expected a number, e.g. 0.1, 3e-4", key, value, source);
     if (v < o->min || v > o->max)
-        return HX_FAIL(HX_ERR_CONFIG, "%s = %g (%s): expected %g to %g", key, v, source, o->min, o->max);
+        return HX_FAIL(HX_ERR_CONFIG, "%s = %.10g (%s): expected %.10g to %.10g", key, v, source, o->min, o->max);
     *field = v;
     return HX_OK;
 }

@@ -63,6 +63,10 @@ static hx_status check_output(const hx_op_info *info, int i, const hx_tensor *t,
     if (!hx_shape_equal(&shape, &want->shape))
         return HX_FAIL(HX_ERR_SHAPE, "%s: output %d is %s: expected %s", info->name, i, hx_shape_text(&shape, got),
                        hx_shape_text(&want->shape, expected));
+    for (int d = 0; d < shape.ndim; d++)
+        if (shape.dims[d] > 1 && t->array.strides[d] == 0)
+            return HX_FAIL(HX_ERR_SHAPE, "%s: output %d is %s and repeats along dim %d: expected an element for each value", info->name, i,
+                           hx_shape_text(&shape, got), d);
     return HX_OK;
 }
 

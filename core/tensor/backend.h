@@ -92,7 +92,8 @@ hx_status hx_backend_register(const hx_backend *backend);
 const hx_backend *hx_backend_at(int i);
 const hx_backend *hx_backend_find(const char *name);
 
-/** Open a device. @param name  a backend's name, or NULL for the first by priority that opens.
+/** Open a device. @param name  a backend's name, or NULL for the first by priority that is there (HX_ERR_DEVICE passes on to the
+ *  next; any other failure is returned).
  *  @return HX_ERR_DEVICE lists the names that exist and why it could not be opened */
 hx_status hx_device_open(const char *name, const hx_device_config *config, hx_device **out);
 /** Close; all tensors, streams and events of it must be gone. */
@@ -122,7 +123,7 @@ void hx_device_stats_reset_peak(hx_device *device);
 hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, void **out);
 /** Give a block back; kind and n_bytes as they were asked for. Accepts NULL. */
 void hx_device_free(hx_device *device, hx_pool_kind kind, void *p, size_t n_bytes);
-/** Give cached blocks back to the backend. */
+/** Give cached blocks back to the backend, after waiting for the streams, whose work may still use them. */
 void hx_device_trim(hx_device *device);
 
 hx_status hx_stream_create(hx_device *device, hx_stream **out);

@@ -33,11 +33,13 @@ struct hx_device {
     void **slabs;
     int64_t n_slabs, slabs_capacity;
     int64_t serial;
+    hx_stream *streams; /* a list through hx_stream.next */
 };
 
 struct hx_stream {
     hx_device *device;
     void *self;
+    hx_stream *next; /* of the same device */
 };
 
 struct hx_event {
@@ -98,8 +100,11 @@ hx_status hx_device_open(const char *name, const hx_device_config *config, hx_de
             return HX_OK;
         }
     } else {
-        for (int i = 0; i < n_backends && registry[i]->priority >= 0; i++)
-            if (open_with(registry[i], config, out) == HX_OK) return HX_OK;
+        /* An absent device is passed over; one that refuses (a wrong setting, no memory) is an answer. */
+        for (int i = 0; i < n_backends && registry[i]->priority >= 0; i++) {
+            hx_status status = open_with(registry[i], config, out);
+            if (status != HX_ERR_DEVICE) return status;
+        }
     }
     char names[256] = "";
     for (int i = 0; i < n_backends; i++) {
@@ -166,6 +171,13 @@ static int class_of(size_t n) {
     return octave * 4 + (int)((n - base + quarter - 1) / quarter);
 }
 
+/* A block is freed when nobody will enqueue work on it any more: work enqueued before may still use it. That is no
+ * matter while the block is reused in order on its stream, but the backend must not get it back before. */
+static void wait_for_streams(hx_device *device) {
+    for (hx_stream *s = device->streams; s != NULL; s = s->next)
+        (void)hx_stream_sync(s); /* a failure is sticky: whoever uses the stream next meets it */
+}
+
 hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, void **out) {
     hx_device_stats *stats = &device->stats;
     int class = class_of(n_bytes);
@@ -202,12 +214,14 @@ void hx_device_free(hx_device *device, hx_pool_kind kind, void *p, size_t n_byte
     if (hx_mem_grow((void **)&list->blocks, &list->capacity, list->n + 1, sizeof *list->blocks) == HX_OK) {
         list->blocks[list->n++] = p;
     } else { /* no memory to remember the block */
+        wait_for_streams(device);
         device->backend->free(device->self, kind, p, rounded);
         device->stats.held_bytes -= (int64_t)rounded;
     }
 }
 
 void hx_device_trim(hx_device *device) {
+    wait_for_streams(device);
     for (int kind = 0; kind < HX_POOL_COUNT; kind++)
         for (int class = 0; class < CLASS_COUNT; class ++) {
             free_list *list = &device->free[kind][class];
@@ -276,6 +290,8 @@ hx_status hx_stream_create(hx_device *device, hx_stream **out) {
         hx_mem_free(&p);
         return status;
     }
+    stream->next = device->streams;
+    device->streams = stream;
     *out = stream;
     return HX_OK;
 }
@@ -283,6 +299,9 @@ hx_status hx_stream_create(hx_device *device, hx_stream **out) {
 void hx_stream_destroy(hx_stream **handle) {
     hx_stream *stream = *handle;
     if (stream == NULL) return;
+    hx_stream **link = &stream->device->streams;
+    while (*link != stream) link = &(*link)->next;
+    *link = stream->next;
     stream->device->backend->stream_destroy(stream->device->self, stream->self);
     hx_mem_free((void **)handle);
 }

@@ -147,9 +147,10 @@ hx_status hx_tensor_view(hx_tensor *x, hx_shape shape, hx_tensor **out) {
         else if (__builtin_mul_overflow(known, shape.dims[d], &known)) known = -1;
     }
     if (open >= 0 && known > 0 && count % known == 0) shape.dims[open] = count / known;
-    if (known < 0 || hx_shape_count(&shape) != count || (open >= 0 && shape.dims[open] < 0))
+    bool is_open = open >= 0 && shape.dims[open] < 0;
+    if (!is_open) HX_TRY(hx_shape_check(&shape)); /* before it is counted */
+    if (is_open || hx_shape_count(&shape) != count)
         return HX_FAIL(HX_ERR_SHAPE, "%s as %s: element counts differ", hx_shape_text(&old, from), hx_shape_text(&shape, to));
-    HX_TRY(hx_shape_check(&shape));
     HX_TRY(hx__tensor_alias(x, out));
     hx_array *a = &(*out)->array;
     a->ndim = shape.ndim;
@@ -271,14 +272,17 @@ hx_status hx_tensor_read(hx_stream *stream, const hx_tensor *x, void *data) {
     return hx_stream_sync(stream);
 }
 
+/* One element of any dtype. */
+typedef union scalar {
+    float f32;
+    double f64;
+    int32_t i32;
+    int64_t i64;
+    uint8_t u8;
+} scalar;
+
 hx_status hx_tensor_fill(hx_stream *stream, hx_tensor *x, double value) {
-    union {
-        float f32;
-        double f64;
-        int32_t i32;
-        int64_t i64;
-        uint8_t u8;
-    } pattern;
+    scalar pattern;
     HX_TRY(need_contiguous(x));
     hx_dtype dtype = x->array.dtype;
     if (!hx_dtype_is_float(dtype)) {
@@ -296,13 +300,7 @@ hx_status hx_tensor_fill(hx_stream *stream, hx_tensor *x, double value) {
 }
 
 hx_status hx_tensor_item(hx_stream *stream, const hx_tensor *x, double *out) {
-    union {
-        float f32;
-        double f64;
-        int32_t i32;
-        int64_t i64;
-        uint8_t u8;
-    } value;
+    scalar value;
     if (hx_tensor_count(x) != 1) {
         char text[HX_SHAPE_TEXT];
         hx_shape s = hx_array_shape(&x->array);

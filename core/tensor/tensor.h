@@ -52,7 +52,8 @@ void *hx_tensor_data(const hx_tensor *tensor);
 bool hx_tensor_shares(const hx_tensor *a, const hx_tensor *b);
 
 /* Views: new handles on the same storage. Negative dims count from the end. */
-/** Same elements under another shape; one dim may be -1. @return HX_ERR_SHAPE, also if x is not contiguous */
+/** Same elements under another shape; one dim may be -1. @return HX_ERR_SHAPE, also if x is not contiguous;
+ *  HX_ERR_OVERFLOW */
 hx_status hx_tensor_view(hx_tensor *x, hx_shape shape, hx_tensor **out);
 /** Indices start, start+step, ... below stop of a dim. @return HX_ERR_SHAPE unless 0<=start<=stop<=size, step>0 */
 hx_status hx_tensor_slice(hx_tensor *x, int dim, int64_t start, int64_t stop, int64_t step, hx_tensor **out);

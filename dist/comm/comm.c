@@ -212,8 +212,10 @@ static hx_status await_stream(comm_job *job, hx_stream *stream) {
     if (status == HX_OK && idle) return HX_OK;
     hx_event *event = NULL;
     if (status == HX_OK) {
-        HX_TRY(take_producer(comm, hx_stream_device(stream), &event));
-        status = hx_event_record(event, stream);
+        /* Without memory for an event the host waits itself: the others count on this rank's part. */
+        bool has_event = take_producer(comm, hx_stream_device(stream), &event) == HX_OK;
+        status = has_event ? hx_event_record(event, stream) : hx_stream_sync(stream);
+        if (status == HX_OK && !has_event) return HX_OK;
     }
     if (status != HX_OK) {
         job->given.status = status;

@@ -27,6 +27,18 @@ struct hx_ddp {
     int64_t last_n_bytes;
 };
 
+/* The first failure of several things that are all to be done. */
+typedef struct first_failure {
+    hx_status status;
+    char message[1024];
+} first_failure;
+
+static void note(first_failure *first, hx_status status) {
+    if (status == HX_OK || first->status != HX_OK) return;
+    first->status = status;
+    snprintf(first->message, sizeof first->message, "%s", hx_error_message());
+}
+
 /* ---- making ---- */
 
 /* FNV-1a, 64 bits; see check_same. */
@@ -78,14 +90,16 @@ static hx_status check_local(hx_device *device, const hx_param_list *params, con
     return HX_OK;
 }
 
-/* Frozen parameters too: a rank that differs only there would compute something else. */
+/* Frozen parameters too: a rank that differs only there would compute something else. A rank whose stream has failed
+ * goes on to the last one, like the others. */
 static hx_status broadcast_values(hx_comm *comm, hx_stream *stream, const hx_param_list *params) {
+    first_failure first = {.status = HX_OK};
     for (int64_t i = 0; i < params->n_items; i++) {
         hx_tensor *value = params->items[i]->value;
-        HX_TRY(hx_comm_broadcast(comm, hx_tensor_data(value), hx_tensor_count(value), hx_tensor_dtype(value), 0, stream,
-                                 NULL));
+        note(&first, hx_comm_broadcast(comm, hx_tensor_data(value), hx_tensor_count(value), hx_tensor_dtype(value), 0,
+                                       stream, NULL));
     }
-    return HX_OK;
+    return hx_error_adopt(first.status, first.message);
 }
 
 /* Collective. Fails on all ranks or on none. @param range  [2*n_items] scratch, or NULL if `mine` is a failure */
@@ -133,18 +147,6 @@ int hx_ddp_n_buckets(const hx_ddp *ddp) {
 }
 
 /* ---- a step ---- */
-
-/* The first failure of several things that are all to be done. */
-typedef struct first_failure {
-    hx_status status;
-    char message[1024];
-} first_failure;
-
-static void note(first_failure *first, hx_status status) {
-    if (status == HX_OK || first->status != HX_OK) return;
-    first->status = status;
-    snprintf(first->message, sizeof first->message, "%s", hx_error_message());
-}
 
 /* A slice without gradient holds what the step before left. */
 static void clear_missing(hx_ddp *ddp, const hx__bucket *bucket, hx_stream *stream, first_failure *first) {

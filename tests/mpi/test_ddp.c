@@ -2,9 +2,11 @@
  * that saw all samples. The ranks add the same f64 numbers in another order: 1e-12 is some thousand roundings. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/backends.h"
 #include "core/autograd/tape.h"
@@ -371,6 +373,38 @@ Test(ddp, frozen_parameters_get_no_bucket) {
     OK(w.sync.begin(w.sync.self, true));
     bag_backward(&w, trained, 2, 1);
     OK(w.sync.finish(w.sync.self, w.stream, false));
+    close_world(&w);
+}
+
+static void *fire_late(void *event) {
+    usleep(300000);
+    hx_event_fire(event, HX_ERR_NUMERIC, "the kernel broke");
+    return NULL;
+}
+
+/* The values of one rank turn out bad while they are on their way: it fails with its own status, the others with it,
+ * and nobody is left in a broadcast that the rank does not join. */
+Test(ddp, a_rank_whose_values_fail_late_ends_all_ranks) {
+    world w;
+    open_world(&w, "async");
+    bool is_failing = w.rank == 0; /* the one that sends */
+    hx_ddp_config config = HX_DDP_DEFAULT;
+    hx_ddp *ddp = NULL;
+    hx_event *bad;
+    pthread_t firing;
+    build_mlp(&w, 0);
+    OK(hx_event_create(w.device, &bad));
+    if (is_failing) {
+        OK(hx_event_arm(bad));
+        OK(hx_event_wait(bad, w.stream));
+        cr_assert_eq(pthread_create(&firing, NULL, fire_late, bad), 0);
+    }
+    hx_status status = hx_ddp_create(w.comm, w.device, w.stream, &w.params, &config, &ddp);
+    cr_expect_eq(status, is_failing ? HX_ERR_NUMERIC : HX_ERR_REMOTE, "%s", hx_error_message());
+    cr_expect_not_null(strstr(hx_error_message(), "the kernel broke"), "%s", hx_error_message());
+    if (is_failing) pthread_join(firing, NULL);
+    OK(hx_comm_barrier(w.comm));
+    hx_event_destroy(&bad);
     close_world(&w);
 }
 

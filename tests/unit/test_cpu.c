@@ -67,6 +67,7 @@ static void run_case(const thread_case *c, int n_threads, hx_tensor **out, rig *
     *r = rig_open(n_threads);
     for (int i = 0; i < c->n_in; i++) in[i] = uniform(r, HX_F32, c->in[i], (uint64_t)i);
     MUST(hx_op_run(&r->ctx, c->op, in, c->n_in, &c->attr, 0, out));
+    MUST(hx_stream_sync(r->stream));
     for (int i = 0; i < c->n_in; i++) hx_tensor_destroy(&in[i]);
 }
 
@@ -114,6 +115,7 @@ static double product_error(rig *r, hx_dtype dtype, const int64_t mnk[3], bool t
     MUST(hx_cast(&r->ctx, c, HX_F64, &wide));
     MUST(hx_tensor_read(r->stream, ad, x));
     MUST(hx_tensor_read(r->stream, bd, y));
+    MUST(hx_stream_sync(r->stream));
     const double *z = hx_tensor_data(wide);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
@@ -181,6 +183,7 @@ Test(cpu, elementary_functions_are_accurate_over_their_range) {
         float *px = hx_tensor_data(x);
         for (int i = 0; i < N; i++) px[i] = (float)(c->low + (c->high - c->low) * i / (N - 1));
         MUST(hx_unary(&r.ctx, c->op, x, &y));
+        MUST(hx_stream_sync(r.stream));
         const float *py = hx_tensor_data(y);
         double worst = 0, at = 0;
         for (int i = 0; i < N; i++) {

@@ -97,6 +97,27 @@ Test(tensor, bad_views_are_refused_with_both_shapes) {
     cr_assert_null(y);
 }
 
+Test(tensor, an_output_that_repeats_elements_is_refused) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR one = NULL;
+    HX_AUTO_TENSOR wide = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 1), &one), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, x, 1), HX_OK);
+    cr_assert_eq(hx_tensor_expand(one, HX_SHAPE(2, 3), &wide), HX_OK);
+    cr_expect_eq(hx_copy_into(&ctx, x, wide), HX_ERR_SHAPE);
+    cr_expect_not_null(strstr(hx_error_message(), "repeats along dim 1"), "%s", hx_error_message());
+}
+
+Test(tensor, a_view_whose_count_overflows_is_refused) {
+    HX_AUTO_TENSOR empty = NULL;
+    hx_tensor *y = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(0), &empty), HX_OK);
+    cr_expect_eq(hx_tensor_view(empty, HX_SHAPE(1ll << 40, 1ll << 40, 0), &y), HX_ERR_OVERFLOW);
+    cr_expect_eq(hx_tensor_view(empty, HX_SHAPE(1ll << 40, 1ll << 40, -1), &y), HX_ERR_SHAPE);
+    cr_expect_null(y);
+}
+
 Test(tensor, freed_memory_is_reused) {
     hx_device_stats before, after;
     for (int i = 0; i < 100; i++) {
@@ -108,6 +129,59 @@ Test(tensor, freed_memory_is_reused) {
     cr_assert_eq(after.n_raw_allocs, before.n_raw_allocs);
     cr_assert_geq(after.peak_bytes, 80000);
     cr_assert_leq(after.peak_bytes, 100000);
+}
+
+/* A backend whose work is known to be done only after a sync, and which is out of memory when told so. */
+static struct {
+    bool is_busy, is_full, freed_early;
+} stingy;
+
+static hx_status stingy_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void **out) {
+    if (stingy.is_full) return HX_FAIL(HX_ERR_MEMORY, "full");
+    return hx_backend_ref.alloc(self, kind, n_bytes, out);
+}
+
+static void stingy_free(void *self, hx_pool_kind kind, void *p, size_t n_bytes) {
+    stingy.freed_early = stingy.freed_early || stingy.is_busy;
+    stingy.is_full = false;
+    hx_backend_ref.free(self, kind, p, n_bytes);
+}
+
+static hx_status stingy_fill(void *self, void *s, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items) {
+    stingy.is_busy = true;
+    return hx_backend_ref.fill(self, s, dst, pattern, pattern_bytes, n_items);
+}
+
+static hx_status stingy_sync(void *self, void *s) {
+    stingy.is_busy = false;
+    return hx_backend_ref.stream_sync(self, s);
+}
+
+Test(tensor, memory_goes_back_to_the_backend_only_after_the_work_that_uses_it) {
+    static hx_backend backend;
+    hx_device *device = NULL;
+    hx_stream *first = NULL, *second = NULL;
+    hx_tensor *x = NULL, *y = NULL;
+    backend = hx_backend_ref;
+    backend.name = "stingy";
+    backend.alloc = stingy_alloc;
+    backend.free = stingy_free;
+    backend.fill = stingy_fill;
+    backend.stream_sync = stingy_sync;
+    cr_assert_eq(hx_backend_register(&backend), HX_OK);
+    cr_assert_eq(hx_device_open("stingy", NULL, &device), HX_OK);
+    cr_assert_eq(hx_stream_create(device, &first), HX_OK);
+    cr_assert_eq(hx_stream_create(device, &second), HX_OK);
+    hx_stream_destroy(&second);
+    cr_assert_eq(hx_tensor_create(device, HX_F32, HX_SHAPE(1000), &x), HX_OK);
+    cr_assert_eq(hx_tensor_fill(first, x, 1), HX_OK);
+    hx_tensor_destroy(&x);
+    stingy.is_full = true; /* until something is given back */
+    cr_assert_eq(hx_tensor_create(device, HX_F32, HX_SHAPE(9000), &y), HX_OK, "%s", hx_error_message());
+    cr_expect_not(stingy.freed_early);
+    hx_tensor_destroy(&y);
+    hx_stream_destroy(&first);
+    hx_device_close(&device);
 }
 
 Test(tensor, an_absurd_size_is_refused_without_a_crash) {
