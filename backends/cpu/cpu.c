@@ -51,8 +51,8 @@ static hx_status choose_isa(const hx_cpu_kernels **out) {
 
 static hx_status choose_gemm(bool *use_blas) {
     const char *want = getenv("HELIX_GEMM");
-    *use_blas = want && strcmp(want, "openblas") == 0;
-    if (!want || !*want || *use_blas || strcmp(want, "own") == 0) return HX_OK;
+    *use_blas = !want || !*want || strcmp(want, "openblas") == 0;
+    if (*use_blas || strcmp(want, "own") == 0) return HX_OK;
     return HX_FAIL(HX_ERR_CONFIG, "HELIX_GEMM=%.32s: expected own or openblas", want);
 }
 

@@ -43,7 +43,7 @@ struct hx_cpu {
     hx_pool *pool;
     int n_threads;
     const hx_cpu_kernels *kernels;
-    bool use_blas; /* HELIX_GEMM=openblas */
+    bool use_blas; /* unless HELIX_GEMM=own */
     void *blocks[HX_CPU_SCRATCH_BLOCKS]; /* scratch of the running op */
     size_t block_bytes[HX_CPU_SCRATCH_BLOCKS];
     int n_blocks;

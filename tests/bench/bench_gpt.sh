@@ -1,7 +1,7 @@
 #!/bin/sh
 # Helix and PyTorch on the same model, alternately, so that both see the same machine: medians of tokens per second and
 # their ratio.
-#     tests/bench/bench_gpt.sh <build folder> [threads] [rounds] [steps]
+#     [PYTHON=/usr/bin/python3] tests/bench/bench_gpt.sh <build folder> [threads] [rounds] [steps]
 set -eu
 build=${1:?usage: bench_gpt.sh BUILD_FOLDER [threads] [rounds] [steps]}
 threads=${2:-1} rounds=${3:-5} steps=${4:-5}
@@ -18,14 +18,15 @@ trap 'rm -rf "$work"' EXIT
 rate() { sed -n 's/.*tokens_per_s \([0-9.]*\).*/\1/p'; }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { if (NR) print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'; }
 
+python=${PYTHON:-python3}
 have_torch=yes
-python3 -c 'import torch' 2>/dev/null || have_torch=no
+"$python" -c 'import torch' 2>/dev/null || have_torch=no
 i=0
 while [ "$i" -lt "$rounds" ]; do
     "$program" "$threads" "$steps" >"$work/out"
     rate <"$work/out" >>"$work/helix"
     if [ "$have_torch" = yes ]; then
-        python3 "$here/bench_gpt.py" "$threads" "$steps" >"$work/out"
+        "$python" "$here/bench_gpt.py" "$threads" "$steps" >"$work/out"
         rate <"$work/out" >>"$work/torch"
     fi
     i=$((i + 1))
