@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define HX_OPTION_OWNER hx_cli_config
 static const hx_option cli_options[] = HX_OPTIONS_TABLE(HX_CLI_OPTIONS);
@@ -91,15 +90,6 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
     return HX_OK;
 }
 
-/* A run's folder stands for the checkpoints in it. */
-hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]) {
-    char folder[HX_PATH_BYTES];
-    struct stat st;
-    HX_TRY(hx__path_join(path, "ckpt", folder));
-    bool is_run = stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
-    return hx_ckpt_resolve(is_run ? folder : path, file);
-}
-
 hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
                                   char file[HX_PATH_BYTES]) {
     HX_TRY(hx__cli_read(command, cli, argc, argv)); /* finds the path; what it sets else is read again below */
@@ -121,7 +111,7 @@ hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int ar
 static void kind_text(const hx_option *o, char out[160]) {
     switch (o->kind) {
     case HX_OPTION_INT: snprintf(out, 160, "integer, %.15g to %.15g", o->min, o->max); break;
-    case HX_OPTION_REAL: snprintf(out, 160, "number, %g to %g", o->min, o->max); break;
+    case HX_OPTION_REAL: snprintf(out, 160, "number, %.10g to %.10g", o->min, o->max); break;
     case HX_OPTION_BOOL: snprintf(out, 160, "switch"); break;
     case HX_OPTION_STR: snprintf(out, 160, "text"); break;
     case HX_OPTION_CHOICE: snprintf(out, 160, "%s", o->choices); break;

@@ -50,10 +50,10 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
 hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
                                   char file[HX_PATH_BYTES]);
 
-/** The checkpoint that a path means: a file, a folder of checkpoints, or a run's folder. */
-hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]);
 /** Collective. Read the model's weights from a checkpoint, and its scalars. */
 hx_status hx__load_model(hx_session *session, const char *file, const hx_model *model, hx_train_state *state);
+/** A number; null where it is not finite, for which JSON has no word. */
+json_t *hx__json_real(double value);
 /** Write an object as one line to standard output; takes the reference also on failure. NULL is HX_ERR_MEMORY. */
 hx_status hx__print_json(json_t *object);
 /** Name and version of the MPI library, on one line. No MPI_Init needed. */

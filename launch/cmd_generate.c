@@ -3,6 +3,7 @@
 #include "launch/cli.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,7 +106,7 @@ static hx_status generate(generator *g) {
         g->ids[g->n_ids++] = id;
         if (!speaks) continue;
         print_byte(id);
-        fflush(stdout);
+        if (fflush(stdout) != 0) return HX_FAIL(HX_ERR_IO, "standard output cannot be written: %s", strerror(errno));
     }
     if (speaks) putchar('\n');
     return HX_OK;

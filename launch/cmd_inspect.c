@@ -12,6 +12,8 @@
 
 #include "launch/helix.h"
 
+json_t *hx__json_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
 hx_status hx__print_json(json_t *object) {
     char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     json_decref(object);
@@ -42,9 +44,6 @@ static void print_info(const char *file, const hx_ckpt_info *info, bool verified
         printf("  %-4s %-16s %s\n", hx_dtype_name(info->entries[i].dtype), hx_shape_text(&info->entries[i].shape, shape), info->entries[i].name);
 }
 
-/* JSON has no word for numbers that are not finite. */
-static json_t *real_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
 static json_t *entry_json(const hx_ckpt_entry *entry) {
     json_t *dims = json_array();
     for (int d = 0; d < entry->shape.ndim; d++) json_array_append_new(dims, json_integer(entry->shape.dims[d]));
@@ -58,8 +57,8 @@ static hx_status print_info_json(const char *file, const hx_ckpt_info *info, boo
     json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:b, s:o}", "file", file, "format",
                           info->format, "ranks", info->world_size, "versions", info->versions, "step", (json_int_t)state->step,
                           "cursor", (json_int_t)state->cursor, "seed", (json_int_t)state->seed, "loss",
-                          real_or_null(state->last_loss), "eval_loss", real_or_null(state->last_eval_loss), "best_loss",
-                          real_or_null(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",
+                          hx__json_real(state->last_loss), "eval_loss", hx__json_real(state->last_eval_loss), "best_loss",
+                          hx__json_real(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",
                           (json_int_t)count_parameters(info), "verified", (int)verified, "tensors", tensors);
     return hx__print_json(o);
 }

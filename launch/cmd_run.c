@@ -41,9 +41,9 @@ static hx_status print_eval(const eval_result *e, bool json) {
         printf(" over %lld targets\n", (long long)e->count);
         return HX_OK;
     }
-    json_t *o = json_pack("{s:s, s:I, s:f, s:I}", "checkpoint", e->file, "step", (json_int_t)e->step, "loss", e->loss,
-                          "targets", (json_int_t)e->count);
-    if (o && e->model->unit_name) json_object_set_new(o, "bits_per_byte", json_real(second));
+    json_t *o = json_pack("{s:s, s:I, s:o, s:I}", "checkpoint", e->file, "step", (json_int_t)e->step, "loss",
+                          hx__json_real(e->loss), "targets", (json_int_t)e->count);
+    if (o && e->model->unit_name) json_object_set_new(o, "bits_per_byte", hx__json_real(second));
     return hx__print_json(o);
 }
 

@@ -2,10 +2,22 @@
 
 #include <math.h>
 
+/* A byte that the model has no token for would make the loss NaN, which says nothing about why. */
+static hx_status check_bytes(const hx_corpus *corpus, const char *path, int64_t vocab) {
+    int64_t n_bytes;
+    const uint8_t *bytes = hx_corpus_bytes(corpus, &n_bytes);
+    for (int64_t i = 0; vocab < 256 && i < n_bytes; i++)
+        if (bytes[i] >= vocab)
+            return HX_FAIL(HX_ERR_CONFIG, "data %s: byte %u at position %lld, but model.vocab = %lld: expected 256 for text",
+                           path, bytes[i], (long long)i, (long long)vocab);
+    return HX_OK;
+}
+
 static hx_status open_corpus(hx_session *s, void *arg) {
     const char *path = s->config.data.path;
     if (!path[0]) return HX_FAIL(HX_ERR_CONFIG, "data.path is empty: expected a text file or folder (--data.path corpus.txt)");
-    return hx_corpus_open(path, arg);
+    HX_TRY(hx_corpus_open(path, arg));
+    return check_bytes(*(hx_corpus **)arg, path, s->config.model.vocab);
 }
 
 typedef struct loader_job {

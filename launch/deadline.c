@@ -26,10 +26,10 @@ static void *deadline_main(void *arg) {
     int error = 0;
     while (!d->is_cancelled && error != ETIMEDOUT) error = pthread_cond_timedwait(&d->changed, &d->lock, &d->end);
     bool is_over = !d->is_cancelled;
+    if (is_over && d->message[0])
+        dprintf(STDERR_FILENO, "helix: %s\nhelix: the other ranks did not answer; the job is ended\n", d->message);
     pthread_mutex_unlock(&d->lock);
     if (!is_over) return NULL;
-    if (d->message[0])
-        dprintf(STDERR_FILENO, "helix: %s\nhelix: the other ranks did not answer; the job is ended\n", d->message);
     int is_initialised = 0, is_finalised = 0;
     MPI_Initialized(&is_initialised);
     MPI_Finalized(&is_finalised);

@@ -5,8 +5,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOCK_TRIES 30 /* of 0.1 s */
 
 hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_BYTES]) {
     int n = snprintf(out, HX_PATH_BYTES, "%s/%s", folder, name);
@@ -43,24 +47,52 @@ static bool has_checkpoint_files(const char *folder) {
 }
 
 /* Never in place: a run that is killed here keeps the file it had. */
-static hx_status write_config(const char *folder, const char *text) {
+hx_status hx__folder_write_config(const hx_run_config *run, const char *text) {
     char path[HX_PATH_BYTES], temporary[HX_PATH_BYTES];
-    HX_TRY(hx__path_join(folder, "config.yaml", path));
-    HX_TRY(hx__path_join(folder, ".config.yaml.tmp", temporary));
+    HX_TRY(hx__path_join(run->out, "config.yaml", path));
+    HX_TRY(hx__path_join(run->out, ".config.yaml.tmp", temporary));
     FILE *f = fopen(temporary, "we");
     if (!f) return HX_FAIL(HX_ERR_IO, "%s: %s", temporary, strerror(errno));
     bool is_written = fputs(text, f) >= 0 && fflush(f) == 0 && fsync(fileno(f)) == 0;
     int error = errno;
     fclose(f);
-    if (!is_written || rename(temporary, path) != 0)
-        return HX_FAIL(HX_ERR_IO, "%s cannot be written: %s", path, strerror(is_written ? errno : error));
-    return HX_OK;
+    if (is_written && rename(temporary, path) == 0) return HX_OK;
+    if (is_written) error = errno;
+    unlink(temporary);
+    return HX_FAIL(HX_ERR_IO, "%s cannot be written: %s", path, strerror(error));
 }
 
-hx_status hx__folder_prepare(const hx_run_config *run, const char *config_text, hx_resume *resume) {
+/* A run's folder stands for the checkpoints in it. */
+hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]) {
+    char folder[HX_PATH_BYTES];
+    struct stat st;
+    HX_TRY(hx__path_join(path, "ckpt", folder));
+    bool is_run = stat(folder, &st) == 0 && S_ISDIR(st.st_mode);
+    return hx_ckpt_resolve(is_run ? folder : path, file);
+}
+
+/* Two runs in one folder would remove each other's checkpoints. The system releases the lock with the process, however
+ * that ends; where a file system knows no locks the run goes on without. Ranks whose mpirun was killed need a moment
+ * to notice, hence the patience. */
+static hx_status take_lock(const char *folder, int *lock) {
+    char path[HX_PATH_BYTES];
+    HX_TRY(hx__path_join(folder, ".lock", path));
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0) return HX_FAIL(HX_ERR_IO, "%s: %s", path, strerror(errno));
+    int error = 0;
+    for (int tries = 0; tries <= LOCK_TRIES; tries++) {
+        if (tries > 0) nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        error = flock(*lock, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+        if (error != EWOULDBLOCK && error != EINTR) return HX_OK;
+    }
+    return HX_FAIL(HX_ERR_CONFIG, "out: another run is working in %s: wait for its end, or choose another folder with --out", folder);
+}
+
+hx_status hx__folder_prepare(const hx_run_config *run, int *lock, hx_resume *resume) {
     char ckpt[HX_PATH_BYTES];
     hx_resume result = {0};
     HX_TRY(make_folders(run->out));
+    HX_TRY(take_lock(run->out, lock));
     HX_TRY(hx__path_join(run->out, "ckpt", ckpt));
     if (has_checkpoint_files(ckpt)) {
         if (!run->resume)
@@ -69,7 +101,6 @@ hx_status hx__folder_prepare(const hx_run_config *run, const char *config_text, 
         HX_TRY(hx_ckpt_resolve(ckpt, result.file));
         result.is_found = true;
     }
-    HX_TRY(write_config(run->out, config_text));
     *resume = result;
     return HX_OK;
 }

@@ -1,10 +1,15 @@
 /* The `helix` program: finds the command, runs it, and turns its failure into one message and an exit code. */
+#define _GNU_SOURCE
 #include "launch/helix.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "launch/cli.h"
 
@@ -32,13 +37,28 @@ static void report(const hx_session *session, hx_status status) {
     if (getenv("HELIX_TEST_TRACE")) fprintf(stderr, "%s", hx_error_trace());
 }
 
+/* A file opened while 0, 1 or 2 is closed would get that number, and with it whatever is printed: into a checkpoint,
+ * for instance. And a reader of the output that leaves early must not kill a training run. */
+static void guard_standard_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) < 0) _exit(hx_status_exit_code(HX_ERR_IO));
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* What was printed went through a buffer: only now is it known whether it arrived. */
+static hx_status check_output(void) {
+    bool is_lost = ferror(stdout) != 0;
+    if (fflush(stdout) != 0 || is_lost) return HX_FAIL(HX_ERR_IO, "standard output could not be written");
+    return HX_OK;
+}
+
 static int run_command(const hx_command *command, int argc, char *const *argv) {
     hx_cli cli = {.config = HX_CONFIG_DEFAULT, .own = HX_OPTIONS_DEFAULT(HX_CLI_OPTIONS)};
     hx_session *session = NULL;
     hx_status status = command->run(&cli, argc, argv, &session);
+    if (status == HX_OK) status = check_output();
     if (status != HX_OK) report(session, status);
     int exit_code = status == HX_OK ? cli.exit_code : hx__session_exit_code(session, status);
-    fflush(stdout);
     hx_session_close(&session);
     return exit_code;
 }
@@ -61,6 +81,7 @@ static int help(int argc, char *const *argv) {
 }
 
 int main(int argc, char **argv) {
+    guard_standard_streams();
     hx_log_set_sink(print_log, NULL, HX_LOG_WARN);
     if (argc < 2) {
         hx_help_print(NULL);

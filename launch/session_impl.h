@@ -62,9 +62,15 @@ typedef struct hx_resume {
 
 /** "folder/name". @return HX_ERR_CONFIG if it does not fit */
 hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_BYTES]);
-/** Local, rank 0. Make the run's folder, write config.yaml, and find the checkpoint to go on from (the seed is left
- *  to the caller). @return HX_ERR_CONFIG if there are checkpoints and the run is not to be resumed */
-hx_status hx__folder_prepare(const hx_run_config *run, const char *config_text, hx_resume *resume);
+/** The checkpoint that a path means: a file, a folder of checkpoints, or a run's folder. */
+hx_status hx__find_checkpoint(const char *path, char file[HX_PATH_BYTES]);
+/** Local, rank 0. Make the run's folder, keep other runs out of it, and find the checkpoint to go on from (the seed is
+ *  left to the caller).
+ *  @param[out] lock  descriptor to close at the end of the run; set on failure too, -1: none
+ *  @return HX_ERR_CONFIG if there are checkpoints and the run is not to be resumed, or another run works there */
+hx_status hx__folder_prepare(const hx_run_config *run, int *lock, hx_resume *resume);
+/** Local, rank 0. Write config.yaml: for a run that is about to start, so that one that is refused changes nothing. */
+hx_status hx__folder_write_config(const hx_run_config *run, const char *text);
 
 /* ---- deadline.c ---- */
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/mem.h"
 #include "launch/config_impl.h"
@@ -16,6 +17,8 @@ typedef struct train_run {
     hx_config before;  /* the session's, which a resumed run changes while it lasts */
     char *config_text; /* owned */
     hx_resume resume;
+    int lock;          /* of the folder; -1: none */
+    bool log_fails;    /* the last line could not be written */
     hx_jsonl *log;
     hx_progress *progress;
     hx_session_data data;
@@ -43,8 +46,7 @@ static hx_status open_folder(train_run *r) {
     const hx_config *c = &r->session->config;
     char path[HX_PATH_BYTES];
     if (!r->is_first) return HX_OK;
-    HX_TRY(hx_config_text(c, &r->config_text));
-    HX_TRY(hx__folder_prepare(&c->run, r->config_text, &r->resume));
+    HX_TRY(hx__folder_prepare(&c->run, &r->lock, &r->resume));
     if (r->resume.is_found) HX_TRY(read_stored(r));
     HX_TRY(hx__path_join(c->run.out, "metrics.jsonl", path));
     HX_TRY(hx_jsonl_open(path, &r->log));
@@ -62,18 +64,25 @@ static hx_status share_resume(train_run *r) {
         hx_progress_note(r->progress, "train.seed stays %lld, as in the checkpoint", (long long)r->resume.seed);
     s->config.train.seed = r->resume.seed;
     s->ctx.seed = (uint64_t)r->resume.seed;
-    hx_mem_free((void **)&r->config_text);
     return HX_OK;
 }
 
 /* ---- reporting ---- */
+
+/* Metrics that cannot be written (a full disk) are no reason to end a run: it is said once, and tried again. */
+static void log_event(train_run *r, const hx_train_event *event) {
+    hx_status status = hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count);
+    if (status != HX_OK && !r->log_fails)
+        hx_progress_note(r->progress, "step %lld  METRICS NOT WRITTEN, training goes on: %s", (long long)event->step, hx_error_message());
+    r->log_fails = status != HX_OK;
+}
 
 static hx_status on_event(void *self, const hx_train_event *event) {
     train_run *r = self;
     int64_t every = r->session->config.train.log_every;
     bool is_due = event->kind != HX_EVENT_STEP || event->step % every == 0 || event->step == 1 || event->step == event->n_steps;
     if (r->progress) hx_progress_event(r->progress, event);
-    if (r->log && is_due) HX_TRY(hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count));
+    if (r->log && is_due) log_event(r, event);
     return r->parts.on_event ? r->parts.on_event(r->parts.on_event_self, event) : HX_OK;
 }
 
@@ -109,11 +118,13 @@ static hx_status open_data(train_run *r) {
 static hx_status load_weights(train_run *r) {
     const char *from = r->session->config.run.init_from;
     hx_state_list items = {0};
+    char file[HX_PATH_BYTES];
     hx_train_state unused;
     hx_status status = HX_OK;
     if (!from[0] || r->resume.is_found) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx_params_state(&r->params, 0, 1, &items)), done);
-    HX_TRY_GOTO(hx_ckpt_load(r->session->world, from, &items, &unused), done);
+    HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
+    HX_TRY_GOTO(hx_ckpt_load(r->session->world, file, &items, &unused), done);
 done:
     hx_state_list_destroy(&items);
     return status;
@@ -134,7 +145,7 @@ static hx_status open_checkpoints(train_run *r) {
     hx_session *s = r->session;
     char folder[HX_PATH_BYTES];
     hx_status status = hx__path_join(s->config.run.out, "ckpt", folder);
-    if (status == HX_OK && !r->config_text) status = hx_config_text(&s->config, &r->config_text);
+    if (status == HX_OK) status = hx_config_text(&s->config, &r->config_text);
     HX_TRY(hx_comm_agree(s->world, status));
     HX_TRY(hx_ckpt_open(s->world, folder, &s->config.ckpt, r->config_text, &r->ckpt));
     hx_ckpt_hook(r->ckpt, &r->hook);
@@ -181,7 +192,8 @@ static hx_status assemble(train_run *r) {
     HX_TRY(hx__session_first(s, create_optimizer, r));
     HX_TRY(open_checkpoints(r));
     HX_TRY(create_trainer(r));
-    return load_state(r);
+    HX_TRY(load_state(r));
+    return hx_comm_agree(s->world, r->is_first ? hx__folder_write_config(&s->config.run, r->config_text) : HX_OK);
 }
 
 static void take_apart(train_run *r) {
@@ -194,6 +206,7 @@ static void take_apart(train_run *r) {
     hx_progress_destroy(&r->progress);
     hx_jsonl_close(&r->log);
     hx_mem_free((void **)&r->config_text);
+    if (r->lock >= 0) close(r->lock);
     r->session->config = r->before;
     r->session->ctx.seed = (uint64_t)r->before.train.seed;
 }
@@ -213,7 +226,7 @@ static void summarise(const train_run *r) {
 
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts) {
     train_run r = {.session = session, .model = model, .is_first = hx_comm_rank(session->world) == 0,
-                   .before = session->config};
+                   .before = session->config, .lock = -1};
     if (parts) r.parts = *parts;
     hx__signals_install(); /* from here on, so that a signal during the set-up is not lost */
     hx_status status = assemble(&r);

@@ -117,6 +117,12 @@ static hx_status enter_section(reader *r, const char *name, yaml_mark_t mark) {
     return fail_at(r, mark, "there is no section %.64s%s%s%s", name, hint ? "; did you mean " : "", hint ? hint : "", hint ? "?" : "");
 }
 
+static bool is_section(const reader *r, const char *name) {
+    for (int s = 0; s < r->n_sections; s++)
+        if (*name && strcmp(r->sections[s].prefix, name) == 0) return true;
+    return false;
+}
+
 /* The pairs of a mapping, up to and with its end. @param prefix  "" at the top, else the section's name */
 static hx_status read_mapping(reader *r, const char *prefix) {
     for (;;) {
@@ -127,7 +133,10 @@ static hx_status read_mapping(reader *r, const char *prefix) {
         yaml_mark_t mark = r->event.start_mark;
         HX_TRY(next_event(r));
         HX_TRY(check_plain(r));
-        if (r->event.type == YAML_SCALAR_EVENT) {
+        if (r->event.type == YAML_SCALAR_EVENT && !*prefix && is_section(r, key)) {
+            if (r->event.data.scalar.length) return fail_at(r, mark, "%s is a section: expected options in it, as in `%s: {name: value}`", key, key);
+            HX_TRY(enter_section(r, key, mark)); /* all that was in it is commented out */
+        } else if (r->event.type == YAML_SCALAR_EVENT) {
             HX_TRY(read_scalar(r, key, mark));
         } else if (*prefix) {
             return fail_at(r, r->event.start_mark, "%s: expected a value, not a mapping", key);

@@ -12,7 +12,8 @@
 
 struct hx_jsonl {
     int fd;
-    char *path; /* owned */
+    char *path;  /* owned */
+    bool is_cut; /* a write failed, perhaps in the middle of a line */
 };
 
 static hx_status write_all(const hx_jsonl *log, const char *text, size_t n_bytes) {
@@ -123,7 +124,9 @@ hx_status hx_jsonl_event(hx_jsonl *log, const hx_train_event *event, const char 
     /* one write per line: a reader, or a kill, never sees half of it */
     size_t n = strlen(text);
     text[n] = '\n'; /* in the place of the final zero */
-    hx_status status = write_all(log, text, n + 1);
+    hx_status status = log->is_cut ? complete_last_line(log) : HX_OK;
+    if (status == HX_OK) status = write_all(log, text, n + 1);
+    log->is_cut = status != HX_OK;
     free(text);
     return status;
 }

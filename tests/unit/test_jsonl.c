@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "io/log/jsonl.h"
@@ -112,4 +114,23 @@ Test(jsonl, files_that_cannot_be_written_are_told) {
     cr_assert_eq(hx_jsonl_event(log, &(hx_train_event){.kind = HX_EVENT_STEP}, NULL, 0), HX_ERR_IO);
     cr_assert(strstr(hx_error_message(), "No space left"));
     hx_jsonl_close(&log);
+}
+
+Test(jsonl, a_full_disk_costs_one_line_and_not_the_next) {
+    hx_jsonl *log;
+    struct rlimit limit;
+    const hx_train_event event = {.kind = HX_EVENT_STEP, .step = 7, .n_steps = 10};
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    OK(hx_jsonl_open(path, &log));
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 20, .rlim_max = limit.rlim_max}), 0);
+    cr_assert_eq(hx_jsonl_event(log, &event, NULL, 0), HX_ERR_IO);
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    OK(hx_jsonl_event(log, &event, NULL, 0));
+    hx_jsonl_close(&log);
+    json_t *cut = line(0), *whole = line(1);
+    cr_assert_null(cut);
+    cr_assert_not_null(whole);
+    cr_assert_eq(json_integer_value(json_object_get(whole, "step")), 7);
+    json_decref(whole);
 }

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Runs that are disturbed from outside: streams that are closed or full, a second run in the same folder, a command that
+# is refused. Training goes on where it can, and nothing on the disk suffers.
+. "$(dirname "$0")/common.sh"
+make_text corpus.txt
+train=("$helix" train "${small[@]}" --data.path corpus.txt --train.steps 20 --ckpt.every 10 --train.log_every 1)
+
+# is_whole RUN: the last checkpoint is there, and the metrics are JSON objects only
+is_whole() {
+    "$helix" inspect "$1/ckpt/step-00000020.h5" --verify >/dev/null || fail "$1: no whole checkpoint of step 20"
+    if [ ! -s "$1/metrics.jsonl" ] || grep -qv '^{.*}$' "$1/metrics.jsonl"; then fail "$1: metrics.jsonl is not JSON lines"; fi
+}
+
+# standard streams: closed, without a reader, on a full disk
+"${train[@]}" --out closed >&- 2>&- || fail "a run with closed streams left with $?"
+is_whole closed
+# head leaves with its pipe's only reader; whether the run is through by then is no matter of its own
+"${train[@]}" --out piped 2>/dev/null | head -n 1 >/dev/null
+is_whole piped
+for words in "inspect closed" "eval closed" "generate closed --tokens 3" "version"; do
+    # shellcheck disable=SC2086
+    "$helix" $words >/dev/full 2>full.err
+    code=$?
+    if [ "$code" -ne 4 ] || ! grep -q 'standard output' full.err; then fail "helix $words >/dev/full: $code $(cat full.err)"; fi
+done
+
+# metrics that cannot be written are said once and do not end the run
+mkdir metrics
+ln -s /dev/full metrics/metrics.jsonl
+expect 0 'METRICS NOT WRITTEN' "${train[@]}" --out metrics
+"$helix" inspect metrics/ckpt/step-00000020.h5 --verify >/dev/null || fail "no checkpoint where metrics could not be written"
+
+# a run that is refused leaves config.yaml as it was
+cp closed/config.yaml before.yaml
+expect 6 'model.dim' "${train[@]}" --out closed --resume --model.dim 64
+expect 4 'absent' "${train[@]}" --out closed --resume --data.path absent
+cmp -s closed/config.yaml before.yaml || fail "a refused run changed config.yaml"
+
+# weights of a run's folder
+expect 0 '' "${train[@]}" --out from --init_from closed
+expect 0 '' "${train[@]}" --out from2 --init_from closed/ckpt/latest
+expect 4 'absent' "${train[@]}" --out from3 --init_from absent
+
+# one run at a time in a folder; a kill frees it
+"${train[@]}" --out busy --train.steps 100000000 >/dev/null 2>&1 &
+first=$!
+for _ in $(seq 200); do [ -e busy/ckpt/latest ] && break; sleep 0.05; done
+expect 2 'another run is working in busy' "${train[@]}" --out busy --resume
+kill -9 "$first"
+{ wait "$first"; } 2>/dev/null
+expect 0 'going on from' "${train[@]}" --out busy --resume --train.steps 1
+
+# settings that would pass silently for something else
+expect 2 'HELIX_GEMM=opneblas' env HELIX_GEMM=opneblas "${train[@]}" --out a
+expect 2 'HELIX_CPU_ISA=v9' env HELIX_CPU_ISA=v9 "${train[@]}" --out a
+expect 2 'HELIX_STREAM=sync' env HELIX_STREAM=sync "${train[@]}" --out a
+expect 2 'model.vocab = 64: expected 256' "${train[@]}" --out a --model.vocab 64
+expect 2 'expected 0 to 0.9999999' "${train[@]}" --out a --optim.beta2 1
+printf 'train:\n  # steps: 3\nmodel:\n' >sections.yaml
+printf 'train: 3\n' >value.yaml
+expect 0 '' "${train[@]}" --config sections.yaml --out b
+expect 2 'train is a section' "${train[@]}" --config value.yaml --out c
+finish
