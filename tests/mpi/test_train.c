@@ -7,11 +7,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
-#include "core/autograd/tape.h"
-#include "core/nn/layers.h"
-#include "core/train/trainer.h"
-#include "dist/dp/ddp.h"
-#include "io/data/data.h"
+#include "tests/support/small_run.h"
 
 enum { STEPS = 20 };
 
@@ -23,8 +19,6 @@ typedef struct result {
     int64_t *begin; /* [n_tensors + 1] */
     int64_t n_tensors;
 } result;
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 
 static void read_params(hx_stream *stream, const hx_param_list *params, result *r) {
     r->n_tensors = params->n_items;
@@ -51,80 +45,18 @@ static void free_result(result *r) {
     free(r->begin);
 }
 
-/* Twenty steps of a small GPT with dropout on this test's own source text. */
+/* Twenty steps on this test's own source text. */
 static void train(hx_comm *comm, int dtype, int64_t micro_batch, result *r) {
-    hx_device *dev;
-    hx_stream *stream;
-    hx_tape *tape;
-    OK(hx_device_open("cpu", NULL, &dev));
-    OK(hx_stream_create(dev, &stream));
-    OK(hx_tape_create(dev, &tape));
-    hx_gpt_config gc = HX_GPT_DEFAULT;
-    gc.ctx = 16;
-    gc.dim = 24;
-    gc.layers = 2;
-    gc.heads = 3;
-    gc.dropout = 0.1;
-    gc.dtype = dtype;
-    hx_layer *gpt;
-    OK(hx_gpt_create(dev, &gc, &gpt));
-    OK(hx_gpt_init(gpt, stream, 42));
-    hx_param_list params = {0};
-    OK(hx_layer_params(gpt, &params));
-    hx_ddp_config dc = HX_DDP_DEFAULT;
-    dc.bucket_bytes = 20000; /* several buckets */
-    hx_ddp *ddp;
-    OK(hx_ddp_create(comm, dev, stream, &params, &dc, &ddp));
-    hx_optim_config oc = HX_OPTIM_DEFAULT;
-    oc.lr = 1e-2;
-    oc.warmup = 2;
-    hx_optim *optim;
-    OK(hx_adamw_create_default(dev, stream, &params, &oc, &optim));
-    hx_corpus *corpus;
-    OK(hx_corpus_open(__FILE__, &corpus));
-    int64_t n_bytes;
-    hx_corpus_bytes(corpus, &n_bytes);
-    hx_loader_config lc = {.begin = 0, .end = n_bytes, .ctx = gc.ctx, .batch = 12, .micro_batch = micro_batch, .shuffle = true,
-                           .seed = 42, .rank = hx_comm_rank(comm), .size = hx_comm_size(comm)};
-    hx_loader *loader;
-    OK(hx_loader_create(dev, corpus, &lc, &loader));
-    hx_batch_source source;
-    hx_loader_source(loader, &source);
-    hx_agreement agreement;
-    hx_comm_agreement(comm, &agreement);
-    hx_grad_sync sync;
-    hx_ddp_hook(ddp, &sync);
-    hx_train_config tc = HX_TRAIN_DEFAULT;
-    tc.steps = STEPS;
-    tc.batch = 12;
-    tc.micro_batch = micro_batch;
-    tc.seed = 42;
-    hx_trainer_setup setup = {.ctx = {.device = dev, .stream = stream, .tape = tape},
-                              .model = {.self = gpt, .root = gpt, .loss = hx_lm_loss},
-                              .optim = optim,
-                              .optim_config = &oc,
-                              .config = &tc,
-                              .train = &source,
-                              .agreement = &agreement,
-                              .sync = &sync};
-    hx_trainer *trainer;
-    OK(hx_trainer_create(&setup, &trainer));
+    small_run run;
+    small_run_open(&run, comm, __FILE__,
+                   &(small_run_config){.dtype = dtype, .batch = 12, .micro_batch = micro_batch, .steps = STEPS, .lr = 1e-2});
     for (int i = 0; i < STEPS; i++) {
         hx_train_event event;
-        OK(hx_trainer_step(trainer, &event));
+        OK(hx_trainer_step(run.trainer, &event));
         r->loss[i] = event.loss;
     }
-    read_params(stream, &params, r);
-    hx_trainer_destroy(&trainer);
-    hx_loader_destroy(&loader);
-    hx_corpus_close(&corpus);
-    hx_optim_destroy(&optim);
-    hx_ddp_destroy(&ddp);
-    hx_param_list_destroy(&params);
-    hx_layer_destroy(&gpt);
-    hx_tape_destroy(&tape);
-    hx_stream_destroy(&stream);
-    hx_device_close(&dev);
+    read_params(run.stream, &run.params, r);
+    small_run_close(&run);
 }
 
 static double relative(double a, double b) {

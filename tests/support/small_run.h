@@ -1,0 +1,42 @@
+/* A small GPT with dropout, trained on a text file over a communicator: what a run is made of, without the program. */
+#ifndef HX_TESTS_SUPPORT_SMALL_RUN_H
+#define HX_TESTS_SUPPORT_SMALL_RUN_H
+
+#include "core/nn/layers.h"
+#include "core/train/trainer.h"
+#include "dist/dp/ddp.h"
+#include "io/data/data.h"
+
+#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+
+typedef struct small_run {
+    hx_device *device;
+    hx_stream *stream;
+    hx_tape *tape;
+    hx_layer *gpt;
+    hx_param_list params;
+    hx_ddp *ddp;
+    hx_optim *optim;
+    hx_corpus *corpus;
+    hx_loader *loader;
+    hx_trainer *trainer;
+    /* borrowed by the above */
+    hx_batch_source source;
+    hx_agreement agreement;
+    hx_grad_sync sync;
+    hx_train_config config;
+    hx_optim_config optim_config;
+} small_run;
+
+typedef struct small_run_config {
+    int dtype; /* 0 f32, 1 f64 */
+    int n_threads;
+    int64_t batch, micro_batch, steps;
+    double lr;
+} small_run_config;
+
+/* Asserts that all goes well; `run` must stay where it is. The cpu backend must be registered. */
+void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const small_run_config *config);
+void small_run_close(small_run *run);
+
+#endif
