@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: launch/test.sh [--full] [--sanitize] [--no-install]
 
-  --full         the long forms of tests that have one (HELIX_TEST_FULL=1)
+  --full         the long forms of tests that have one (HELIX_TEST_FULL=1; needs 5 GB of memory)
   --sanitize     afterwards also under AddressSanitizer with UBSan, and under ThreadSanitizer
   --no-install   install nothing; fail if something is missing
 TEXT

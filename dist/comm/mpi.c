@@ -284,6 +284,16 @@ static hx_status check_world_size(void) {
     return HX_OK;
 }
 
+/* All ranks go on, or none: one that gave up alone would finalise MPI while the others wait for it. */
+static hx_status all_ready(hx_status mine) {
+    int ready = mine == HX_OK, all = 0;
+    int code = MPI_Allreduce(&ready, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (mine != HX_OK) return mine;
+    HX_TRY(check(code, "MPI_Allreduce"));
+    if (!all) return HX_FAIL(HX_ERR_REMOTE, "another rank could not start its communication thread");
+    return HX_OK;
+}
+
 hx_status hx_comm_mpi_open(hx_comm **out) {
     bool is_ours;
     hx__comm_engine *engine = NULL;
@@ -291,7 +301,7 @@ hx_status hx_comm_mpi_open(hx_comm **out) {
     hx_status status;
     HX_TRY_GOTO(start_mpi(&is_ours), failed);
     HX_TRY_GOTO(check_world_size(), failed);
-    HX_TRY_GOTO(hx__comm_engine_create(NULL, &engine), failed);
+    HX_TRY_GOTO(all_ready(hx__comm_engine_create(NULL, &engine)), failed);
     /* A communicator of our own keeps our messages apart from the program's. */
     HX_TRY_GOTO(check(MPI_Comm_dup(MPI_COMM_WORLD, &handle), "MPI_Comm_dup"), failed);
     HX_TRY_GOTO(wrap_consume(handle, engine, out), failed);

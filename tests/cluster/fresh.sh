@@ -35,7 +35,7 @@ mkdir -p "$root"
 
 cleanup() {
     local point
-    for point in dev proc; do
+    for point in sys dev proc; do
         if mountpoint -q "$root/$point"; then umount -R -l "$root/$point"; fi
     done
     # never delete through a mount that could not be taken away
@@ -59,6 +59,7 @@ debootstrap --variant=minbase --include=ca-certificates "$VERSION_CODENAME" "$ro
     { tail -20 "$root.log" >&2; exit 1; }
 rm -f "$root.log"
 # The machine's own way to its packages: sources, proxy, keys, certificates.
+rm -f "$root/etc/apt/sources.list"
 cp -a /etc/apt/. "$root/etc/apt/"
 for folder in /usr/share/keyrings /usr/local/share/ca-certificates /etc/ssl/certs; do
     [ -d "$folder" ] && mkdir -p "$root$folder" && cp -a "$folder/." "$root$folder/"
@@ -66,6 +67,7 @@ done
 cp -L /etc/resolv.conf "$root/etc/resolv.conf" 2>/dev/null || true
 cp -L /etc/hosts "$root/etc/hosts" 2>/dev/null || true
 mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sysfs "$root/sys"
 mount --rbind /dev "$root/dev" && mount --make-rslave "$root/dev"
 echo "    $(took "$start")"
 

@@ -82,7 +82,7 @@ static int fail(const char *text, size_t n, long round) {
 }
 
 int main(int argc, char **argv) {
-    long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : getenv("HELIX_TEST_FULL") ? 1000000 : 20000;
+    long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : getenv("HELIX_TEST_FULL") ? 1000000 : 250000;
     source s = {.rng = {.seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1}};
     long n_understood = 0;
     for (long round = 0; round < rounds; round++) {
