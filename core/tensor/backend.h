@@ -79,7 +79,7 @@ typedef struct hx_backend {
      * event_arm. NULL: collectives must enqueue on a stream of the device. */
     hx_status (*event_arm)(void *self, void *event);
     void (*event_fire)(void *self, void *event, hx_status status, const char *message);
-    /* OPTIONAL: graph capture; NULL: hx_capture_begin returns HX_ERR_UNSUPPORTED */
+    /* OPTIONAL: graph capture, all four or none; NULL: the device has none, and props.has_capture is false */
     hx_status (*capture_begin)(void *self, void *stream);
     hx_status (*capture_end)(void *self, void *stream, void **graph);
     hx_status (*graph_launch)(void *self, void *graph, void *stream);

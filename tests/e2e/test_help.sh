@@ -28,4 +28,8 @@ expect 0 'Examples' "${two_ranks[@]}" "$helix" train --help
 expect 0 'ok ' "$helix" doctor
 expect 0 'ranks' "${two_ranks[@]}" "$helix" doctor
 expect 0 '"level":' "$helix" doctor --json
+# a shell that forces OpenBLAS to kernels of another age is named
+if grep -qw avx2 /proc/cpuinfo; then
+    OPENBLAS_CORETYPE=Prescott expect 0 'unset OPENBLAS_CORETYPE' "$helix" doctor
+fi
 finish
