@@ -25,7 +25,7 @@ static hx_status softmax_rows(hx_ctx *ctx) {
     HX_TRY(hx_tensor_create(ctx->device, HX_F32, HX_SHAPE(2, 3), &x));
     HX_TRY(hx_tensor_write(ctx->stream, x, (float[]){1, 2, 3, 1e4f, 0, -1e4f}));
     HX_TRY(show(ctx->stream, "x", x));
-    HX_TRY(hx_softmax(ctx, x, &p));
+    HX_TRY(hx_softmax(ctx, x, -1, &p));
     HX_TRY(show(ctx->stream, "softmax(x)", p));
     HX_TRY(hx_sum(ctx, p, (int[]){1}, 1, false, &sums));
     HX_TRY(hx_tensor_read(ctx->stream, sums, rows));

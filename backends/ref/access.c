@@ -1,77 +1,15 @@
 #include "backends/ref/ref_impl.h"
 
-#include <math.h>
+double hx__ref_get(const hx_array *a, int64_t at) { return hx_elem_get(a->dtype, a->data, at); }
 
-double hx__ref_get(const hx_array *a, int64_t at) {
-    switch (a->dtype) {
-#define HX_REF_GET_(name, text, type, is_float)                                                              \
-    case HX_##name:                                                                                          \
-        return (double)((const type *)a->data)[at];
-        HX_DTYPE_LIST(HX_REF_GET_)
-#undef HX_REF_GET_
-    case HX_DTYPE_COUNT:
-        break;
-    }
-    return NAN;
-}
-
-int64_t hx__ref_get_int(const hx_array *a, int64_t at) {
-    switch (a->dtype) {
-    case HX_I32:
-        return ((const int32_t *)a->data)[at];
-    case HX_I64:
-        return ((const int64_t *)a->data)[at];
-    case HX_U8:
-        return ((const uint8_t *)a->data)[at];
-    default:
-        return (int64_t)hx__ref_get(a, at);
-    }
-}
-
-/* A plain cast of a value outside the integer's range is undefined. 2^63 is the least double above INT64_MAX.
- */
-static int64_t saturate(double value) {
-    if (isnan(value)) return 0;
-    if (value >= 0x1p63) return INT64_MAX;
-    if (value < -0x1p63) return INT64_MIN;
-    return (int64_t)value;
-}
-
-static int64_t clamp(int64_t value, int64_t low, int64_t high) {
-    return value < low ? low : value > high ? high : value;
-}
+int64_t hx__ref_get_int(const hx_array *a, int64_t at) { return hx_elem_get_int(a->dtype, a->data, at); }
 
 void hx__ref_set_int(const hx_array *a, int64_t at, int64_t value) {
-    if (!hx__ref_has(a)) return;
-    switch (a->dtype) {
-    case HX_F32:
-        ((float *)a->data)[at] = (float)value;
-        break;
-    case HX_F64:
-        ((double *)a->data)[at] = (double)value;
-        break;
-    case HX_I32:
-        ((int32_t *)a->data)[at] = (int32_t)clamp(value, INT32_MIN, INT32_MAX);
-        break;
-    case HX_I64:
-        ((int64_t *)a->data)[at] = value;
-        break;
-    case HX_U8:
-        ((uint8_t *)a->data)[at] = (uint8_t)clamp(value, 0, UINT8_MAX);
-        break;
-    case HX_DTYPE_COUNT:
-        break;
-    }
+    if (hx__ref_has(a)) hx_elem_set_int(a->dtype, a->data, at, value);
 }
 
 void hx__ref_set(const hx_array *a, int64_t at, double value) {
-    if (!hx__ref_has(a)) return;
-    if (a->dtype == HX_F32)
-        ((float *)a->data)[at] = (float)value;
-    else if (a->dtype == HX_F64)
-        ((double *)a->data)[at] = value;
-    else
-        hx__ref_set_int(a, at, saturate(value));
+    if (hx__ref_has(a)) hx_elem_set(a->dtype, a->data, at, value);
 }
 
 void hx__ref_put(const hx_array *a, int64_t at, double value, bool accumulate) {

@@ -13,9 +13,9 @@
 double hx__ref_get(const hx_array *a, int64_t at);
 /** Element of an integer dtype. */
 int64_t hx__ref_get_int(const hx_array *a, int64_t at);
-/** Store; to an integer dtype it truncates and saturates, NaN gives 0. Does nothing for an absent operand. */
+/** Store as hx_elem_set does. Does nothing for an absent operand. */
 void hx__ref_set(const hx_array *a, int64_t at, double value);
-/** Store an integer; saturates in a narrower integer dtype. Does nothing for an absent operand. */
+/** Store an integer as hx_elem_set_int does. Does nothing for an absent operand. */
 void hx__ref_set_int(const hx_array *a, int64_t at, int64_t value);
 /** Store, or add to what is there. */
 void hx__ref_put(const hx_array *a, int64_t at, double value, bool accumulate);

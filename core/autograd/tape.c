@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
-#include "core/op/op_impl.h"
+#include "core/autograd/vjp_impl.h"
 #include "core/tensor/tensor_impl.h"
 
 #define MAX_OPERANDS (HX_OP_MAX_IN + HX_OP_MAX_OUT)
@@ -138,7 +138,7 @@ static hx_status record(hx_ctx *ctx, const hx__node *proto, unsigned saves, hx_t
         if (i >= node->n_out || out[i] == NULL) continue;
         node->shape[HX_OP_MAX_IN + i] = hx_array_shape(&out[i]->array);
         node->dtype[HX_OP_MAX_IN + i] = out[i]->array.dtype;
-        if (hx_dtype_is_float(out[i]->array.dtype)) HX_TRY(new_variable(tape, out[i], NULL, &node->out_var[i]));
+        if (hx_dtype_is_float(out[i]->array.dtype) || hx_dtype_is_complex(out[i]->array.dtype)) HX_TRY(new_variable(tape, out[i], NULL, &node->out_var[i]));
     }
     /* nothing fails from here on */
     for (int i = 0; i < node->n_in; i++) {
@@ -273,7 +273,7 @@ hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate) {
     if (var == NULL) return HX_FAIL(HX_ERR_STATE, "%s: no gradient of input %d is wanted", node_name(v->node), i);
     hx_tensor **grad = var->leaf ? &var->leaf->grad : &var->grad;
     if (*grad == NULL) {
-        HX_TRY(hx_tensor_create(v->ctx->device, v->in_dtype[i], v->in_shape[i], grad));
+        HX_TRY(hx_tensor_create(v->ctx->device, var->leaf ? hx_dtype_accum(v->in_dtype[i]) : v->in_dtype[i], v->in_shape[i], grad));
         *accumulate = false;
     } else if (var->leaf) {
         *accumulate = var->leaf->grad_is_set;
@@ -325,8 +325,7 @@ static hx_status give(hx_vjp *v, int i, hx_tensor **g) {
     hx_tensor *dst;
     bool accumulate;
     HX_TRY(hx_vjp_target(v, i, &dst, &accumulate));
-    if (!accumulate) return hx_copy_into(v->ctx, *g, dst);
-    return hx_op_run(v->ctx, HX_OP_add, (hx_tensor *[]){dst, *g}, 2, NULL, 0, &dst);
+    return hx__grad_put(v, dst, *g, accumulate);
 }
 
 hx_status hx_vjp_give_consume(hx_vjp *v, int i, hx_tensor **g) {

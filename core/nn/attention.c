@@ -31,7 +31,7 @@ static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, h
     HX_AUTO_TENSOR q = parts[0];
     HX_AUTO_TENSOR k = parts[1];
     HX_AUTO_TENSOR v = parts[2];
-    HX_TRY(hx_attention_op(ctx, q, k, v, true, 0, &mixed));
+    HX_TRY(hx_attention_op(ctx, q, k, v, NULL, true, 0, &mixed));
     HX_TRY(hx_reshape(ctx, mixed, HX_SHAPE(B, T, H * D), &joined));
     return hx_layer_forward(a->proj, ctx, joined, y);
 }

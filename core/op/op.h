@@ -18,7 +18,7 @@ typedef enum hx_op {
     HX_OP_COUNT
 } hx_op;
 
-#define HX_OP_MAX_IN  6
+#define HX_OP_MAX_IN  8
 #define HX_OP_MAX_OUT 4
 
 typedef union hx_op_attr {
@@ -51,6 +51,11 @@ typedef union hx_op_attr {
         bool causal;  /* query t sees keys 0 .. t + S - T */
     } attention;
     struct {
+        double base;   /* of the frequencies base^(-2i/D) */
+        int64_t start; /* position of the first token */
+        bool inverse;  /* turn back: the derivative */
+    } rope;
+    struct {
         int64_t ignore_index;
     } cross_entropy;
     struct {
@@ -63,6 +68,47 @@ typedef union hx_op_attr {
         double lr, beta1, beta2, eps, weight_decay;
         int64_t step; /* 1 for the first update */
     } adamw;
+    struct {
+        double low, high; /* clamp; low <= high, infinities leave a side open */
+    } clamp;
+    struct {
+        double slope; /* leaky_relu: of the negative side */
+    } leaky;
+    struct {
+        int dim;        /* 0..ndim-1: what cat, gather, argmax and argmin work along */
+        int64_t size;   /* gather_bwd: of that dim in the output */
+        bool keepdim;   /* argmax, argmin */
+    } dim;
+    struct {
+        int64_t k;
+        bool smallest;
+    } topk; /* over the last dim */
+    struct {
+        int n_dims; /* as reduce: pnorm and var */
+        int dims[HX_MAX_DIMS];
+        bool keepdim;
+        double p;          /* pnorm: 1, 2, HUGE_VAL or any number > 0 */
+        double correction; /* var: divides by n - correction */
+    } stat;
+    struct {
+        int mode;                                          /* hx_pad_mode */
+        int64_t before[HX_MAX_DIMS], after[HX_MAX_DIMS];   /* by dim of x */
+        double value;                                      /* of HX_PAD_ZERO */
+    } pad;
+    struct {
+        int n; /* spatial dims, 1 to 3 */
+        int64_t stride[3], padding[3], dilation[3];
+        int64_t groups;
+        int64_t size[3]; /* conv_bwd_x: of x's spatial dims; conv_bwd_w: of the kernel; pools: the window */
+        bool count_padding; /* avg_pool: padded zeros count in the mean */
+        bool accumulate;    /* conv_bwd_w: add to the output */
+    } conv; /* convolutions and pools */
+    struct {
+        bool inverse;    /* e^(+2 pi i jk/n) */
+        double scale;    /* of the result */
+        int64_t n;       /* irfft: length of the real output */
+        double interior; /* rfft: factor of the output's bins other than 0 and n/2; irfft: of the input's */
+    } fft;
     struct { /* view ops; derivative only */
         int dim;
         int64_t start, step;
@@ -121,7 +167,8 @@ struct hx_ctx;
 /** Run an op: check the operands, create the outputs that are NULL, execute, record on the tape.
  *  @param in   [n_in], NULL for absent optional operands
  *  @param out  [n_out of the row]; an entry that is not NULL is written in place, must have the right
- *              shape and dtype, and repeat no element (stride 0); for elementwise ops it may be an input
+ *              shape and dtype (f32 for a half type too: the result is then
+ *              not rounded), and repeat no element (stride 0); for elementwise ops it may be an input
  *              itself, otherwise it must not overlap one; entries of `skip` (bit i) are neither created nor written
  *  On failure no new output is left behind. */
 hx_status hx_op_run(struct hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr,

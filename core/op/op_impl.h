@@ -1,4 +1,4 @@
-/* Shape rules and derivatives that ops.def names; inside of core/op and core/autograd. */
+/* Shape rules and derivatives that ops.def names, and what they share; inside of core/op and core/autograd. */
 #ifndef HX_CORE_OP_OP_IMPL_H
 #define HX_CORE_OP_OP_IMPL_H
 
@@ -12,5 +12,36 @@
 #define HX_OP(name, n_req, n_in, n_out, infer, vjp, saves, flags, doc) hx_status hx__vjp_##vjp(hx_vjp *v);
 #include "core/op/ops.def"
 #undef HX_OP
+
+/* ---- shape rules: what operands must be; the message names the op, the operand and what was expected ---- */
+
+/* Operand i has a floating dtype. */
+hx_status hx__need_float(const hx_op_args *a, int i);
+/* All present operands from first to last have one floating dtype. */
+hx_status hx__need_same_float(const hx_op_args *a, int first, int last);
+hx_status hx__need_dtype(const hx_op_args *a, int i, hx_dtype want);
+/* Operand i is a statistic of operand `of`: of dtype hx_dtype_accum. */
+hx_status hx__need_statistic(const hx_op_args *a, int i, int of);
+/* Operand i holds i32 or i64. */
+hx_status hx__need_ids(const hx_op_args *a, int i);
+hx_status hx__need_shape(const hx_op_args *a, int i, const hx_shape *want);
+hx_status hx__need_ndim(const hx_op_args *a, int i, int least, int most);
+/* The shape without its last dim; that dim. */
+hx_shape hx__rows_of(const hx_shape *s);
+int64_t hx__last_dim(const hx_shape *s);
+void hx__set_out(hx_op_meta *out, hx_shape shape, hx_dtype dtype);
+
+/* ---- typed functions ---- */
+
+/* One operand, one new result. */
+hx_status hx__run1(hx_ctx *ctx, hx_op op, hx_tensor *x, const hx_op_attr *attr, hx_tensor **out);
+/* Run and keep the first n_keep outputs. */
+hx_status hx__run_keep(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr, hx_tensor **out, int n_keep);
+/* HX_ERR_ARG unless the op's shape rule is that one. */
+hx_status hx__need_rule(hx_op op, hx_status (*rule)(const hx_op_args *, hx_op_meta *));
+/* Record views that have been made; on failure they are destroyed. */
+hx_status hx__record_view(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tensor *x, hx_tensor **out, int n_out);
+/* dims given by a user (negative count from the end, none: all) -> ascending dims. */
+hx_status hx__reduce_dims(const hx_tensor *x, const int *dims, int n_dims, int out[HX_MAX_DIMS], int *n_out);
 
 #endif

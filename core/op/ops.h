@@ -2,7 +2,8 @@
  *
  * Conventions: operands are borrowed; the result is a new tensor that the caller destroys; `ctx` names the
  * device, the stream and the tape. Shapes are checked before anything is enqueued. Operands may be strided views
- * unless said otherwise. Kernels work in the operand's dtype: f32 or f64. Errors of all: HX_ERR_SHAPE,
+ * unless said otherwise. Kernels compute in f64 for f64, else in f32 with one rounding when they store; statistics
+ * (mean, rstd, logsumexp) of half types are f32. Errors of all: HX_ERR_SHAPE,
  * HX_ERR_DTYPE, HX_ERR_UNSUPPORTED (no kernel for the dtype on this device), HX_ERR_MEMORY.
  *
  *     HX_AUTO_TENSOR h = NULL;
@@ -30,9 +31,22 @@ typedef struct hx_ctx {
     int64_t step;        /* optimizer steps done */
     int64_t sample_base; /* position in the step's global batch of this micro-batch's first sample, so that
                             random masks do not depend on how the batch is divided */
+    bool is_recompute;   /* a segment is run again for backward: layers leave running statistics alone */
+    bool anomaly;        /* check every output: the first op with a number that is not finite fails with HX_ERR_NUMERIC
+                            and names itself and `where`; waits for each op */
+    const char *where;   /* path of the layer that is running, "blocks.0.mlp"; set by hx_layer_forward; may be NULL */
 } hx_ctx;
 
-/** Elementwise with broadcasting: add sub mul div maximum minimum. Same dtype on both sides. */
+/** The same context with recording off. */
+static inline hx_ctx hx_no_grad(const hx_ctx *ctx) {
+    hx_ctx quiet = *ctx;
+    quiet.tape = NULL;
+    return quiet;
+}
+
+/* ---- elementwise ---- */
+
+/** Two operands of one dtype, with broadcasting: add sub mul div (complex too: add sub mul), pow maximum minimum. */
 hx_status hx_binary(hx_ctx *ctx, hx_op op, hx_tensor *a, hx_tensor *b, hx_tensor **out);
 static inline hx_status hx_add(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
     return hx_binary(ctx, HX_OP_add, a, b, out);
@@ -46,59 +60,153 @@ static inline hx_status hx_mul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tenso
 static inline hx_status hx_div(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
     return hx_binary(ctx, HX_OP_div, a, b, out);
 }
-/** Elementwise: exp log sqrt abs sign tanh sigmoid relu silu gelu_tanh gelu_erf. */
+/** Comparisons with broadcasting, any dtype but complex, the same on both sides: equal not_equal less less_equal.
+ *  @param[out] out  bool. No gradient flows. */
+hx_status hx_compare(hx_ctx *ctx, hx_op op, hx_tensor *a, hx_tensor *b, hx_tensor **out);
+/** a where cond (bool) is true, else b; all three broadcast. NaN on the side not taken does not come through, nor
+ *  does its gradient. */
+hx_status hx_where(hx_ctx *ctx, hx_tensor *cond, hx_tensor *a, hx_tensor *b, hx_tensor **out);
+/** One operand: exp expm1 log log1p sqrt abs sign square reciprocal floor ceil round (half to even) sin cos tan asin
+ *  acos atan sinh cosh tanh asinh acosh atanh erf sigmoid softplus relu silu gelu_tanh gelu_erf. */
 hx_status hx_unary(hx_ctx *ctx, hx_op op, hx_tensor *x, hx_tensor **out);
-/** alpha x + beta */
+/** alpha x + beta; complex x too. */
 hx_status hx_affine(hx_ctx *ctx, hx_tensor *x, double alpha, double beta, hx_tensor **out);
+static inline hx_status hx_neg(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    return hx_affine(ctx, x, -1, 0, out);
+}
+/** min(max(x, low), high); derivative 1 within and on the bounds. @return HX_ERR_ARG if low > high or one is NaN */
+hx_status hx_clamp(hx_ctx *ctx, hx_tensor *x, double low, double high, hx_tensor **out);
+/** x where x > 0, else slope x (Maas et al. 2013). */
+hx_status hx_leaky_relu(hx_ctx *ctx, hx_tensor *x, double slope, hx_tensor **out);
 /** Conversion to another dtype; differentiable between floating types. Same dtype: a contiguous copy. */
 hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out);
 /** x itself (retained) if row-major without gaps, else a copy that is. */
 hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
 
-/** View under another shape (one dim may be -1); copies first if x is not contiguous. */
+/* ---- views and movement ---- */
+
+/** View under another shape (one dim may be -1); copies first if x's strides do not allow it. */
 hx_status hx_reshape(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out);
+/** Drop dim, which has size 1; add a dim of size 1 before `dim` (-1: at the end). */
+hx_status hx_squeeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
+hx_status hx_unsqueeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
 hx_status hx_permute(hx_ctx *ctx, hx_tensor *x, const int *perm, hx_tensor **out);
 hx_status hx_transpose(hx_ctx *ctx, hx_tensor *x, int dim0, int dim1, hx_tensor **out);
 hx_status hx_slice(hx_ctx *ctx, hx_tensor *x, int dim, int64_t start, int64_t stop, int64_t step, hx_tensor **out);
 hx_status hx_expand(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out);
 /** n_parts (1 to 4) consecutive views along dim; sizes [n_parts] must add up to the dim. */
 hx_status hx_split(hx_ctx *ctx, hx_tensor *x, int dim, const int64_t *sizes, int n_parts, hx_tensor **out);
+/** A complex [..] as reals [..,2] and back; views. as_complex needs a last dim of 2 with stride 1 and even offsets. */
+hx_status hx_view_as_real(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
+hx_status hx_view_as_complex(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
+/** The tensors [n], n >= 1, one after the other along dim; equal in dtype and in the other dims. */
+hx_status hx_cat(hx_ctx *ctx, hx_tensor *const *x, int n, int dim, hx_tensor **out);
+/** The tensors [n] of one shape along a new dim. */
+hx_status hx_stack(hx_ctx *ctx, hx_tensor *const *x, int n, int dim, hx_tensor **out);
+/** out[..,j,..] = x[..,index[..,j,..],..] along dim; index (i32|i64) has x's shape but for that dim. An index outside
+ *  [0, size) gives NaN (0 in integer dtypes) and receives no gradient. */
+hx_status hx_gather(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor *index, hx_tensor **out);
+typedef enum hx_pad_mode { HX_PAD_ZERO, HX_PAD_REFLECT, HX_PAD_REPLICATE, HX_PAD_CIRCULAR } hx_pad_mode;
+/** x with before[d] elements ahead of and after[d] behind each dim d. ZERO fills with `value`; REFLECT mirrors without
+ *  repeating the edge and needs less than the dim's size, CIRCULAR at most it. @param before, after  [ndim], >= 0 */
+hx_status hx_pad(hx_ctx *ctx, hx_tensor *x, const int64_t *before, const int64_t *after, hx_pad_mode mode, double value,
+                 hx_tensor **out);
 
-/** Sum over dims [n_dims] (n_dims 0: over all). */
+/* ---- reductions; dims [n_dims], n_dims 0: all ---- */
+
 hx_status hx_sum(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
 /** Sum divided by the number of elements summed. */
 hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
-/** Softmax over the last dim. */
-hx_status hx_softmax(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
+/** Largest and smallest (NaN wins); the gradient is divided evenly among ties. @return HX_ERR_SHAPE over no elements */
+hx_status hx_max(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
+hx_status hx_min(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
+/** Sum of squared deviations from the mean over n - correction, in two passes; 0/0 is NaN. std is its root. */
+hx_status hx_var(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);
+hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);
+/** (sum |x|^p)^(1/p), p > 0; HUGE_VAL: largest |x|. Gradient 0 where the norm is 0. */
+hx_status hx_norm(hx_ctx *ctx, hx_tensor *x, double p, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
+/** Index (i64) of the first largest or smallest along dim; a NaN counts as the extreme. */
+hx_status hx_argmax(hx_ctx *ctx, hx_tensor *x, int dim, bool keepdim, hx_tensor **out);
+hx_status hx_argmin(hx_ctx *ctx, hx_tensor *x, int dim, bool keepdim, hx_tensor **out);
+/** The k largest (smallest) along the last dim, in falling (rising) order, equal ones by index, NaN first.
+ *  @param[out] values [..,k]; @param[out] indices [..,k] i64 */
+hx_status hx_topk(hx_ctx *ctx, hx_tensor *x, int64_t k, bool smallest, hx_tensor **values, hx_tensor **indices);
+hx_status hx_softmax(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
+hx_status hx_log_softmax(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
 
-/** [..,M,K] x [..,K,N] -> [..,M,N]; at least 2-D; batch dims broadcast; transposed views cost nothing. */
+/* ---- products ---- */
+
+/** [..,M,K] x [..,K,N] -> [..,M,N]; batch dims broadcast; transposed views cost nothing. A 1-D operand is a row on the
+ *  left, a column on the right, and its dim is dropped from the result. */
 hx_status hx_matmul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out);
 /** x [..,K] w^T + bias. @param w [N,K]; @param bias [N] or NULL; @param[out] out [..,N] */
 hx_status hx_linear_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **out);
 /** Rows of w [V,C] at ids [..] (i32 or i64) -> [..,C]. Ids outside [0,V) yield rows of NaN. */
 hx_status hx_embedding_op(hx_ctx *ctx, hx_tensor *ids, hx_tensor *w, hx_tensor **out);
+
+/* How a window moves over n = 1 to 3 spatial dims; an entry 0 of stride or dilation means 1, groups 0 means 1. */
+typedef struct hx_conv_config {
+    int64_t stride[3], padding[3], dilation[3]; /* padding: zeros on both sides; other modes by hx_pad before */
+    int64_t groups;
+} hx_conv_config;
+/** Cross-correlation. @param x [B,C,L..] with 1 to 3 spatial dims; @param w [O,C/groups,K..]; @param bias [O] or NULL
+ *  @param[out] out [B,O,M..], M = floor((L + 2 padding - dilation (K-1) - 1) / stride) + 1
+ *  @return HX_ERR_SHAPE: channels not divisible by groups, a kernel longer than the padded input */
+hx_status hx_conv(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, const hx_conv_config *config, hx_tensor **out);
+/** Largest of each window; padding never wins; the gradient goes to the first largest.
+ *  @param window  [spatial dims]; a stride of 0 means the window. groups must be 0 or 1 */
+hx_status hx_max_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, hx_tensor **out);
+/** Mean of each window; no dilation. @param count_padding  padded zeros count as elements */
+hx_status hx_avg_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, bool count_padding,
+                      hx_tensor **out);
+
+/* ---- Fourier transforms along one dim, any length >= 1; f32 and c64, f64 and c128 ---- */
+
+/** X_k = sum_j x_j e^(-2 pi i jk/n) of a complex tensor; ifft has the opposite sign and divides by n. */
+hx_status hx_fft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
+hx_status hx_ifft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
+/** Real x of n elements along dim -> the n/2 + 1 first bins. */
+hx_status hx_rfft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
+/** The inverse: n/2 + 1 bins -> n reals. The imaginary parts of bin 0, and of bin n/2 for even n, are taken as 0. */
+hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **out);
+
+/* ---- norms and attention ---- */
+
 /** Layer normalisation over the last dim (Ba et al. 2016). @param b [C] or NULL */
 hx_status hx_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out);
 /** Root-mean-square normalisation over the last dim (Zhang & Sennrich 2019). */
 hx_status hx_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, double eps, hx_tensor **out);
+/** Batch normalisation over all dims but dim 1 (Ioffe & Szegedy 2015), with the statistics of x itself.
+ *  @param x [B,C,..]; @param w, b [C]
+ *  @param[out] mean, rstd  [C] of this batch, f32 for half types, for running averages; may be NULL
+ *  @return HX_ERR_SHAPE if a channel has no element */
+hx_status hx_batchnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out, hx_tensor **mean,
+                          hx_tensor **rstd);
 
 /** Scaled dot-product attention, computed in blocks: T x S scores never exist for all heads at once.
  *  @param q   [B,T,H,D], strided views of a fused projection are fine as long as the last dim is dense
  *  @param k   [B,S,G,D]; @param v [B,S,G,D]; H a multiple of G (grouped-query attention, Ainslie et al. 2023)
- *  @param causal  query t sees keys 0 .. t + S - T
+ *  @param mask  bool, broadcast to [B,H,T,S]: true where query t may see key s; NULL: everywhere. A query that may see
+ *              no key gets 0
+ *  @param causal  query t sees keys 0 .. t + S - T, on top of the mask
  *  @param scale   0 means 1/sqrt(D)
  *  @param[out] out [B,T,H,D]
  *  Formula: out = softmax(scale q k^T + mask) v
  *  Memory: the logsumexp [B,H,T] and out are saved for backward
  *  Source: Vaswani et al. 2017, eq. 1; Dao et al. 2022 for the blocked backward */
-hx_status hx_attention_op(hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v, bool causal, double scale,
+hx_status hx_attention_op(hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v, hx_tensor *mask, bool causal, double scale,
                           hx_tensor **out);
+/** Rotary positions (Su et al. 2021): pairs (x_i, x_{i+D/2}) turned by (start + t) base^(-2i/D), the half-split layout of
+ *  LLaMA's published weights. @param x [B,T,H,D], D even */
+hx_status hx_rope(hx_ctx *ctx, hx_tensor *x, double base, int64_t start, hx_tensor **out);
 
 #define HX_IGNORE_INDEX (-100)
 /** Cross-entropy of class ids, summed. @param logits [..,V]; @param ids [..] i32|i64
  *  @param[out] loss_sum f64 scalar; @param[out] count i64 scalar: targets that are not ignore_index */
 hx_status hx_cross_entropy(hx_ctx *ctx, hx_tensor *logits, hx_tensor *ids, int64_t ignore_index,
                            hx_tensor **loss_sum, hx_tensor **count);
+
+/* ---- random ---- */
 
 /** Inverted dropout; x itself (retained) when the context is not training or p is 0.
  *  The mask is a function of (seed, id, step, global sample, element): dim 0 of x counts samples from
@@ -108,10 +216,14 @@ hx_status hx_dropout_op(hx_ctx *ctx, hx_tensor *x, double p, uint64_t id, hx_ten
 /** Overwrite x (contiguous): element i = a + b draw(offset + i), uniform in [0,1) or standard normal. */
 hx_status hx_fill_uniform(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b);
 hx_status hx_fill_normal(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b);
+/** 1 with probability p, else 0: where the uniform draw of offset + i is below p. */
+hx_status hx_fill_bernoulli(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double p);
 
-/** dst = src with conversion, same shape; not recorded. */
+/* ---- not recorded ---- */
+
+/** dst = src with conversion, same shape. */
 hx_status hx_copy_into(hx_ctx *ctx, hx_tensor *src, hx_tensor *dst);
-/** out (f64 scalar, existing) = or += sum of x^2; not recorded. */
+/** out (f64 scalar, existing) = or += sum of x^2. */
 hx_status hx_sumsq_into(hx_ctx *ctx, hx_tensor *x, bool accumulate, hx_tensor *out);
 
 #ifdef __cplusplus

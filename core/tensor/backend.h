@@ -67,7 +67,7 @@ typedef struct hx_backend {
     hx_status (*event_sync)(void *self, void *event);                      /* the host waits */
     hx_status (*event_poll)(void *self, void *event, bool *done);
     hx_status (*copy)(void *self, void *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind);
-    /* dst[i] = the pattern_bytes (1, 2, 4 or 8) at pattern, which is read before the call returns */
+    /* dst[i] = the pattern_bytes (1, 2, 4, 8 or 16) at pattern, which is read before the call returns */
     hx_status (*fill)(void *self, void *stream, void *dst, const void *pattern, size_t pattern_bytes,
                       int64_t n_items);
     /* Shapes and dtypes have been checked by dispatch. HX_ERR_UNSUPPORTED if there is no kernel for the dtype. */

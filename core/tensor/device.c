@@ -324,8 +324,8 @@ hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n
 }
 
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items) {
-    if (pattern_bytes != 1 && pattern_bytes != 2 && pattern_bytes != 4 && pattern_bytes != 8)
-        return HX_FAIL(HX_ERR_ARG, "pattern of %zu bytes: expected 1, 2, 4 or 8", pattern_bytes);
+    if (pattern_bytes != 1 && pattern_bytes != 2 && pattern_bytes != 4 && pattern_bytes != 8 && pattern_bytes != 16)
+        return HX_FAIL(HX_ERR_ARG, "pattern of %zu bytes: expected 1, 2, 4, 8 or 16", pattern_bytes);
     if (n_items < 0) return HX_FAIL(HX_ERR_ARG, "%lld items: expected >= 0", (long long)n_items);
     if (n_items == 0) return HX_OK;
     return stream->device->backend->fill(stream->device->self, stream->self, dst, pattern, pattern_bytes, n_items);

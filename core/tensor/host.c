@@ -109,7 +109,7 @@ hx_status hx_host_copy(void *self, void *stream, void *dst, const void *src, siz
 
 typedef struct fill_job {
     void *dst;
-    unsigned char pattern[8];
+    unsigned char pattern[16];
     size_t pattern_bytes;
     int64_t n_items;
 } fill_job;

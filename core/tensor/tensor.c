@@ -272,47 +272,33 @@ hx_status hx_tensor_read(hx_stream *stream, const hx_tensor *x, void *data) {
     return hx_stream_sync(stream);
 }
 
-/* One element of any dtype. */
-typedef union scalar {
-    float f32;
-    double f64;
-    int32_t i32;
-    int64_t i64;
-    uint8_t u8;
-} scalar;
+/* Integers must hold the value: a fill that saturates would hide a mistake. */
+static hx_status check_fits(hx_dtype dtype, double value) {
+    static const double low[HX_DTYPE_COUNT] = {[HX_I32] = INT32_MIN, [HX_I64] = -0x1p63, [HX_I8] = INT8_MIN};
+    static const double high[HX_DTYPE_COUNT] = {[HX_I32] = INT32_MAX, [HX_I64] = 0x1p63 - 1024, [HX_I8] = INT8_MAX, [HX_U8] = UINT8_MAX};
+    if (!hx_dtype_is_int(dtype) || (value >= low[dtype] && value <= high[dtype])) return HX_OK;
+    return HX_FAIL(HX_ERR_ARG, "value %g does not fit into %s", value, hx_dtype_name(dtype));
+}
 
 hx_status hx_tensor_fill(hx_stream *stream, hx_tensor *x, double value) {
-    scalar pattern;
-    HX_TRY(need_contiguous(x));
     hx_dtype dtype = x->array.dtype;
-    if (!hx_dtype_is_float(dtype)) {
-        double low = dtype == HX_U8 ? 0 : dtype == HX_I32 ? INT32_MIN : (double)INT64_MIN;
-        double high = dtype == HX_U8 ? 255 : dtype == HX_I32 ? INT32_MAX : 0x1p63 - 1024;
-        if (!(value >= low && value <= high)) return HX_FAIL(HX_ERR_ARG, "value %g does not fit into %s", value, hx_dtype_name(dtype));
-    }
-    if (dtype == HX_F32) pattern.f32 = (float)value;
-    else if (dtype == HX_F64) pattern.f64 = value;
-    else if (dtype == HX_I32) pattern.i32 = (int32_t)value;
-    else if (dtype == HX_I64) pattern.i64 = (int64_t)value;
-    else pattern.u8 = (uint8_t)value;
+    double pattern[2] = {0}; /* room for any dtype */
+    HX_TRY(need_contiguous(x));
+    HX_TRY(check_fits(dtype, value));
+    hx_elem_set(dtype, pattern, 0, value);
     x->storage->version++;
-    return hx_stream_fill(stream, x->array.data, &pattern, hx_dtype_bytes(dtype), hx_tensor_count(x));
+    return hx_stream_fill(stream, x->array.data, pattern, hx_dtype_bytes(dtype), hx_tensor_count(x));
 }
 
 hx_status hx_tensor_item(hx_stream *stream, const hx_tensor *x, double *out) {
-    scalar value;
+    double value[2];
     if (hx_tensor_count(x) != 1) {
         char text[HX_SHAPE_TEXT];
         hx_shape s = hx_array_shape(&x->array);
         return HX_FAIL(HX_ERR_SHAPE, "x %s: expected one element", hx_shape_text(&s, text));
     }
-    HX_TRY(hx_tensor_read(stream, x, &value));
-    hx_dtype dtype = x->array.dtype;
-    *out = dtype == HX_F32   ? (double)value.f32
-           : dtype == HX_F64 ? value.f64
-           : dtype == HX_I32 ? (double)value.i32
-           : dtype == HX_I64 ? (double)value.i64
-                             : (double)value.u8;
+    HX_TRY(hx_tensor_read(stream, x, value));
+    *out = hx_elem_get(x->array.dtype, value, 0);
     return HX_OK;
 }
 
@@ -334,9 +320,10 @@ hx_status hx_tensor_set_grad(hx_tensor *tensor, hx_tensor *grad) {
     if (grad != NULL) {
         hx_shape s = hx_array_shape(&tensor->array), g = hx_array_shape(&grad->array);
         char ts[HX_SHAPE_TEXT], tg[HX_SHAPE_TEXT];
-        if (!hx_shape_equal(&s, &g) || grad->array.dtype != tensor->array.dtype || !hx_array_is_contiguous(&grad->array))
-            return HX_FAIL(HX_ERR_SHAPE, "gradient %s %s for a tensor %s %s: expected the same, contiguous", hx_dtype_name(grad->array.dtype),
-                           hx_shape_text(&g, tg), hx_dtype_name(tensor->array.dtype), hx_shape_text(&s, ts));
+        if (!hx_shape_equal(&s, &g) || grad->array.dtype != hx_dtype_accum(tensor->array.dtype) || !hx_array_is_contiguous(&grad->array))
+            return HX_FAIL(HX_ERR_SHAPE, "gradient %s %s for a tensor %s %s: expected %s of that shape, contiguous", hx_dtype_name(grad->array.dtype),
+                           hx_shape_text(&g, tg), hx_dtype_name(tensor->array.dtype), hx_shape_text(&s, ts),
+                           hx_dtype_name(hx_dtype_accum(tensor->array.dtype)));
         hx_tensor_retain(grad);
     }
     hx_tensor_destroy(&tensor->grad);

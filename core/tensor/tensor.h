@@ -80,7 +80,8 @@ hx_status hx_tensor_print(hx_stream *stream, const hx_tensor *x, char *buffer, s
 /** Ask for gradients of a leaf. */
 void hx_tensor_set_requires_grad(hx_tensor *tensor, bool on);
 bool hx_tensor_requires_grad(const hx_tensor *tensor);
-/** The gradient of a leaf, same shape and dtype; NULL before backward. Borrowed. */
+/** The gradient of a leaf, same shape, dtype hx_dtype_accum of the leaf's (f32 for bf16 and f16, so that sums over
+ *  uses, micro-batches and ranks keep their bits); NULL before backward. Borrowed. */
 hx_tensor *hx_tensor_grad(const hx_tensor *tensor);
 /** Give the leaf a gradient buffer, e.g. a slice of a bucket (retained); NULL takes it away. Contiguous, same
  *  shape. Its contents are overwritten by the first backward after hx_tensor_grad_reset. */

@@ -22,7 +22,7 @@ static hx_status place(hx__buckets *b, const hx_param_list *params, int64_t buck
     HX_TRY(hx_mem_alloc_array(params->n_items, sizeof *b->slots, (void **)&b->slots));
     for (int64_t i = params->n_items - 1; i >= 0; i--) {
         const hx_param *param = params->items[i];
-        hx_dtype dtype = hx_tensor_dtype(param->value);
+        hx_dtype dtype = hx_dtype_accum(hx_tensor_dtype(param->value));
         int64_t count = hx_tensor_count(param->value), item_bytes = (int64_t)hx_dtype_bytes(dtype);
         if (param->is_frozen) continue;
         int64_t at = open[dtype], offset = at < 0 ? 0 : aligned(b->items[at].count, dtype);

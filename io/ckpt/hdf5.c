@@ -48,14 +48,13 @@ hid_t hx__h5_type(hx_dtype dtype) {
     case HX_I32: return H5T_STD_I32LE;
     case HX_I64: return H5T_STD_I64LE;
     case HX_U8: return H5T_STD_U8LE;
-    case HX_DTYPE_COUNT: break;
+    default: return H5I_INVALID_HID;
     }
-    return H5I_INVALID_HID;
 }
 
 hx_status hx__h5_dtype(hid_t type, const char *name, hx_dtype *out) {
     for (int d = 0; d < HX_DTYPE_COUNT; d++)
-        if (H5Tequal(type, hx__h5_type((hx_dtype)d)) > 0) {
+        if (hx__h5_type((hx_dtype)d) >= 0 && H5Tequal(type, hx__h5_type((hx_dtype)d)) > 0) {
             *out = (hx_dtype)d;
             return HX_OK;
         }

@@ -106,27 +106,11 @@ hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor 
     }
 }
 
-/* Element i of host bytes of a dtype. */
-static void put(hx_dtype dtype, void *bytes, int64_t i, double value) {
-#define PUT_(name, text, type, is_float)                                                                     \
-    if (dtype == HX_##name) ((type *)bytes)[i] = (type)value;
-    HX_DTYPE_LIST(PUT_)
-#undef PUT_
-}
-
-static double get(hx_dtype dtype, const void *bytes, int64_t i) {
-#define GET_(name, text, type, is_float)                                                                     \
-    if (dtype == HX_##name) return (double)((const type *)bytes)[i];
-    HX_DTYPE_LIST(GET_)
-#undef GET_
-    return NAN;
-}
-
 /* Host bytes of n values in a dtype, to be freed. */
 static void *to_bytes(hx_dtype dtype, const double *values, int64_t n) {
     char *bytes = malloc((size_t)n * hx_dtype_bytes(dtype) + 1);
     cr_assert_not_null(bytes);
-    for (int64_t i = 0; i < n; i++) put(dtype, bytes, i, values[i]);
+    for (int64_t i = 0; i < n; i++) hx_elem_set(dtype, bytes, i, values[i]);
     return bytes;
 }
 
@@ -204,7 +188,7 @@ static void make_forward(conf_rig *ref, const conf_case *c, conf_operands *in, i
     out->values = malloc((size_t)n * sizeof(double) + 1);
     cr_assert(bytes && out->values);
     MUST(hx_tensor_read(ref->stream, results[which], bytes));
-    for (int64_t i = 0; i < n; i++) out->values[i] = get(out->dtype, bytes, i);
+    for (int64_t i = 0; i < n; i++) out->values[i] = hx_elem_get(out->dtype, bytes, i);
     free(bytes);
     destroy_all(results, HX_OP_MAX_OUT);
     destroy_all(views, n_in);
@@ -336,7 +320,7 @@ bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *w
             const unsigned char *a = want->out[k].bytes + (size_t)i * item,
                                 *b = got->out[k].bytes + (size_t)i * item;
             bool is_guard = i < CONF_GUARD || i >= last, is_same = memcmp(a, b, item) == 0;
-            double x = get(want->out[k].dtype, a, 0), y = get(want->out[k].dtype, b, 0);
+            double x = hx_elem_get(want->out[k].dtype, a, 0), y = hx_elem_get(want->out[k].dtype, b, 0);
             if (is_same || (!is_guard && !is_exact && is_close(c, dtype, x, y))) continue;
             char name[256];
             snprintf(text, n_bytes, "%s: output %d%s element %lld is %.17g, expected %.17g (%s)",
@@ -353,7 +337,7 @@ bool conf_result_unwritten(const conf_case *c, const conf_result *result, char *
     for (int k = 0; k < result->n_out && !c->has_nan && !c->fills && !c->out; k++) {
         if (c->skip >> k & 1) continue;
         for (int64_t i = CONF_GUARD; i < result->out[k].n - CONF_GUARD; i++) {
-            double x = get(result->out[k].dtype, result->out[k].bytes, i);
+            double x = hx_elem_get(result->out[k].dtype, result->out[k].bytes, i);
             if (!isnan(x) && !(result->out[k].dtype == HX_I64 && x < 0)) continue;
             char name[256];
             snprintf(text, n_bytes, "%s: output %d element %lld has not been written",

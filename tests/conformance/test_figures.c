@@ -93,7 +93,7 @@ static void softmax_rows(conf_rig *rig, hx_dtype dtype) {
     for (int i = 0; i < 15; i++) x[i] = (hx_rng_uniform((hx_rng){conf_seed(), 0}, (uint64_t)i) - 0.5) * 2e4;
     x[0] = 1e4, x[1] = -1e4, x[5] = x[6] = 1e4;
     hx_tensor *in = tensor(rig, dtype, HX_SHAPE(n_rows, n_cols), x), *y, *sums;
-    MUST(hx_softmax(&rig->ctx, in, &y));
+    MUST(hx_softmax(&rig->ctx, in, -1, &y));
     MUST(hx_sum(&rig->ctx, y, (int[]){1}, 1, false, &sums));
     expect(rig, sums, (double[]){1, 1, 1}, "sums of softmax rows");
     hx_tensor_destroy(&sums);
@@ -196,10 +196,10 @@ static void attention(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *q = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 2), (double[]){1, 0, 2, 0});
     hx_tensor *k = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){0, 1, 0, 2, 0, 3});
     hx_tensor *v = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){1, 10, 3, 20, 8, 60}), *y;
-    MUST(hx_attention_op(&rig->ctx, q, k, v, true, 0, &y));
+    MUST(hx_attention_op(&rig->ctx, q, k, v, NULL, true, 0, &y));
     expect(rig, y, (double[]){2, 15, 4, 30}, "causal attention");
     hx_tensor_destroy(&y);
-    MUST(hx_attention_op(&rig->ctx, q, k, v, false, 0, &y));
+    MUST(hx_attention_op(&rig->ctx, q, k, v, NULL, false, 0, &y));
     expect(rig, y, (double[]){4, 30, 4, 30}, "full attention");
     hx_tensor_destroy(&y);
     hx_tensor_destroy(&v);

@@ -1,0 +1,121 @@
+/* Derivatives of elementwise ops: formulas stand above the functions; dy is the gradient that arrives. */
+#include "core/autograd/vjp_impl.h"
+
+/* da = dy, db = dy */
+hx_status hx__vjp_add(hx_vjp *v) {
+    HX_TRY(hx__grad_give_same(v, 0));
+    return hx__grad_give_same(v, 1);
+}
+
+/* da = dy, db = -dy */
+hx_status hx__vjp_sub(hx_vjp *v) {
+    HX_TRY(hx__grad_give_same(v, 0));
+    return hx__grad_give_scaled(v, 1, -1);
+}
+
+/* da = dy b, db = dy a */
+hx_status hx__vjp_mul(hx_vjp *v) {
+    HX_TRY(hx__grad_give_op(v, 0, HX_OP_mul, v->grad_out[0], v->in[1], NULL));
+    return hx__grad_give_op(v, 1, HX_OP_mul, v->grad_out[0], v->in[0], NULL);
+}
+
+/* da = dy / b, db = -(dy / b) (a / b) */
+hx_status hx__vjp_div(hx_vjp *v) {
+    HX_AUTO_TENSOR da = NULL;
+    HX_TRY(hx__grad_run(v, HX_OP_div, v->grad_out[0], v->in[1], NULL, &da));
+    if (hx_vjp_wants(v, 1)) {
+        HX_AUTO_TENSOR ratio = NULL;
+        HX_AUTO_TENSOR minus = NULL;
+        HX_TRY(hx__grad_run(v, HX_OP_div, v->in[0], v->in[1], NULL, &ratio));
+        HX_TRY(hx__grad_run(v, HX_OP_affine, ratio, NULL, &(hx_op_attr){.affine = {-1, 0}}, &minus));
+        HX_TRY(hx__grad_give_op(v, 1, HX_OP_mul, da, minus, NULL));
+    }
+    return hx_vjp_give_consume(v, 0, &da);
+}
+
+/* With s = sign(a - b): max takes dy (1 + s)/2 to a and the rest to b; min the other way round. */
+static hx_status extremum(hx_vjp *v, double sign) {
+    HX_AUTO_TENSOR diff = NULL;
+    HX_AUTO_TENSOR s = NULL;
+    HX_AUTO_TENSOR part = NULL;
+    HX_TRY(hx__grad_run(v, HX_OP_sub, v->in[0], v->in[1], NULL, &diff));
+    HX_TRY(hx__grad_run(v, HX_OP_sign, diff, NULL, NULL, &s));
+    for (int i = 0; i < 2; i++) {
+        HX_TRY(hx__grad_run(v, HX_OP_affine, s, NULL, &(hx_op_attr){.affine = {i == 0 ? sign / 2 : -sign / 2, 0.5}}, &part));
+        HX_TRY(hx__grad_give_op(v, i, HX_OP_mul, v->grad_out[0], part, NULL));
+        hx_tensor_destroy(&part);
+    }
+    return HX_OK;
+}
+
+hx_status hx__vjp_maximum(hx_vjp *v) {
+    return extremum(v, 1);
+}
+
+hx_status hx__vjp_minimum(hx_vjp *v) {
+    return extremum(v, -1);
+}
+
+/* dx = alpha dy */
+hx_status hx__vjp_affine(hx_vjp *v) {
+    return hx__grad_give_scaled(v, 0, v->attr->affine.alpha);
+}
+
+/* dx = y dy */
+hx_status hx__vjp_exp(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_mul, v->grad_out[0], v->out[0], NULL);
+}
+
+/* dx = dy / x */
+hx_status hx__vjp_log(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_div, v->grad_out[0], v->in[0], NULL);
+}
+
+/* dx = dy / (2 y) */
+hx_status hx__vjp_sqrt(hx_vjp *v) {
+    HX_AUTO_TENSOR twice = NULL;
+    HX_TRY(hx__grad_run(v, HX_OP_affine, v->out[0], NULL, &(hx_op_attr){.affine = {2, 0}}, &twice));
+    return hx__grad_give_op(v, 0, HX_OP_div, v->grad_out[0], twice, NULL);
+}
+
+/* dx = dy sign(x) */
+hx_status hx__vjp_abs(hx_vjp *v) {
+    HX_AUTO_TENSOR s = NULL;
+    HX_TRY(hx__grad_run(v, HX_OP_sign, v->in[0], NULL, NULL, &s));
+    return hx__grad_give_op(v, 0, HX_OP_mul, v->grad_out[0], s, NULL);
+}
+
+hx_status hx__vjp_tanh(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_tanh_bwd, v->out[0], v->grad_out[0], NULL);
+}
+
+hx_status hx__vjp_sigmoid(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_sigmoid_bwd, v->out[0], v->grad_out[0], NULL);
+}
+
+hx_status hx__vjp_relu(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_relu_bwd, v->out[0], v->grad_out[0], NULL);
+}
+
+hx_status hx__vjp_silu(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_silu_bwd, v->in[0], v->grad_out[0], NULL);
+}
+
+hx_status hx__vjp_gelu_tanh(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_gelu_tanh_bwd, v->in[0], v->grad_out[0], NULL);
+}
+
+hx_status hx__vjp_gelu_erf(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_gelu_erf_bwd, v->in[0], v->grad_out[0], NULL);
+}
+
+/* The mask is drawn again: dx = mask dy / (1 - p). */
+hx_status hx__vjp_dropout(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_dropout, v->grad_out[0], NULL, v->attr);
+}
+
+hx_status hx__vjp_copy(hx_vjp *v) {
+    if (!hx_dtype_is_float(v->in_dtype[0])) return HX_FAIL(HX_ERR_DTYPE, "copy: no derivative with respect to %s", hx_dtype_name(v->in_dtype[0]));
+    if (hx_tensor_dtype(v->grad_out[0]) == v->in_dtype[0]) return hx__grad_give_same(v, 0);
+    return hx__grad_give_op(v, 0, HX_OP_copy, v->grad_out[0], NULL, &(hx_op_attr){.copy = {v->in_dtype[0]}});
+}

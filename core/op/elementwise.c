@@ -1,0 +1,76 @@
+/* Elementwise ops, casts and comparisons. */
+#include "core/op/op_impl.h"
+#include "core/tensor/tensor_impl.h"
+
+hx_status hx__infer_binary(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_same_float(a, 0, 1));
+    hx_shape s;
+    HX_TRY(hx_shape_broadcast(&a->in[0].shape, &a->in[1].shape, &s));
+    hx__set_out(out, s, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx__infer_unary(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_float(a, 0));
+    if (a->op == HX_OP_softmax) HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
+    if (a->op == HX_OP_dropout && !(a->attr->random.p >= 0 && a->attr->random.p < 1))
+        return HX_FAIL(HX_ERR_ARG, "dropout: p = %g: expected 0 <= p < 1", a->attr->random.p);
+    hx__set_out(out, a->in[0].shape, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx__infer_same(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_same_float(a, 0, 1));
+    HX_TRY(hx__need_shape(a, 1, &a->in[0].shape));
+    if (a->op == HX_OP_softmax_bwd) HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
+    hx__set_out(out, a->in[0].shape, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx__infer_copy(const hx_op_args *a, hx_op_meta *out) {
+    hx_dtype dtype = a->attr->copy.dtype;
+    if (hx_dtype_bytes(dtype) == 0) return HX_FAIL(HX_ERR_DTYPE, "copy: dtype %d: unknown", (int)dtype);
+    hx__set_out(out, a->in[0].shape, dtype);
+    return HX_OK;
+}
+
+hx_status hx__need_rule(hx_op op, hx_status (*rule)(const hx_op_args *, hx_op_meta *)) {
+    if ((unsigned)op < HX_OP_COUNT && hx_op_info_get(op)->infer == rule) return HX_OK;
+    return HX_FAIL(HX_ERR_ARG, "op %d is not of this family", (int)op);
+}
+
+hx_status hx_binary(hx_ctx *ctx, hx_op op, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
+    HX_TRY(hx__need_rule(op, hx__infer_binary));
+    hx_tensor *y = NULL;
+    HX_TRY(hx_op_run(ctx, op, (hx_tensor *[]){a, b}, 2, NULL, 0, &y));
+    *out = y;
+    return HX_OK;
+}
+
+hx_status hx_unary(hx_ctx *ctx, hx_op op, hx_tensor *x, hx_tensor **out) {
+    HX_TRY(hx__need_rule(op, hx__infer_unary));
+    if (op == HX_OP_dropout || op == HX_OP_affine) return HX_FAIL(HX_ERR_ARG, "%s has attributes: use its own function", hx_op_info_get(op)->name);
+    return hx__run1(ctx, op, x, NULL, out);
+}
+
+hx_status hx_affine(hx_ctx *ctx, hx_tensor *x, double alpha, double beta, hx_tensor **out) {
+    return hx__run1(ctx, HX_OP_affine, x, &(hx_op_attr){.affine = {alpha, beta}}, out);
+}
+
+hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out) {
+    return hx__run1(ctx, HX_OP_copy, x, &(hx_op_attr){.copy = {dtype}}, out);
+}
+
+hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    if (hx_tensor_is_contiguous(x)) {
+        *out = hx_tensor_retain(x);
+        return HX_OK;
+    }
+    return hx_cast(ctx, x, x->array.dtype, out);
+}
+
+hx_status hx_copy_into(hx_ctx *ctx, hx_tensor *src, hx_tensor *dst) {
+    hx_ctx quiet = *ctx;
+    quiet.tape = NULL;
+    return hx_op_run(&quiet, HX_OP_copy, &src, 1, &(hx_op_attr){.copy = {dst->array.dtype}}, 0, &dst);
+}

@@ -1,0 +1,44 @@
+/* Layer, root-mean-square and batch normalisation. */
+#include "core/op/op_impl.h"
+
+/* x, w and, for a layer norm, an optional bias */
+hx_status hx__infer_norm(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_same_float(a, 0, a->n_in - 1));
+    HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
+    const hx_shape *x = &a->in[0].shape;
+    hx_shape w = {1, {hx__last_dim(x)}}, rows = hx__rows_of(x);
+    if (!(a->attr->norm.eps >= 0)) return HX_FAIL(HX_ERR_ARG, "%s: eps = %g: expected >= 0", a->name, a->attr->norm.eps);
+    for (int i = 1; i < a->n_in; i++)
+        if (a->in[i].present) HX_TRY(hx__need_shape(a, i, &w));
+    hx__set_out(&out[0], *x, a->in[0].dtype);
+    hx__set_out(&out[1], rows, hx_dtype_accum(a->in[0].dtype));
+    if (a->op == HX_OP_layernorm) hx__set_out(&out[2], rows, hx_dtype_accum(a->in[0].dtype));
+    return HX_OK;
+}
+
+/* x, w, [mean,] rstd, dy */
+hx_status hx__infer_norm_bwd(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_same_float(a, 0, 1));
+    HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
+    const hx_shape *x = &a->in[0].shape;
+    hx_shape w = {1, {hx__last_dim(x)}}, rows = hx__rows_of(x);
+    HX_TRY(hx__need_shape(a, 1, &w));
+    for (int i = 2; i < a->n_in - 1; i++) {
+        HX_TRY(hx__need_shape(a, i, &rows));
+        HX_TRY(hx__need_statistic(a, i, 0));
+    }
+    HX_TRY(hx__need_dtype(a, a->n_in - 1, a->in[0].dtype));
+    HX_TRY(hx__need_shape(a, a->n_in - 1, x));
+    hx__set_out(&out[0], *x, a->in[0].dtype);
+    hx__set_out(&out[1], w, a->in[0].dtype);
+    if (a->op == HX_OP_layernorm_bwd) hx__set_out(&out[2], w, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out) {
+    return hx__run_keep(ctx, HX_OP_layernorm, (hx_tensor *[]){x, w, b}, b ? 3 : 2, &(hx_op_attr){.norm = {.eps = eps}}, out, 1);
+}
+
+hx_status hx_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, double eps, hx_tensor **out) {
+    return hx__run_keep(ctx, HX_OP_rmsnorm, (hx_tensor *[]){x, w}, 2, &(hx_op_attr){.norm = {.eps = eps}}, out, 1);
+}

@@ -1,0 +1,38 @@
+/* Random numbers: functions of a key and a position. */
+#include "core/base/mem.h"
+#include "core/op/op_impl.h"
+#include "core/tensor/tensor_impl.h"
+
+hx_status hx__infer_random(const hx_op_args *a, hx_op_meta *out) {
+    if (!hx_dtype_is_float(out[0].dtype))
+        return HX_FAIL(HX_ERR_DTYPE, "%s: x is %s: expected a floating type", a->name, hx_dtype_name(out[0].dtype));
+    return HX_OK;
+}
+
+hx_status hx_dropout_op(hx_ctx *ctx, hx_tensor *x, double p, uint64_t id, hx_tensor **out) {
+    if (!(p >= 0 && p < 1)) return HX_FAIL(HX_ERR_ARG, "p = %g: expected 0 <= p < 1", p);
+    if (!ctx->training || p == 0) {
+        *out = hx_tensor_retain(x);
+        return HX_OK;
+    }
+    int64_t per_sample = x->array.ndim > 0 && x->array.dims[0] > 0 ? hx_tensor_count(x) / x->array.dims[0] : 0;
+    hx_op_attr attr = {.random = {.p = p}};
+    HX_TRY(hx_count_mul(per_sample, ctx->sample_base, &attr.random.offset));
+    /* the stream has 56 bits: layer and step are mixed into them */
+    uint64_t stream = (id * 0x9E3779B97F4A7C15ull) ^ (uint64_t)ctx->step * 0xD1342543DE82EF95ull;
+    attr.random.rng = (hx_rng){ctx->seed, hx_rng_stream(HX_RNG_DROPOUT, stream)};
+    return hx__run1(ctx, HX_OP_dropout, x, &attr, out);
+}
+
+static hx_status fill(hx_ctx *ctx, hx_op op, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b) {
+    hx_op_attr attr = {.random = {.rng = rng, .offset = offset, .a = a, .b = b}};
+    return hx_op_run(ctx, op, NULL, 0, &attr, 0, &x);
+}
+
+hx_status hx_fill_uniform(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b) {
+    return fill(ctx, HX_OP_random_uniform, x, rng, offset, a, b);
+}
+
+hx_status hx_fill_normal(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b) {
+    return fill(ctx, HX_OP_random_normal, x, rng, offset, a, b);
+}
