@@ -60,7 +60,7 @@ static hx_status find_kernel(const hx_cpu *cpu, const hx_op_call *call, hx_cpu_f
     if ((unsigned)call->op >= HX_OP_COUNT) return HX_FAIL(HX_ERR_INTERNAL, "op number %d does not exist", (int)call->op);
     const hx_cpu_kernel *k = &cpu->kernels->op[call->op];
     hx_dtype dtype = k->by < 0 ? HX_F32 : k->by < 8 ? call->in[k->by].dtype : call->out[k->by - 8].dtype;
-    *out = dtype == HX_F32 ? k->f32 : dtype == HX_F64 ? k->f64 : NULL;
+    *out = dtype == HX_F32 || hx_dtype_is_half(dtype) ? k->f32 : dtype == HX_F64 ? k->f64 : NULL;
     if (*out) return HX_OK;
     return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cpu device has no kernel for %s", hx_op_info_get(call->op)->name,
                    hx_dtype_name(dtype));
@@ -75,7 +75,7 @@ static hx_status run_locked(hx_cpu *cpu, const hx_op_call *call) {
     hx_cpu_fn kernel;
     HX_TRY(find_kernel(cpu, call, &kernel));
     HX_TRY(hx__cpu_scratch_reset(cpu));
-    return cpu->kernels->op[call->op].dense ? hx__cpu_run_dense(cpu, call, kernel) : kernel(cpu, call);
+    return hx__cpu_run_dense(cpu, call, &cpu->kernels->op[call->op], kernel);
 }
 
 static hx_status cpu_run(hx_host *host, const hx_op_call *call) {

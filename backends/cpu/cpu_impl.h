@@ -19,9 +19,10 @@ typedef hx_status (*hx_cpu_fn)(hx_cpu *cpu, const hx_op_call *call);
 
 /* What a kernel expects of dispatch. */
 typedef struct hx_cpu_kernel {
-    hx_cpu_fn f32, f64; /* NULL: none for that dtype */
+    hx_cpu_fn f32, f64; /* NULL: none for that dtype; f32 serves the half types too */
     int by;             /* operand whose dtype chooses: i for input i, 8+i for output i; -1: f32 takes all dtypes */
     bool dense;         /* wants every operand row-major without gaps; strided ones are copied around the call */
+    bool takes_half;    /* reads and writes half types itself; for the others f32 copies stand in, see dense.c */
 } hx_cpu_kernel;
 
 typedef struct hx_cpu_kernels {
@@ -35,7 +36,7 @@ extern const hx_cpu_kernels hx__cpu_kernels_v3;
 extern const hx_cpu_kernels hx__cpu_kernels_v4;
 #endif
 
-#define HX_CPU_SCRATCH_BLOCKS 16
+#define HX_CPU_SCRATCH_BLOCKS 32
 
 struct hx_cpu {
     hx_host host; /* first: the slots of host.h expect it */
@@ -67,8 +68,9 @@ static inline void hx__cpu_run(hx_cpu *cpu, int64_t n_tasks, double cost, hx_tas
     for (int64_t i = 0; i < n_tasks; i++) task(arg, i, 0);
 }
 
-/** Execute with strided operands replaced by dense copies; results are copied back. */
-hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, hx_cpu_fn kernel);
+/** Execute with dense copies in the place of operands that the kernel does not take: strided ones where it wants them
+ *  dense, and those of half types, whose copies are f32. Results are copied back, half types rounded to nearest even. */
+hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_kernel *kernel, hx_cpu_fn fn);
 
 /* Random ops are bound by their definition in float64 and gain nothing from an instruction set. */
 hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call);

@@ -1,5 +1,8 @@
-/* Row kernels (norms, softmax, losses, lookups) are written for dense operands. A strided operand is copied to
- * scratch before, and a strided result copied back after, so that every op takes every view. */
+/* Row kernels (norms, softmax, losses, lookups) are written for dense operands, and all but the elementwise ones for
+ * f32 and f64. An operand that a kernel does not take is copied to scratch before: strided ones densely, half types
+ * as f32; and results are copied back after, half types rounded once. So every op takes every view and every floating
+ * type. Operands of other types in the same call pass as they are: statistics are f32 and losses f64, where the data
+ * are half. */
 #include "backends/cpu/cpu_impl.h"
 
 static hx_status copy(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
@@ -8,36 +11,33 @@ static hx_status copy(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
     return cpu->kernels->op[HX_OP_copy].f32(cpu, &call);
 }
 
-/* An array of the same shape in scratch memory. */
-static hx_status dense_like(hx_cpu *cpu, const hx_array *a, hx_array *out) {
+/* A dense array of the same shape in scratch memory, of a type that kernels know. */
+static hx_status stand_in(hx_cpu *cpu, const hx_array *a, bool is_wide, hx_array *out) {
     hx_array d = *a;
     hx_shape shape = hx_array_shape(a);
     hx_shape_strides(&shape, d.strides);
-    HX_TRY(hx__cpu_scratch_array(cpu, hx_array_count(a), hx_dtype_bytes(a->dtype), &d.data));
+    if (is_wide) d.dtype = HX_F32;
+    HX_TRY(hx__cpu_scratch_array(cpu, hx_array_count(a), hx_dtype_bytes(d.dtype), &d.data));
+    HX_TRY(copy(cpu, a, &d));
     *out = d;
     return HX_OK;
 }
 
-static bool needs_copy(const hx_array *a) { return !hx__cpu_absent(a) && !hx_array_is_contiguous(a); }
-
-hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, hx_cpu_fn kernel) {
-    bool any = false;
-    for (int i = 0; i < call->n_in; i++) any |= needs_copy(&call->in[i]);
-    for (int i = 0; i < call->n_out; i++) any |= needs_copy(&call->out[i]);
-    if (!any) return kernel(cpu, call);
+hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_kernel *kernel, hx_cpu_fn fn) {
     hx_op_call dense = *call;
-    for (int i = 0; i < call->n_in; i++)
-        if (needs_copy(&call->in[i])) {
-            HX_TRY(dense_like(cpu, &call->in[i], &dense.in[i]));
-            HX_TRY(copy(cpu, &call->in[i], &dense.in[i]));
-        }
+    bool is_copied[HX_OP_MAX_OUT] = {false};
+    for (int k = 0; k < call->n_in + call->n_out; k++) {
+        bool is_out = k >= call->n_in;
+        int i = is_out ? k - call->n_in : k;
+        const hx_array *a = is_out ? &call->out[i] : &call->in[i];
+        bool is_wide = !kernel->takes_half && hx_dtype_is_half(a->dtype);
+        if (hx__cpu_absent(a) || !(is_wide || (kernel->dense && !hx_array_is_contiguous(a)))) continue;
+        /* outputs are copied in as well: the op may add to what is there */
+        HX_TRY(stand_in(cpu, a, is_wide, is_out ? &dense.out[i] : &dense.in[i]));
+        if (is_out) is_copied[i] = true;
+    }
+    HX_TRY(fn(cpu, &dense));
     for (int i = 0; i < call->n_out; i++)
-        if (needs_copy(&call->out[i])) { /* copied in as well: the op may add to what is there */
-            HX_TRY(dense_like(cpu, &call->out[i], &dense.out[i]));
-            HX_TRY(copy(cpu, &call->out[i], &dense.out[i]));
-        }
-    HX_TRY(kernel(cpu, &dense));
-    for (int i = 0; i < call->n_out; i++)
-        if (needs_copy(&call->out[i])) HX_TRY(copy(cpu, &dense.out[i], &call->out[i]));
+        if (is_copied[i]) HX_TRY(copy(cpu, &dense.out[i], &call->out[i]));
     return HX_OK;
 }

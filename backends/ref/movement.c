@@ -6,12 +6,15 @@
 
 hx_status hx__ref_copy(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
-    bool from_float = hx_dtype_is_float(x->dtype);
+    bool is_exact = !hx_dtype_is_float(x->dtype) && !hx_dtype_is_complex(x->dtype);
     for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, x)); !w.is_done; hx__ref_walk_next(&w)) {
-        if (from_float)
-            hx__ref_set(y, w.at[0], hx__ref_get(x, w.at[1]));
-        else /* not by way of float64, which has no room for 64 bits */
+        double part[2];
+        if (is_exact) { /* not by way of float64, which has no room for 64 bits */
             hx__ref_set_int(y, w.at[0], hx__ref_get_int(x, w.at[1]));
+            continue;
+        }
+        hx_elem_get_complex(x->dtype, x->data, w.at[1], part);
+        hx_elem_set_complex(y->dtype, y->data, w.at[0], part);
     }
     return HX_OK;
 }

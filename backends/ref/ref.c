@@ -12,7 +12,7 @@ typedef struct ref_device {
 } ref_device;
 
 /* What computes an op, and which of its operands hold integers (i32 or i64): bit i input i, bit 8+i output i.
- * All other operands are f32 or f64. */
+ * All other operands are of a floating type. */
 typedef struct ref_op {
     hx__ref_fn run;
     unsigned integers;
@@ -77,7 +77,7 @@ static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool i
     if (fits) return HX_OK;
     return HX_FAIL(HX_ERR_UNSUPPORTED, "%s on ref: %s %d is %s; there is a kernel for %s",
                    hx_op_info_get(call->op)->name, side, i, hx_dtype_name(a->dtype),
-                   is_integer ? "i32 and i64" : "f32 and f64");
+                   is_integer ? "i32 and i64" : "floating types");
 }
 
 /* Asked before anything is enqueued, so that an asynchronous stream refuses a call as early as an inline one.

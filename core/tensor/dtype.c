@@ -1,4 +1,4 @@
-#include "core/tensor/dtype.h"
+#include "core/tensor/half.h"
 
 #include <complex.h>
 #include <math.h>
@@ -71,44 +71,20 @@ hx_status hx_dtype_parse(const char *name, hx_dtype *out) {
 
 /* ---- half types ---- */
 
-static uint32_t bits_of(float x) {
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static float float_of(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
 hx_bf16 hx_bf16_from_float(float x) {
-    uint32_t u = bits_of(x);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return (hx_bf16){(uint16_t)(u >> 16 | 0x40)}; /* NaN, kept quiet */
-    return (hx_bf16){(uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16)};
+    return (hx_bf16){hx__bf16_bits(x)};
 }
 
 float hx_bf16_to_float(hx_bf16 x) {
-    return float_of((uint32_t)x.bits << 16);
+    return hx__bf16_value(x.bits);
 }
 
 hx_f16 hx_f16_from_float(float x) {
-    uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu, h;
-    if (a > 0x7f800000u) h = 0x7e00u;       /* NaN */
-    else if (a >= 0x477ff000u) h = 0x7c00u; /* 65520 and more round to infinity */
-    else if (a < 0x38800000u)               /* below 2^-14 the unit is 2^-24, which is that of floats in [1/2, 1) */
-        h = bits_of(float_of(a) + 0.5f) - 0x3f000000u;
-    else h = (a + 0xfffu + (a >> 13 & 1) - 0x38000000u) >> 13;
-    return (hx_f16){(uint16_t)(sign | h)};
+    return (hx_f16){hx__f16_bits(x)};
 }
 
 float hx_f16_to_float(hx_f16 x) {
-    uint32_t sign = (uint32_t)(x.bits & 0x8000u) << 16, a = x.bits & 0x7fffu;
-    if (a >= 0x7c00u) return float_of(sign | 0x7f800000u | (a & 0x3ffu) << 13);
-    if (a >= 0x400u) return float_of(sign | ((a << 13) + 0x38000000u));
-    float small = (float)a * 0x1p-24f;
-    return sign ? -small : small;
+    return hx__f16_value(x.bits);
 }
 
 /* To float such that a second rounding to fewer bits gives what one rounding would: towards zero, and the last bit
@@ -116,9 +92,9 @@ float hx_f16_to_float(hx_f16 x) {
 static float to_odd(double x) {
     float f = (float)x;
     if ((double)f == x || isnan(x) || isinf(x)) return f;
-    uint32_t u = bits_of(f);
+    uint32_t u = hx__float_bits(f);
     if (fabs((double)f) > fabs(x)) u--;
-    return float_of(u | 1);
+    return hx__bits_float(u | 1);
 }
 
 hx_bf16 hx_bf16_from_double(double x) {

@@ -35,10 +35,13 @@ hx_status HX_K(copy)(hx_cpu *cpu, const hx_op_call *call);
 /* n elements, all operands dense; p[0] is written and may equal an input. */
 typedef void (*hx_map_fn)(int64_t n, void *const *p, const void *param);
 
-/** Apply fn to every element of arrays[0], with arrays[1..] broadcast to its shape. Strided operands pass
- *  through small buffers. @param cost  rough operations per element */
+/** Apply fn to every element of arrays[0], with arrays[1..] broadcast to its shape. Strided operands and those of
+ *  half types pass through small buffers; fn sees half types as f32. @param cost  rough operations per element */
 hx_status HX_K(map)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
                     double cost);
+/** The same with half types as they are stored. */
+hx_status HX_K(map_stored)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
+                           double cost);
 
 /* ---- products ---- */
 

@@ -8,7 +8,7 @@
 #define OUT(i) (8 + (i))
 /* dtype of operand `by` chooses; DENSE kernels get dense operands only */
 #define ROW(op, kernel, by, dense) [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense}
-#define MAP(op)                    ROW(op, elementwise, IN(0), false)
+#define MAP(op)                    [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true}
 #define DENSE(op, by)              ROW(op, op, by, true)
 
 const hx_cpu_kernels HX_K(kernels) = {
@@ -19,7 +19,7 @@ const hx_cpu_kernels HX_K(kernels) = {
             MAP(affine), MAP(exp), MAP(log), MAP(sqrt), MAP(abs), MAP(sign), MAP(tanh), MAP(sigmoid), MAP(relu),
             MAP(silu), MAP(gelu_tanh), MAP(gelu_erf),
             MAP(tanh_bwd), MAP(sigmoid_bwd), MAP(relu_bwd), MAP(silu_bwd), MAP(gelu_tanh_bwd), MAP(gelu_erf_bwd),
-            [HX_OP_copy] = {HX_K(copy), NULL, -1, false},
+            [HX_OP_copy] = {HX_K(copy), NULL, -1, false, true},
             ROW(sum, sum, IN(0), false),
             DENSE(sumsq, IN(0)),
             DENSE(softmax, IN(0)),
