@@ -65,11 +65,22 @@ uint64_t conf_seed(void) {
 
 /* ---- operands ---- */
 
+/* The dtype that a word's first letter names; HX_DTYPE_COUNT if it names none. */
+static hx_dtype letter_dtype(char letter, hx_dtype dtype) {
+    static const char letters[HX_DTYPE_COUNT] = {[HX_F32] = 'f', [HX_F64] = 'd', [HX_I32] = 'i', [HX_I64] = 'l',
+                                                 [HX_U8] = 'b', [HX_BF16] = 'h', [HX_F16] = 'g', [HX_I8] = 'c',
+                                                 [HX_BOOL] = 'o', [HX_C64] = 'z', [HX_C128] = 'w'};
+    if (letter == 'a') return hx_dtype_accum(dtype);
+    if (letter == 'x') return hx_dtype_complex(hx_dtype_accum(dtype));
+    int k = 0;
+    while (k < HX_DTYPE_COUNT && letters[k] != letter) k++;
+    return (hx_dtype)k;
+}
+
 void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out) {
-    static const char letters[] = "fdilb"; /* in the order of hx_dtype */
-    const char *letter = strchr(letters, *word);
-    *out = (conf_operand){.dtype = letter ? (hx_dtype)(letter - letters) : dtype};
-    if (letter) word++;
+    hx_dtype named = letter_dtype(*word, dtype);
+    *out = (conf_operand){.dtype = named != HX_DTYPE_COUNT ? named : dtype};
+    if (named != HX_DTYPE_COUNT) word++;
     while (isdigit((unsigned char)*word)) {
         out->shape.dims[out->shape.ndim++] = strtoll(word, (char **)&word, 10);
         if (*word == ',') word++;
@@ -106,11 +117,18 @@ hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor 
     }
 }
 
-/* Host bytes of n values in a dtype, to be freed. */
+/* float64 values that an element is written as. */
+static int64_t n_parts(hx_dtype dtype) { return hx_dtype_is_complex(dtype) ? 2 : 1; }
+
+/* Host bytes of n elements in a dtype, to be freed. */
 static void *to_bytes(hx_dtype dtype, const double *values, int64_t n) {
     char *bytes = malloc((size_t)n * hx_dtype_bytes(dtype) + 1);
     cr_assert_not_null(bytes);
-    for (int64_t i = 0; i < n; i++) hx_elem_set(dtype, bytes, i, values[i]);
+    for (int64_t i = 0; i < n; i++) {
+        bool is_complex = hx_dtype_is_complex(dtype);
+        double part[2] = {values[is_complex ? 2 * i : i], is_complex ? values[2 * i + 1] : 0};
+        hx_elem_set_complex(dtype, bytes, i, part);
+    }
     return bytes;
 }
 
@@ -123,7 +141,9 @@ void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor *
 
 static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rng rng, uint64_t i) {
     double u = hx_rng_uniform(rng, i);
-    if (!hx_dtype_is_float(operand->dtype)) {
+    if (operand->dtype == HX_BOOL) return u < 0.5;
+    if (hx_dtype_is_int(operand->dtype) && c->n_ids == 0) return floor(16 * u) - 8;
+    if (hx_dtype_is_int(operand->dtype)) {
         static const double wild[] = {-1, HX_IGNORE_INDEX, INT32_MAX};
         uint64_t bits = hx_rng_bits(rng, i) & 0xff; /* the lowest bits, which u does not see */
         if (c->wild_ids && bits < 64) return bits % 4 == 3 ? (double)c->n_ids : wild[bits % 4];
@@ -144,7 +164,7 @@ static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rn
 }
 
 static void fill_random(const conf_case *c, conf_operand *operand, int k) {
-    int64_t n = hx_shape_count(&operand->base);
+    int64_t n = hx_shape_count(&operand->base) * n_parts(operand->dtype);
     hx_rng rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, (uint64_t)c->op * 64 + (uint64_t)k)};
     operand->values = malloc((size_t)n * sizeof(double) + 1);
     cr_assert_not_null(operand->values);
@@ -183,12 +203,12 @@ static void make_forward(conf_rig *ref, const conf_case *c, conf_operands *in, i
     MUST(hx_op_run(&ref->ctx, op, views, n_in, &c->attr, 0, results));
     *out = (conf_operand){.dtype = hx_tensor_dtype(results[which]), .shape = hx_tensor_shape(results[which])};
     out->base = out->shape;
-    int64_t n = hx_tensor_count(results[which]);
+    int64_t n = hx_tensor_count(results[which]) * n_parts(out->dtype);
     void *bytes = malloc((size_t)n * sizeof(double) + 1);
     out->values = malloc((size_t)n * sizeof(double) + 1);
     cr_assert(bytes && out->values);
     MUST(hx_tensor_read(ref->stream, results[which], bytes));
-    for (int64_t i = 0; i < n; i++) out->values[i] = hx_elem_get(out->dtype, bytes, i);
+    for (int64_t i = 0; i < n; i++) out->values[i] = hx_elem_get(hx_dtype_real(out->dtype), bytes, i);
     free(bytes);
     destroy_all(results, HX_OP_MAX_OUT);
     destroy_all(views, n_in);
@@ -217,8 +237,9 @@ void conf_operands_free(conf_operands *operands) {
 
 /* ---- running ---- */
 
-/* What the outputs are: written in the case, or what the shape rule says. Returns their number. */
-static int describe_outputs(const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_operand *out) {
+/* What the outputs are: written in the case, or what the shape rule says, which may refuse a half type. */
+static hx_status describe_outputs(const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_operand *out,
+                                  int *n_out) {
     const hx_op_info *info = hx_op_info_get(c->op);
     if (c->out) {
         char words[256], *rest;
@@ -226,15 +247,17 @@ static int describe_outputs(const conf_case *c, hx_dtype dtype, const conf_opera
         snprintf(words, sizeof words, "%s", c->out);
         for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
             conf_operand_parse(word, dtype, &out[n++]);
-        return n;
+        *n_out = n;
+        return HX_OK;
     }
     hx_op_args args = {.op = c->op, .name = info->name, .n_in = in->n, .attr = &c->attr};
     hx_op_meta meta[HX_OP_MAX_OUT] = {0};
     for (int k = 0; k < in->n; k++) args.in[k] = (hx_op_meta){in->items[k].shape, in->items[k].dtype, true};
-    MUST(info->infer(&args, meta));
+    HX_TRY(info->infer(&args, meta));
     for (int k = 0; k < info->n_out; k++)
         out[k] = (conf_operand){.dtype = meta[k].dtype, .shape = meta[k].shape, .base = meta[k].shape};
-    return info->n_out;
+    *n_out = info->n_out;
+    return HX_OK;
 }
 
 /* A buffer with guards, 0xFF all over but for the random numbers a case asks for; and the output inside. */
@@ -276,7 +299,8 @@ hx_status conf_run(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf
     hx_tensor *bases[HX_OP_MAX_IN] = {NULL}, *views[HX_OP_MAX_IN] = {NULL};
     hx_tensor *buffers[HX_OP_MAX_OUT] = {NULL}, *outputs[HX_OP_MAX_OUT] = {NULL};
     conf_operand described[HX_OP_MAX_OUT];
-    *out = (conf_result){.n_out = describe_outputs(c, dtype, in, described)};
+    *out = (conf_result){0};
+    HX_TRY(describe_outputs(c, dtype, in, described, &out->n_out));
     upload_all(rig, in, in->n, bases, views);
     for (int k = 0; k < out->n_out; k++) make_output(rig, c, k, &described[k], &buffers[k], &outputs[k]);
     hx_status status = hx_op_run(&rig->ctx, c->op, views, in->n, &c->attr, c->skip, outputs);
@@ -303,12 +327,30 @@ const char *conf_case_text(const conf_case *c, hx_dtype dtype, char *text, size_
     return text;
 }
 
-static bool is_close(const conf_case *c, hx_dtype dtype, double want, double got) {
+/* What the other rounding may add where a result is of a half type: ref rounds the exact value, kernels round what
+ * they computed in f32. Two values however near may round to neighbours, one unit apart, and no farther. */
+static double rounding_slack(hx_dtype dtype, double want) {
+    if (!hx_dtype_is_half(dtype)) return 0;
+    bool is_f16 = dtype == HX_F16;
+    return fmax((is_f16 ? 0x1p-10 : 0x1p-7) * fabs(want) * 1.01, is_f16 ? 0x1p-24 : 0x1p-133);
+}
+
+/* `run` is the dtype of the run: in half runs kernels compute, and sum, in f32. */
+static bool is_close(const conf_case *c, hx_dtype run, hx_dtype dtype, double want, double got) {
     const conf_tolerance_rule *rule = &conf_tolerances[c->tolerance];
-    double epsilon = dtype == HX_F32 ? (double)FLT_EPSILON : DBL_EPSILON;
+    double epsilon = run == HX_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
     double ulps = rule->ulps + (c->tolerance == CONF_SUM ? (double)c->terms : 0);
     if (want == got || (isnan(want) && isnan(got))) return true;
-    return fabs(want - got) <= ulps * epsilon * fmax(rule->floor, fabs(want));
+    double near = ulps * epsilon * fmax(rule->floor, fabs(want));
+    return fabs(want - got) <= near + rounding_slack(dtype, want);
+}
+
+static bool is_close_element(const conf_case *c, hx_dtype run, hx_dtype dtype, const void *want, const void *got) {
+    double x[2], y[2];
+    hx_elem_get_complex(dtype, want, 0, x);
+    hx_elem_get_complex(dtype, got, 0, y);
+    hx_dtype part = hx_dtype_real(dtype);
+    return is_close(c, run, part, x[0], y[0]) && is_close(c, run, part, x[1], y[1]);
 }
 
 bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *want, const conf_result *got,
@@ -321,7 +363,7 @@ bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *w
                                 *b = got->out[k].bytes + (size_t)i * item;
             bool is_guard = i < CONF_GUARD || i >= last, is_same = memcmp(a, b, item) == 0;
             double x = hx_elem_get(want->out[k].dtype, a, 0), y = hx_elem_get(want->out[k].dtype, b, 0);
-            if (is_same || (!is_guard && !is_exact && is_close(c, dtype, x, y))) continue;
+            if (is_same || (!is_guard && !is_exact && is_close_element(c, dtype, want->out[k].dtype, a, b))) continue;
             char name[256];
             snprintf(text, n_bytes, "%s: output %d%s element %lld is %.17g, expected %.17g (%s)",
                      conf_case_text(c, dtype, name, sizeof name), k, is_guard ? ", outside it," : "",

@@ -6,12 +6,18 @@
  *     conf_result a, b; conf_run(&ref, &conf_cases[i], HX_F32, &in, &a); ...
  *     conf_result_differ(&conf_cases[i], HX_F32, &a, &b, text, sizeof text)
  *
- * Operands are written as words: an optional letter for the dtype (f f32, d f64, i i32, l i64, b u8; without
- * one the dtype of the run), the dims, and an optional letter for a view: "3,5"   [3,5], row-major "."     a
- * scalar "3,5t"  the transpose of a [5,3] buffer      "3,5s"  every second element of a [3,10] buffer's rows
+ * Operands are written as words: an optional letter for the dtype, the dims, and an optional letter for a view.
+ *
+ *     f f32   d f64   h bf16   g f16   i i32   l i64   b u8   c i8   o bool   z c64   w c128
+ *     a  what sums of the run's dtype are kept in (f32 in half runs)      x  the complex type of that
+ *     without a letter: the dtype of the run
+ *
+ *     "3,5"   [3,5], row-major                  "."     a scalar
+ *     "3,5t"  the transpose of a [5,3] buffer
+ *     "3,5s"  every second element of a [3,10] buffer's rows
  *     "3,5h"  the first half of a [6,5] buffer's dim -2, so that rows are dense and blocks are not
- *     "3,5e"  one row repeated with stride 0       "@1"    output 1 of the op's forward op on the operands
- * before
+ *     "3,5e"  one row repeated with stride 0
+ *     "@1"    output 1 of the op's forward op on the operands before
  */
 #ifndef HX_TESTS_CONFORMANCE_BATTERY_H
 #define HX_TESTS_CONFORMANCE_BATTERY_H
@@ -92,7 +98,7 @@ typedef struct conf_operand {
     char view;      /* 0, t, s, h or e */
     hx_shape shape; /* as the op sees it */
     hx_shape base;  /* of the buffer */
-    double *values; /* [count(base)], owned */
+    double *values; /* [count(base)], of a complex type [count(base),2]; owned */
 } conf_operand;
 
 typedef struct conf_operands {
@@ -121,11 +127,12 @@ typedef struct conf_result {
 #define CONF_GUARD 64 /* elements before and after an output's buffer, which nobody may write */
 
 /** Run a case into buffers that hold 0xFF bytes (NaN, -1), or random numbers if it says so. Returns what the
- * op returned; the result is filled on HX_OK only. */
+ * shape rule or the op returned; the result is filled on HX_OK only. */
 hx_status conf_run(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in,
                    conf_result *out);
 void conf_result_free(conf_result *result);
-/** True, with a description, if `got` is not what `want` is within the case's tolerance (0: bit for bit). */
+/** True, with a description, if `got` is not what `want` is within the case's tolerance, to which outputs of a half
+ *  type add one unit of that type (is_exact: bit for bit). @param dtype  of the run */
 bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *want, const conf_result *got,
                         bool is_exact, char *text, size_t n_bytes);
 /** True, with a description, if an element of an output still holds its poison. */
