@@ -1,6 +1,7 @@
 /* Every derivative against finite differences, in f64, on every computing backend. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "core/autograd/gradcheck.h"
 #include "tests/conformance/battery.h"
@@ -78,6 +79,129 @@ Test(gradients, every_op_with_a_derivative_has_a_case) {
             cr_expect_gt(n, 0, "%s is never gradient-checked", info->name);
         if (!info->vjp) cr_expect_eq(n, 0, "%s has no derivative", info->name);
     }
+}
+
+/* ---- f32 and bf16 against the f64 gradient, which the differences above have proved ---- */
+
+/* Limits of |g - g64| / max(1, |g64|) in the 2-norm of a tensor. f32: some ten roundings and sums of a dozen terms.
+ * bf16: the operands are exact, but saved outputs, what passes between ops and dy are rounded to 8 bits. */
+#define LIMIT_F32  1e-5
+#define LIMIT_BF16 3e-2
+
+/* Gradients of sum(seed * op(operands)) for operands and a seed that all floating dtypes hold exactly. */
+typedef struct gradients {
+    int n;
+    int64_t count[HX_OP_MAX_IN];   /* 0: no gradient */
+    double *values[HX_OP_MAX_IN];  /* [count], owned */
+} gradients;
+
+static void gradients_free(gradients *g) {
+    for (int k = 0; k < g->n; k++) free(g->values[k]);
+}
+
+static void round_operands(conf_operands *in) {
+    for (int k = 0; k < in->n; k++)
+        for (int64_t i = 0; i < hx_shape_count(&in->items[k].base) && hx_dtype_is_float(in->items[k].dtype); i++)
+            in->items[k].values[i] = (double)hx_bf16_to_float(hx_bf16_from_double(in->items[k].values[i]));
+}
+
+static hx_status make_seed(conf_rig *rig, hx_tensor *y, hx_tensor **out) {
+    int64_t n = hx_tensor_count(y);
+    conf_operand seed = {.dtype = hx_tensor_dtype(y), .shape = hx_tensor_shape(y), .base = hx_tensor_shape(y)};
+    seed.values = malloc((size_t)n * sizeof(double) + 1);
+    cr_assert_not_null(seed.values);
+    for (int64_t i = 0; i < n; i++) seed.values[i] = (double)(i * 7 % 16 - 5) / 8;
+    conf_operand_upload(rig, &seed, out);
+    free(seed.values);
+    return HX_OK;
+}
+
+static void read_gradient(conf_rig *rig, hx_tensor *leaf, int64_t *count, double **values) {
+    hx_tensor *g = hx_tensor_grad(leaf);
+    if (g == NULL) return;
+    *count = hx_tensor_count(g);
+    void *bytes = malloc((size_t)*count * sizeof(double) + 1);
+    *values = malloc((size_t)*count * sizeof(double) + 1);
+    cr_assert(bytes && *values);
+    MUST(hx_tensor_read(rig->stream, g, bytes));
+    for (int64_t i = 0; i < *count; i++) (*values)[i] = hx_elem_get(hx_tensor_dtype(g), bytes, i);
+    free(bytes);
+}
+
+/* Forward and backward of a case in a dtype. */
+static hx_status differentiate(conf_rig *ref, conf_rig *rig, const conf_case *c, hx_dtype dtype, gradients *out) {
+    conf_operands in;
+    hx_tensor *bases[HX_OP_MAX_IN] = {NULL}, *y = NULL, *seed = NULL;
+    hx_ctx ctx = rig->ctx;
+    hx_status status;
+    conf_operands_make(ref, c, dtype, &in);
+    round_operands(&in);
+    *out = (gradients){.n = in.n};
+    for (int k = 0; k < in.n; k++) {
+        conf_operand_upload(rig, &in.items[k], &bases[k]);
+        hx_tensor_set_requires_grad(bases[k], hx_dtype_is_float(in.items[k].dtype));
+    }
+    MUST(hx_tape_create(rig->device, &ctx.tape));
+    HX_TRY_GOTO(run_op(&ctx, &(op_under_test){c, &in}, bases, in.n, &y), done);
+    HX_TRY_GOTO(make_seed(rig, y, &seed), done);
+    HX_TRY_GOTO(hx_backward(&ctx, y, seed), done);
+    for (int k = 0; k < in.n; k++) read_gradient(rig, bases[k], &out->count[k], &out->values[k]);
+done:
+    hx_tape_destroy(&ctx.tape);
+    hx_tensor_destroy(&seed);
+    hx_tensor_destroy(&y);
+    for (int k = 0; k < in.n; k++) hx_tensor_destroy(&bases[k]);
+    conf_operands_free(&in);
+    return status;
+}
+
+/* The largest deviation of a tensor. */
+static double deviation(const gradients *want, const gradients *got) {
+    double worst = 0;
+    for (int k = 0; k < want->n; k++) {
+        double error = 0, norm = 0;
+        if (want->count[k] != got->count[k]) return INFINITY;
+        for (int64_t i = 0; i < want->count[k]; i++) {
+            error += pow(got->values[k][i] - want->values[k][i], 2);
+            norm += pow(want->values[k][i], 2);
+        }
+        error = sqrt(error) / fmax(1, sqrt(norm));
+        if (!(error <= worst)) worst = error; /* NaN too */
+    }
+    return worst;
+}
+
+static void check_low_precision(conf_rig *ref, conf_rig *rig, const conf_case *c, hx_dtype dtype, double limit) {
+    gradients want, got;
+    char text[256];
+    MUST(differentiate(ref, ref, c, HX_F64, &want));
+    hx_status status = differentiate(ref, rig, c, dtype, &got);
+    if (status == HX_ERR_UNSUPPORTED || (hx_dtype_is_half(dtype) && status == HX_ERR_DTYPE)) {
+        printf("%s on %s: unsupported (%s)\n", conf_case_text(c, dtype, text, sizeof text),
+               hx_device_name(rig->device), hx_error_message());
+    } else {
+        cr_expect_eq(status, HX_OK, "%s: %s", conf_case_text(c, dtype, text, sizeof text), hx_error_message());
+        double off = status == HX_OK ? deviation(&want, &got) : 0;
+        cr_expect(off <= limit, "%s on %s: gradient off by %g", conf_case_text(c, dtype, text, sizeof text),
+                  hx_device_name(rig->device), off);
+    }
+    gradients_free(&got);
+    gradients_free(&want);
+}
+
+Test(gradients, in_f32_and_bf16_are_near_the_f64_gradient) {
+    conf_rig ref, rig;
+    conf_rig_open("ref", 1, &ref);
+    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++) {
+        conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
+        for (int i = 0; i < conf_n_cases; i++) {
+            if (!conf_cases[i].grad) continue;
+            check_low_precision(&ref, &rig, &conf_cases[i], HX_F32, LIMIT_F32);
+            check_low_precision(&ref, &rig, &conf_cases[i], HX_BF16, LIMIT_BF16);
+        }
+        conf_rig_close(&rig);
+    }
+    conf_rig_close(&ref);
 }
 
 /* ---- views and compositions, through the typed functions: in[0] [3,4,6], in[1] [4,6] ---- */
