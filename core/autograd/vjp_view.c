@@ -49,3 +49,18 @@ hx_status hx__vjp_split(hx_vjp *v) {
     }
     return HX_OK;
 }
+
+/* The gradient of a complex tensor holds the derivatives by the real and by the imaginary part: the other view of it. */
+hx_status hx__vjp_view_as_real(hx_vjp *v) {
+    HX_AUTO_TENSOR dense = NULL;
+    HX_AUTO_TENSOR g = NULL;
+    HX_TRY(hx_contiguous(v->ctx, v->grad_out[0], &dense));
+    HX_TRY(hx_view_as_complex(v->ctx, dense, &g));
+    return hx_vjp_give_consume(v, 0, &g);
+}
+
+hx_status hx__vjp_view_as_complex(hx_vjp *v) {
+    HX_AUTO_TENSOR g = NULL;
+    HX_TRY(hx_view_as_real(v->ctx, v->grad_out[0], &g));
+    return hx_vjp_give_consume(v, 0, &g);
+}

@@ -4,7 +4,7 @@
 #include "core/op/op_impl.h"
 #include "core/tensor/tensor_impl.h"
 
-/* Views are made by core/op/ops.c, which checks them; they never come here. */
+/* Views are made by the functions below, which checks them; they never come here. */
 hx_status hx__infer_view(const hx_op_args *a, hx_op_meta *out) {
     (void)out;
     return HX_FAIL(HX_ERR_INTERNAL, "%s is a view and has no kernel", a->name);
@@ -17,12 +17,87 @@ hx_status hx__record_view(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tens
     return status;
 }
 
-hx_status hx_reshape(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) {
-    HX_AUTO_TENSOR dense = NULL;
+/* A view under a checked shape that x's strides allow. */
+static hx_status view(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) {
     hx_tensor *y;
+    HX_TRY(hx_tensor_view(x, shape, &y));
+    HX_TRY(hx__record_view(ctx, HX_OP_view, &(hx_op_attr){0}, x, &y, 1));
+    *out = y;
+    return HX_OK;
+}
+
+hx_status hx_reshape(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) {
+    int64_t strides[HX_MAX_DIMS];
+    HX_TRY(hx__tensor_view_shape(x, &shape));
+    if (hx__tensor_view_strides(x, &shape, strides)) return view(ctx, x, shape, out);
+    HX_AUTO_TENSOR dense = NULL;
     HX_TRY(hx_contiguous(ctx, x, &dense));
-    HX_TRY(hx_tensor_view(dense, shape, &y));
-    HX_TRY(hx__record_view(ctx, HX_OP_view, &(hx_op_attr){0}, dense, &y, 1));
+    return view(ctx, dense, shape, out);
+}
+
+hx_status hx_squeeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
+    int gone;
+    hx_shape shape = hx_array_shape(&x->array);
+    HX_TRY(hx_shape_dim(shape.ndim, dim, &gone));
+    if (shape.dims[gone] != 1) {
+        char text[HX_SHAPE_TEXT];
+        return HX_FAIL(HX_ERR_SHAPE, "x %s: dim %d has size %lld: expected 1", hx_shape_text(&shape, text), gone, (long long)shape.dims[gone]);
+    }
+    shape.ndim--;
+    for (int d = gone; d < shape.ndim; d++) shape.dims[d] = shape.dims[d + 1];
+    return view(ctx, x, shape, out);
+}
+
+hx_status hx_unsqueeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
+    int added;
+    hx_shape shape = hx_array_shape(&x->array);
+    if (shape.ndim == HX_MAX_DIMS) return HX_FAIL(HX_ERR_SHAPE, "x has %d dims: there is no room for one more", HX_MAX_DIMS);
+    HX_TRY(hx_shape_dim(shape.ndim + 1, dim, &added));
+    for (int d = shape.ndim++; d > added; d--) shape.dims[d] = shape.dims[d - 1];
+    shape.dims[added] = 1;
+    return view(ctx, x, shape, out);
+}
+
+hx_status hx_view_as_real(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    const hx_array *from = &x->array;
+    hx_tensor *y;
+    if (!hx_dtype_is_complex(from->dtype)) return HX_FAIL(HX_ERR_DTYPE, "x is %s: expected c64 or c128", hx_dtype_name(from->dtype));
+    if (from->ndim == HX_MAX_DIMS) return HX_FAIL(HX_ERR_SHAPE, "x has %d dims: there is no room for one more", HX_MAX_DIMS);
+    HX_TRY(hx__tensor_alias(x, &y));
+    hx_array *a = &y->array;
+    a->dtype = hx_dtype_real(from->dtype);
+    for (int d = 0; d < from->ndim; d++) a->strides[d] = 2 * from->strides[d];
+    a->dims[a->ndim] = 2;
+    a->strides[a->ndim++] = 1;
+    HX_TRY(hx__record_view(ctx, HX_OP_view_as_real, &(hx_op_attr){0}, x, &y, 1));
+    *out = y;
+    return HX_OK;
+}
+
+/* Real and imaginary parts side by side, each pair where a complex element may begin. */
+static hx_status check_pairs(const hx_tensor *x) {
+    const hx_array *a = &x->array;
+    int last = a->ndim - 1;
+    bool fits = last >= 0 && a->dims[last] == 2 && a->strides[last] == 1;
+    for (int d = 0; d < last; d++) fits = fits && a->strides[d] % 2 == 0;
+    ptrdiff_t offset = (char *)a->data - (char *)x->storage->data;
+    if (fits && offset % (ptrdiff_t)(2 * hx_dtype_bytes(a->dtype)) == 0) return HX_OK;
+    char text[HX_SHAPE_TEXT];
+    hx_shape s = hx_array_shape(a);
+    return HX_FAIL(HX_ERR_SHAPE, "x %s: expected a last dim of 2 with stride 1, other strides and the offset even", hx_shape_text(&s, text));
+}
+
+hx_status hx_view_as_complex(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    const hx_array *from = &x->array;
+    hx_tensor *y;
+    if (from->dtype != HX_F32 && from->dtype != HX_F64) return HX_FAIL(HX_ERR_DTYPE, "x is %s: expected f32 or f64", hx_dtype_name(from->dtype));
+    HX_TRY(check_pairs(x));
+    HX_TRY(hx__tensor_alias(x, &y));
+    hx_array *a = &y->array;
+    a->dtype = hx_dtype_complex(from->dtype);
+    a->ndim--;
+    for (int d = 0; d < a->ndim; d++) a->strides[d] = from->strides[d] / 2;
+    HX_TRY(hx__record_view(ctx, HX_OP_view_as_complex, &(hx_op_attr){0}, x, &y, 1));
     *out = y;
     return HX_OK;
 }

@@ -9,6 +9,7 @@
 
 #define EDGE      3
 #define THRESHOLD 1000
+#define ITEM_TEXT 48
 
 typedef struct writer {
     char *buffer;
@@ -31,31 +32,20 @@ static void put(writer *w, const char *text, int width) {
         if (w->used + 1 < w->n_bytes) w->buffer[w->used] = text[i];
 }
 
-static void item_text(const printer *p, int64_t index, char text[32]) {
-    const unsigned char *at = p->data + (size_t)index * hx_dtype_bytes(p->dtype);
-    double value;
-    float f;
-    int32_t i;
-    int64_t l;
-    switch (p->dtype) {
-    case HX_F32:
-        memcpy(&f, at, sizeof f);
-        snprintf(text, 32, "%.6g", (double)f);
-        break;
-    case HX_F64:
-        memcpy(&value, at, sizeof value);
-        snprintf(text, 32, "%.8g", value);
-        break;
-    case HX_I32:
-        memcpy(&i, at, sizeof i);
-        snprintf(text, 32, "%" PRId32, i);
-        break;
-    case HX_I64:
-        memcpy(&l, at, sizeof l);
-        snprintf(text, 32, "%" PRId64, l);
-        break;
-    default: snprintf(text, 32, "%u", (unsigned)*at); break;
-    }
+/* Digits of a floating element: those that its type holds for any number. */
+static int n_digits(hx_dtype dtype) {
+    static const int digits[HX_DTYPE_COUNT] = {[HX_F32] = 6, [HX_F64] = 8, [HX_BF16] = 3, [HX_F16] = 4, [HX_C64] = 6, [HX_C128] = 8};
+    return digits[dtype];
+}
+
+static void item_text(const printer *p, int64_t index, char text[ITEM_TEXT]) {
+    double part[2];
+    int n = n_digits(p->dtype);
+    hx_elem_get_complex(p->dtype, p->data, index, part);
+    if (hx_dtype_is_complex(p->dtype)) snprintf(text, ITEM_TEXT, "%.*g%+.*gj", n, part[0], n, part[1]);
+    else if (hx_dtype_is_float(p->dtype)) snprintf(text, ITEM_TEXT, "%.*g", n, part[0]);
+    else if (p->dtype == HX_BOOL) snprintf(text, ITEM_TEXT, "%s", part[0] != 0 ? "true" : "false");
+    else snprintf(text, ITEM_TEXT, "%" PRId64, hx_elem_get_int(p->dtype, p->data, index));
 }
 
 /* True if index i of a dim with n entries is left out; *next is where the text goes on. */
@@ -65,7 +55,7 @@ static bool is_gap(const printer *p, int64_t i, int64_t n, int64_t *next) {
 }
 
 static void measure(printer *p, int dim, int64_t base) {
-    char text[32];
+    char text[ITEM_TEXT];
     if (dim == p->shape.ndim) {
         item_text(p, base, text);
         int n = (int)strlen(text);
@@ -80,7 +70,7 @@ static void measure(printer *p, int dim, int64_t base) {
 }
 
 static void emit(const printer *p, writer *w, int dim, int64_t base) {
-    char text[32];
+    char text[ITEM_TEXT];
     if (dim == p->shape.ndim) {
         item_text(p, base, text);
         put(w, text, p->width);

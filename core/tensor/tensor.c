@@ -131,31 +131,63 @@ static void *element(const hx_array *a, int64_t offset) {
     return (char *)a->data + offset * (int64_t)hx_dtype_bytes(a->dtype);
 }
 
-hx_status hx_tensor_view(hx_tensor *x, hx_shape shape, hx_tensor **out) {
+hx_status hx__tensor_view_shape(const hx_tensor *x, hx_shape *shape) {
     char from[HX_SHAPE_TEXT], to[HX_SHAPE_TEXT];
     hx_shape old = hx_array_shape(&x->array);
     int64_t count = hx_shape_count(&old), known = 1;
     int open = -1;
-    if (!hx_array_is_contiguous(&x->array))
-        return HX_FAIL(HX_ERR_SHAPE, "x %s is strided: expected a contiguous tensor (hx_reshape copies when needed)",
-                       hx_shape_text(&old, from));
-    if (shape.ndim < 0 || shape.ndim > HX_MAX_DIMS)
-        return HX_FAIL(HX_ERR_SHAPE, "%d dims: expected 0 to %d", shape.ndim, HX_MAX_DIMS);
-    for (int d = 0; d < shape.ndim; d++) {
-        if (shape.dims[d] == -1 && open < 0) open = d;
-        else if (shape.dims[d] < 0) return HX_FAIL(HX_ERR_SHAPE, "shape %s: at most one dim may be -1, none below", hx_shape_text(&shape, to));
-        else if (__builtin_mul_overflow(known, shape.dims[d], &known)) known = -1;
+    if (shape->ndim < 0 || shape->ndim > HX_MAX_DIMS)
+        return HX_FAIL(HX_ERR_SHAPE, "%d dims: expected 0 to %d", shape->ndim, HX_MAX_DIMS);
+    for (int d = 0; d < shape->ndim; d++) {
+        if (shape->dims[d] == -1 && open < 0) open = d;
+        else if (shape->dims[d] < 0) return HX_FAIL(HX_ERR_SHAPE, "shape %s: at most one dim may be -1, none below", hx_shape_text(shape, to));
+        else if (__builtin_mul_overflow(known, shape->dims[d], &known)) known = -1;
     }
-    if (open >= 0 && known > 0 && count % known == 0) shape.dims[open] = count / known;
-    bool is_open = open >= 0 && shape.dims[open] < 0;
-    if (!is_open) HX_TRY(hx_shape_check(&shape)); /* before it is counted */
-    if (is_open || hx_shape_count(&shape) != count)
-        return HX_FAIL(HX_ERR_SHAPE, "%s as %s: element counts differ", hx_shape_text(&old, from), hx_shape_text(&shape, to));
+    if (open >= 0 && known > 0 && count % known == 0) shape->dims[open] = count / known;
+    bool is_open = open >= 0 && shape->dims[open] < 0;
+    if (!is_open) HX_TRY(hx_shape_check(shape)); /* before it is counted */
+    if (is_open || hx_shape_count(shape) != count)
+        return HX_FAIL(HX_ERR_SHAPE, "%s as %s: element counts differ", hx_shape_text(&old, from), hx_shape_text(shape, to));
+    return HX_OK;
+}
+
+/* The old dims fall into groups, from the last on, within which elements are evenly spaced; each group must be taken up
+ * by new dims of the same count. */
+bool hx__tensor_view_strides(const hx_tensor *x, const hx_shape *shape, int64_t strides[HX_MAX_DIMS]) {
+    const hx_array *old = &x->array;
+    int next = shape->ndim - 1; /* new dim whose stride comes next */
+    hx_shape_strides(shape, strides);
+    if (hx_array_is_contiguous(old)) return true;
+    int64_t in_old = 1, in_new = 1; /* elements of the group so far */
+    for (int d = old->ndim - 1, last = d; d >= 0; d--) {
+        in_old *= old->dims[d];
+        bool goes_on = d > 0 && (old->dims[d - 1] == 1 || old->strides[d - 1] == in_old * old->strides[last]);
+        if (goes_on) continue;
+        for (; next >= 0 && (in_new < in_old || shape->dims[next] == 1); next--) {
+            strides[next] = in_new * old->strides[last];
+            in_new *= shape->dims[next];
+        }
+        if (in_new != in_old) return false;
+        last = d - 1;
+        in_old = in_new = 1;
+    }
+    return true;
+}
+
+hx_status hx_tensor_view(hx_tensor *x, hx_shape shape, hx_tensor **out) {
+    int64_t strides[HX_MAX_DIMS];
+    HX_TRY(hx__tensor_view_shape(x, &shape));
+    if (!hx__tensor_view_strides(x, &shape, strides)) {
+        char from[HX_SHAPE_TEXT], to[HX_SHAPE_TEXT];
+        hx_shape old = hx_array_shape(&x->array);
+        return HX_FAIL(HX_ERR_SHAPE, "x %s as %s: its strides do not allow a view (hx_reshape copies when needed)",
+                       hx_shape_text(&old, from), hx_shape_text(&shape, to));
+    }
     HX_TRY(hx__tensor_alias(x, out));
     hx_array *a = &(*out)->array;
     a->ndim = shape.ndim;
     memcpy(a->dims, shape.dims, sizeof shape.dims);
-    hx_shape_strides(&shape, a->strides);
+    memcpy(a->strides, strides, sizeof strides);
     return HX_OK;
 }
 

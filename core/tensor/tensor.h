@@ -52,8 +52,8 @@ void *hx_tensor_data(const hx_tensor *tensor);
 bool hx_tensor_shares(const hx_tensor *a, const hx_tensor *b);
 
 /* Views: new handles on the same storage. Negative dims count from the end. */
-/** Same elements under another shape; one dim may be -1. @return HX_ERR_SHAPE, also if x is not contiguous;
- *  HX_ERR_OVERFLOW */
+/** Same elements under another shape; one dim may be -1. A strided x is fine as long as the dims that are merged or
+ *  divided lie evenly. @return HX_ERR_SHAPE, also if x's strides do not allow it; HX_ERR_OVERFLOW */
 hx_status hx_tensor_view(hx_tensor *x, hx_shape shape, hx_tensor **out);
 /** Indices start, start+step, ... below stop of a dim. @return HX_ERR_SHAPE unless 0<=start<=stop<=size, step>0 */
 hx_status hx_tensor_slice(hx_tensor *x, int dim, int64_t start, int64_t stop, int64_t step, hx_tensor **out);
@@ -73,7 +73,7 @@ hx_status hx_tensor_read(hx_stream *stream, const hx_tensor *x, void *data);
 hx_status hx_tensor_fill(hx_stream *stream, hx_tensor *x, double value);
 /** The only element of a one-element tensor, waiting for the stream. */
 hx_status hx_tensor_item(hx_stream *stream, const hx_tensor *x, double *out);
-/** Text like NumPy's, shortened beyond 1000 elements. @return bytes that the whole text needs, as snprintf */
+/** Text like NumPy's (bool true and false, complex 1+2j), shortened beyond 1000 elements. @return bytes that the whole text needs, as snprintf */
 hx_status hx_tensor_print(hx_stream *stream, const hx_tensor *x, char *buffer, size_t n_bytes, size_t *n_needed);
 
 /* ---- for the tape ---- */
@@ -83,8 +83,9 @@ bool hx_tensor_requires_grad(const hx_tensor *tensor);
 /** The gradient of a leaf, same shape, dtype hx_dtype_accum of the leaf's (f32 for bf16 and f16, so that sums over
  *  uses, micro-batches and ranks keep their bits); NULL before backward. Borrowed. */
 hx_tensor *hx_tensor_grad(const hx_tensor *tensor);
-/** Give the leaf a gradient buffer, e.g. a slice of a bucket (retained); NULL takes it away. Contiguous, same
- *  shape. Its contents are overwritten by the first backward after hx_tensor_grad_reset. */
+/** Give the leaf a gradient buffer, e.g. a slice of a bucket (retained); NULL takes it away. Contiguous, same shape,
+ *  dtype hx_dtype_accum of the leaf's: f32 for a half type. Its contents are overwritten by the first backward after
+ *  hx_tensor_grad_reset. @return HX_ERR_SHAPE for any other buffer */
 hx_status hx_tensor_set_grad(hx_tensor *tensor, hx_tensor *grad);
 /** Next backward overwrites instead of adding: zeroing without a pass over memory. */
 void hx_tensor_grad_reset(hx_tensor *tensor);

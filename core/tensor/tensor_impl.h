@@ -29,6 +29,10 @@ struct hx_tensor {
 
 /* A new handle on x's storage with x's array; the caller changes the array. */
 hx_status hx__tensor_alias(hx_tensor *x, hx_tensor **out);
+/* Check a shape for a view of x and fill in its -1. */
+hx_status hx__tensor_view_shape(const hx_tensor *x, hx_shape *shape);
+/* Strides of x's elements under a checked shape; false if there are none. */
+bool hx__tensor_view_strides(const hx_tensor *x, const hx_shape *shape, int64_t strides[HX_MAX_DIMS]);
 /* Slabs of handle records live in the device. */
 hx_status hx__device_take_tensor(hx_device *device, hx_tensor **out);
 void hx__device_give_tensor(hx_device *device, hx_tensor *tensor);

@@ -239,6 +239,43 @@ static hx_status expand(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, 
     return hx_expand(ctx, in[1], HX_SHAPE(5, 4, 6), out);
 }
 
+static hx_status reshape_of_strides(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR t = NULL;
+    HX_TRY(hx_transpose(ctx, in[0], 0, 2, &t));
+    return hx_reshape(ctx, t, HX_SHAPE(2, 3, 4, 1, 3), out);
+}
+
+static hx_status squeeze_and_unsqueeze(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR part = NULL;
+    HX_AUTO_TENSOR flat = NULL;
+    HX_AUTO_TENSOR column = NULL;
+    HX_TRY(hx_slice(ctx, in[0], 1, 2, 3, 1, &part));
+    HX_TRY(hx_squeeze(ctx, part, 1, &flat));
+    HX_TRY(hx_unsqueeze(ctx, flat, -1, &column));
+    return hx_mul(ctx, column, column, out);
+}
+
+/* Pairs turned and taken apart again, with one factor per real and one per imaginary part. */
+static hx_status complex_views(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    HX_AUTO_TENSOR pairs = NULL;
+    HX_AUTO_TENSOR z = NULL;
+    HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR parts = NULL;
+    HX_AUTO_TENSOR factor = NULL;
+    HX_TRY(hx_reshape(ctx, in[0], HX_SHAPE(3, 4, 3, 2), &pairs));
+    HX_TRY(hx_view_as_complex(ctx, pairs, &z));
+    HX_TRY(hx_transpose(ctx, z, 0, 1, &t));
+    HX_TRY(hx_view_as_real(ctx, t, &parts));
+    HX_TRY(hx_reshape(ctx, in[1], HX_SHAPE(4, 1, 3, 2), &factor));
+    return hx_mul(ctx, parts, factor, out);
+}
+
 static hx_status mean(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
     (void)arg;
     (void)n_in;
@@ -289,6 +326,9 @@ static const struct {
     hx_gradcheck_fn fn;
 } functions[] = {{"reshape", reshape},
                  {"reshape of a transpose", reshape_of_a_transpose},
+                 {"reshape of strides", reshape_of_strides},
+                 {"squeeze and unsqueeze", squeeze_and_unsqueeze},
+                 {"complex views", complex_views},
                  {"permute", permute},
                  {"slice", slice},
                  {"expand", expand},

@@ -97,6 +97,116 @@ Test(tensor, bad_views_are_refused_with_both_shapes) {
     cr_assert_null(y);
 }
 
+/* x is [4,6]; a strided view of it under another shape, or none. */
+static const struct {
+    const char *name;
+    hx_shape shape;
+    int64_t strides[HX_MAX_DIMS];
+} viewed[] = {
+    {"rows", {3, {2, 2, 6}}, {12, 6, 1}},   {"rows", {1, {24}}, {1}},
+    {"turned", {3, {3, 2, 4}}, {2, 1, 6}},  {"turned", {3, {6, 2, 2}}, {1, 12, 6}},
+    {"turned", {1, {24}}, {0}},             {"turned", {2, {4, 6}}, {0}},
+    {"columns", {1, {12}}, {2}},            {"columns", {3, {2, 2, 3}}, {12, 6, 2}},
+    {"left", {2, {12, 1}}, {0}},            {"left", {4, {1, 4, 1, 3}}, {12, 6, 3, 1}},
+    {"wide", {1, {30}}, {0}},               {"wide", {3, {5, 2, 3}}, {0, 3, 1}},
+};
+
+static hx_status view_called(hx_tensor *x, const char *name, hx_tensor **out) {
+    HX_AUTO_TENSOR row = NULL;
+    if (strcmp(name, "turned") == 0) return hx_tensor_transpose(x, 0, 1, out);
+    if (strcmp(name, "columns") == 0) return hx_tensor_slice(x, 1, 0, 6, 2, out);
+    if (strcmp(name, "left") == 0) return hx_tensor_slice(x, 1, 0, 3, 1, out);
+    HX_TRY(hx_tensor_slice(x, 0, 0, 1, 1, &row));
+    return strcmp(name, "wide") == 0 ? hx_tensor_expand(row, HX_SHAPE(5, 6), out) : hx_tensor_view(x, HX_SHAPE(4, 6), out);
+}
+
+Test(tensor, a_strided_tensor_is_viewed_where_its_strides_allow_it_and_else_refused) {
+    HX_AUTO_TENSOR x = NULL;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(4, 6), &x), HX_OK);
+    for (size_t k = 0; k < sizeof viewed / sizeof *viewed; k++) {
+        HX_AUTO_TENSOR strided = NULL;
+        HX_AUTO_TENSOR y = NULL;
+        cr_assert_eq(view_called(x, viewed[k].name, &strided), HX_OK, "%s", hx_error_message());
+        bool is_allowed = viewed[k].strides[viewed[k].shape.ndim - 1] != 0;
+        hx_status status = hx_tensor_view(strided, viewed[k].shape, &y);
+        cr_expect_eq(status, is_allowed ? HX_OK : HX_ERR_SHAPE, "row %zu: %s", k, hx_status_name(status));
+        for (int d = 0; status == HX_OK && d < viewed[k].shape.ndim; d++) {
+            hx_array a = hx_tensor_array(y);
+            cr_expect(a.dims[d] == 1 || a.strides[d] == viewed[k].strides[d], "row %zu dim %d: stride %lld", k, d,
+                      (long long)a.strides[d]);
+        }
+    }
+}
+
+Test(tensor, squeeze_and_unsqueeze_of_a_strided_tensor_share_its_storage) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR u = NULL;
+    HX_AUTO_TENSOR s = NULL;
+    hx_tensor *none = NULL;
+    float in[6] = {0, 1, 2, 3, 4, 5}, out[6];
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, in), HX_OK);
+    cr_assert_eq(hx_tensor_transpose(x, 0, 1, &t), HX_OK);
+    cr_assert_eq(hx_unsqueeze(&ctx, t, 1, &u), HX_OK);
+    cr_assert_eq(hx_squeeze(&ctx, u, -2, &s), HX_OK);
+    hx_shape shape = hx_tensor_shape(u);
+    cr_expect(hx_shape_equal(&shape, &HX_SHAPE(3, 1, 2)) && hx_tensor_shares(u, x) && hx_tensor_shares(s, x));
+    cr_assert_eq(hx_tensor_read(stream, s, out), HX_OK);
+    cr_expect_eq(memcmp(out, (float[]){0, 3, 1, 4, 2, 5}, sizeof out), 0);
+    cr_expect_eq(hx_squeeze(&ctx, u, 0, &none), HX_ERR_SHAPE);
+    cr_expect_not_null(strstr(hx_error_message(), "x [3,1,2]: dim 0 has size 3: expected 1"), "%s", hx_error_message());
+    cr_expect_eq(hx_unsqueeze(&ctx, u, 4, &none), HX_ERR_SHAPE);
+}
+
+Test(tensor, a_reshape_copies_only_when_it_must) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR split = NULL;
+    HX_AUTO_TENSOR flat = NULL;
+    float in[24], out[24];
+    for (int i = 0; i < 24; i++) in[i] = (float)i;
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(4, 6), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, in), HX_OK);
+    cr_assert_eq(hx_tensor_transpose(x, 0, 1, &t), HX_OK);
+    cr_assert_eq(hx_reshape(&ctx, t, HX_SHAPE(3, -1, 4), &split), HX_OK);
+    cr_assert_eq(hx_reshape(&ctx, t, HX_SHAPE(-1), &flat), HX_OK);
+    cr_expect(hx_tensor_shares(split, x));
+    cr_expect_not(hx_tensor_shares(flat, x));
+    for (int k = 0; k < 2; k++) {
+        cr_assert_eq(hx_tensor_read(stream, k ? flat : split, out), HX_OK);
+        for (int i = 0; i < 24; i++) cr_expect_eq(out[i], in[i % 4 * 6 + i / 4]);
+    }
+}
+
+Test(tensor, complex_elements_are_pairs_of_reals) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR z = NULL;
+    HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR back = NULL;
+    HX_AUTO_TENSOR odd = NULL;
+    hx_tensor *none = NULL;
+    float in[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}, out[12];
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(2, 3, 2), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, in), HX_OK);
+    cr_assert_eq(hx_view_as_complex(&ctx, x, &z), HX_OK, "%s", hx_error_message());
+    cr_expect(hx_tensor_dtype(z) == HX_C64 && hx_tensor_ndim(z) == 2 && hx_tensor_shares(z, x));
+    cr_assert_eq(hx_tensor_transpose(z, 0, 1, &t), HX_OK);
+    cr_assert_eq(hx_view_as_real(&ctx, t, &back), HX_OK);
+    cr_expect(hx_tensor_shares(back, x) && hx_tensor_dtype(back) == HX_F32);
+    cr_assert_eq(hx_tensor_read(stream, back, out), HX_OK);
+    cr_expect_eq(memcmp(out, (float[]){0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11}, sizeof out), 0);
+    /* no pairs: a last dim of 3; a part that begins at an odd element; a real where complex is due and the reverse */
+    cr_expect_eq(hx_view_as_complex(&ctx, t, &none), HX_ERR_DTYPE);
+    cr_expect_eq(hx_view_as_real(&ctx, x, &none), HX_ERR_DTYPE);
+    cr_assert_eq(hx_tensor_view(x, HX_SHAPE(4, 3), &odd), HX_OK);
+    cr_expect_eq(hx_view_as_complex(&ctx, odd, &none), HX_ERR_SHAPE);
+    hx_tensor_destroy(&odd);
+    cr_assert_eq(hx_tensor_window(x, 1, HX_SHAPE(5, 2), &odd), HX_OK);
+    cr_expect_eq(hx_view_as_complex(&ctx, odd, &none), HX_ERR_SHAPE);
+    cr_expect_null(none);
+}
+
 Test(tensor, an_output_that_repeats_elements_is_refused) {
     HX_AUTO_TENSOR x = NULL;
     HX_AUTO_TENSOR one = NULL;
@@ -202,6 +312,37 @@ Test(tensor, text_looks_like_numpys) {
     cr_assert_eq(n, strlen(text));
     cr_assert_eq(hx_tensor_print(stream, x, text, 5, &n), HX_OK);
     cr_assert_str_eq(text, "[[  ");
+}
+
+static const struct {
+    hx_dtype dtype;
+    double values[6]; /* three elements, in pairs if complex */
+    const char *text;
+} texts[] = {
+    {HX_F64, {0.1, -2, 1e300}, "[   0.1,     -2, 1e+300]  f64 [3]"},
+    {HX_BF16, {0.1, -2, 1e38}, "[     0.1,       -2, 9.97e+37]  bf16 [3]"},
+    {HX_F16, {0.1, 2049, -1e9}, "[0.09998,    2048,    -inf]  f16 [3]"},
+    {HX_I8, {-128, 127, 0}, "[-128,  127,    0]  i8 [3]"},
+    {HX_U8, {0, 255, 7}, "[  0, 255,   7]  u8 [3]"},
+    {HX_I64, {0x1p62, -1, 0}, "[4611686018427387904,                  -1,                   0]  i64 [3]"},
+    {HX_BOOL, {1, 0, 1}, "[ true, false,  true]  bool [3]"},
+    {HX_C64, {1, 2, 0, -1.5, -3, 0}, "[  1+2j, 0-1.5j,  -3+0j]  c64 [3]"},
+    {HX_C128, {0.25, 1e-9, 1, 1, 0, 0}, "[0.25+1e-09j,        1+1j,        0+0j]  c128 [3]"},
+};
+
+Test(tensor, every_dtype_has_its_text) {
+    for (size_t k = 0; k < sizeof texts / sizeof *texts; k++) {
+        HX_AUTO_TENSOR x = NULL;
+        hx_dtype dtype = texts[k].dtype;
+        double bytes[6];
+        char text[200];
+        for (int i = 0; i < 3; i++)
+            hx_elem_set_complex(dtype, bytes, i, hx_dtype_is_complex(dtype) ? &texts[k].values[2 * i] : (double[2]){texts[k].values[i], 0});
+        cr_assert_eq(hx_tensor_create(dev, dtype, HX_SHAPE(3), &x), HX_OK);
+        cr_assert_eq(hx_tensor_write(stream, x, bytes), HX_OK);
+        cr_assert_eq(hx_tensor_print(stream, x, text, sizeof text, NULL), HX_OK);
+        cr_expect_str_eq(text, texts[k].text);
+    }
 }
 
 Test(tensor, long_text_is_shortened) {
