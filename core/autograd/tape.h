@@ -9,8 +9,11 @@
  * A leaf's gradient is final when all its uses have been differentiated: then the ready hook fires, while
  * backward goes on, and a reduction over ranks can start. Weight gradients are written straight into the leaf's
  * gradient buffer (which may be a bucket's slice) by the op that produces them.
- * Gradients of gradients are not offered. Changing a saved tensor in place between forward and backward is an
- * error that names the op.
+ * A leaf may be used on several tapes at a time: it is one variable on each.
+ * Gradients of gradients are not offered: backward records nothing. Changing a saved tensor in place between forward
+ * and backward is an error that names the op.
+ *
+ * Memory for time: what hx_checkpoint runs saves nothing and is run again when backward needs it.
  */
 #ifndef HX_CORE_AUTOGRAD_TAPE_H
 #define HX_CORE_AUTOGRAD_TAPE_H
@@ -32,10 +35,43 @@ void hx_tape_set_ready_hook(hx_tape *tape, hx_ready_fn ready, void *self);
 /** Ops recorded since the last reset. */
 int64_t hx_tape_length(const hx_tape *tape);
 
-/** Differentiate. Uses up the tape (it is reset, also on failure).
+/** Differentiate. Uses up the tape: it is reset, also on failure, and a second backward is HX_ERR_STATE.
  *  @param y     recorded on ctx->tape
  *  @param seed  gradient of y, same shape; NULL means ones */
 hx_status hx_backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed);
+/** As hx_backward, but what was recorded and saved stays, so that backward can run again from this y or another one.
+ *  Gradients add up in the leaves, and hooks fire again. End with hx_backward or hx_tape_reset, which give the memory
+ *  back; a failure resets the tape too. */
+hx_status hx_backward_retain(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed);
+
+/** Called with the gradient of a tensor when it is complete: all uses of the tensor have been differentiated.
+ *  @param ctx   records nothing
+ *  @param grad  borrowed; not to be written. Of a leaf: what this backward adds to hx_tensor_grad
+ *  @param[out] replacement  takes the gradient's place (consumed): same shape and dtype; NULL at entry, left so: none.
+ *  A failure ends backward. */
+typedef hx_status (*hx_grad_hook_fn)(void *self, hx_ctx *ctx, hx_tensor *grad, hx_tensor **replacement);
+/** Hook a tensor of the recording, or a leaf that asks for gradients. Hooks run in order of registration, each on what
+ *  the one before left, and last until the tape is reset. A leaf's hooks run before the ready hook. Not called if no
+ *  gradient arrives. @return HX_ERR_STATE: neither recorded here nor a leaf */
+hx_status hx_tape_hook(hx_tape *tape, hx_tensor *tensor, hx_grad_hook_fn fn, void *self);
+
+/* ---- activation checkpointing ---- */
+
+/** What a segment runs: out [n_out] from in [n_in], the same ops each time. While it is run again for backward,
+ *  ctx->is_recompute is true. Results are new references, given on success only. */
+typedef hx_status (*hx_checkpoint_fn)(hx_ctx *ctx, void *arg, hx_tensor *const *in, hx_tensor **out);
+/** Run fn so that nothing but `in` is kept for backward; backward runs fn once more before it differentiates the
+ *  segment, with the same training flag, seed, step and sample_base, so random masks repeat. Gradients are those of a
+ *  plain call, bit for bit. Parameters, inputs and other operands changed in place in between, and an fn that does
+ *  something else the second time, are HX_ERR_STATE naming the op. Within another segment, and without a tape, fn is
+ *  just run. A retained backward runs fn again each time.
+ *  @param arg  passed on; borrowed until the tape is reset
+ *  @param in   [n_in], at most HX_OP_MAX_IN, retained
+ *  @param[out] out  [n_out], at most HX_OP_MAX_OUT
+ *  Memory: with segments of sqrt(L) of L layers, O(sqrt(L)) instead of O(L), for one more forward
+ *  Source: Chen et al. 2016 */
+hx_status hx_checkpoint(hx_ctx *ctx, hx_checkpoint_fn fn, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out, int n_out);
+
 /** x without its history: a new handle on the same storage. */
 hx_status hx_detach(hx_tensor *x, hx_tensor **out);
 

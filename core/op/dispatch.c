@@ -105,6 +105,7 @@ hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const
         call.out[i] = hx_op_operand(result[i]);
     }
     HX_TRY_GOTO(hx_stream_exec(ctx->stream, &call), fail);
+    if (ctx->anomaly) HX_TRY_GOTO(hx__check_finite(ctx, op, in, n_in, result), fail);
     if (records) HX_TRY_GOTO(hx__tape_record(ctx, op, args.attr, in, n_in, result, info->n_out), fail);
     for (int i = 0; i < info->n_out; i++)
         if (made[i]) out[i] = made[i];

@@ -44,4 +44,13 @@ hx_status hx__record_view(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tens
 /* dims given by a user (negative count from the end, none: all) -> ascending dims. */
 hx_status hx__reduce_dims(const hx_tensor *x, const int *dims, int n_dims, int out[HX_MAX_DIMS], int *n_out);
 
+/* ---- anomaly mode ---- */
+
+/* First element of a floating or complex tensor that is not finite, -1 if there is none; waits for the stream. Other
+ * dtypes, and dry devices, have none. */
+hx_status hx__find_non_finite(hx_ctx *ctx, hx_tensor *t, int64_t *at, double *value);
+/* HX_ERR_NUMERIC if an output [n_out of the row] that is present is not finite: names the op, the layer, the element, and
+ * the input that was bad already if one was. */
+hx_status hx__check_finite(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, hx_tensor *const *out);
+
 #endif

@@ -221,3 +221,214 @@ Test(tape, parts_of_a_split_that_got_no_gradient_count_as_zero) {
     for (int i = 0; i < 5; i++) cr_assert_eq(grad_at(x, i), want[i]);
     for (int i = 0; i < 3; i++) hx_tensor_destroy(&part[i]);
 }
+
+/* ---- retained and repeated backward ---- */
+
+Test(tape, a_retained_tape_is_differentiated_again_and_gradients_add_up) {
+    HX_AUTO_TENSOR x = leaf(2, (double[]){3, -1});
+    HX_AUTO_TENSOR sq = NULL;
+    HX_AUTO_TENSOR e = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    log_of_leaves log = {.n = 0};
+    hx_tape_set_ready_hook(tape, note, &log);
+    cr_assert_eq(hx_mul(&ctx, x, x, &sq), HX_OK);
+    cr_assert_eq(hx_unary(&ctx, HX_OP_tanh, sq, &e), HX_OK); /* its saved output is needed each time */
+    cr_assert_eq(hx_mul(&ctx, e, x, &y), HX_OK);
+    cr_assert_eq(hx_backward_retain(&ctx, y, NULL), HX_OK);
+    double first = grad_at(x, 1);
+    cr_assert_eq(hx_tape_length(tape), 3);
+    cr_assert_eq(hx_backward_retain(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(grad_at(x, 1), 2 * first);
+    cr_assert_eq(hx_backward_retain(&ctx, sq, NULL), HX_OK); /* from another result */
+    cr_assert_eq(grad_at(x, 1), 2 * first - 2);
+    hx_tensor_grad_reset(x);
+    cr_assert_eq(hx_backward(&ctx, sq, NULL), HX_OK);
+    cr_assert_eq(grad_at(x, 0), 6);
+    cr_assert_eq(log.n, 4, "the ready hook fires in each backward");
+    cr_assert_eq(hx_tape_length(tape), 0);
+}
+
+Test(tape, backward_of_a_used_up_tape_says_what_to_do) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR y = NULL;
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
+    cr_assert(strstr(hx_error_message(), "hx_backward_retain"), "%s", hx_error_message());
+    cr_assert_eq(grad_at(x, 0), 6);
+}
+
+Test(tape, a_tensor_changed_between_two_backwards_is_an_error_and_resets_the_tape) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR y = NULL;
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_backward_retain(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, x, 1), HX_OK);
+    cr_assert_eq(hx_backward_retain(&ctx, y, NULL), HX_ERR_STATE);
+    cr_assert_eq(hx_tape_length(tape), 0);
+}
+
+/* ---- hooks on tensors ---- */
+
+typedef struct hook_log {
+    double seen[8];
+    int n;
+    double factor; /* 0: no replacement */
+} hook_log;
+
+static hx_status watch(void *self, hx_ctx *c, hx_tensor *grad, hx_tensor **replacement) {
+    hook_log *l = self;
+    double g[16];
+    HX_TRY(hx_tensor_read(stream, grad, g));
+    l->seen[l->n++] = g[0];
+    return l->factor != 0 ? hx_affine(c, grad, l->factor, 0, replacement) : HX_OK;
+}
+
+Test(tape, hooks_see_complete_gradients_in_order_and_may_replace_them) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR h = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    hook_log twice = {.factor = 2}, after = {0}, at_leaf = {.factor = 10}, at_root = {0};
+    cr_assert_eq(hx_tape_hook(tape, x, watch, &at_leaf), HX_OK);
+    cr_assert_eq(hx_affine(&ctx, x, 5, 0, &h), HX_OK);
+    cr_assert_eq(hx_mul(&ctx, h, h, &y), HX_OK); /* two uses: complete is 2 h = 30 */
+    cr_assert_eq(hx_tape_hook(tape, h, watch, &twice), HX_OK);
+    cr_assert_eq(hx_tape_hook(tape, h, watch, &after), HX_OK);
+    cr_assert_eq(hx_tape_hook(tape, y, watch, &at_root), HX_OK);
+    cr_assert_eq(hx_backward_retain(&ctx, y, NULL), HX_OK);
+    cr_expect_eq(at_root.seen[0], 1);
+    cr_expect_eq(twice.seen[0], 30);
+    cr_expect_eq(after.seen[0], 60);
+    cr_expect_eq(at_leaf.seen[0], 300);
+    cr_expect_eq(grad_at(x, 0), 3000);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_OK); /* a leaf's hook sees this backward's gradient, not the sum */
+    cr_expect_eq(at_leaf.seen[1], 300);
+    cr_expect_eq(grad_at(x, 0), 6000);
+    cr_expect(twice.n == 2 && after.n == 2 && at_leaf.n == 2);
+}
+
+Test(tape, the_hooks_of_a_leaf_run_before_the_ready_hook_and_write_its_buffer) {
+    HX_AUTO_TENSOR x = leaf(2, (double[]){3, 4});
+    HX_AUTO_TENSOR bucket = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    double all[2];
+    hook_log half = {.factor = 0.5};
+    log_of_leaves log = {.n = 0};
+    cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(2), &bucket), HX_OK);
+    cr_assert_eq(hx_tensor_set_grad(x, bucket), HX_OK);
+    hx_tape_set_ready_hook(tape, note, &log);
+    cr_assert_eq(hx_tape_hook(tape, x, watch, &half), HX_OK);
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(hx_tensor_read(stream, bucket, all), HX_OK);
+    cr_assert(all[0] == 3 && all[1] == 4);
+    cr_assert(log.n == 1 && log.had_grad[0]);
+}
+
+static hx_status wrong_shape(void *self, hx_ctx *c, hx_tensor *grad, hx_tensor **replacement) {
+    (void)self;
+    return hx_sum(c, grad, NULL, 0, false, replacement);
+}
+
+Test(tape, a_hook_must_keep_shape_and_have_something_to_hook) {
+    HX_AUTO_TENSOR x = leaf(2, (double[]){3, 4});
+    HX_AUTO_TENSOR plain = leaf(2, (double[]){3, 4});
+    HX_AUTO_TENSOR y = NULL;
+    hx_tensor_set_requires_grad(plain, false);
+    cr_assert_eq(hx_tape_hook(tape, plain, watch, NULL), HX_ERR_STATE);
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_tape_hook(tape, y, wrong_shape, NULL), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_ERR_SHAPE);
+    cr_assert_eq(hx_tape_length(tape), 0);
+}
+
+static hx_status record_more(void *self, hx_tensor *x) {
+    HX_AUTO_TENSOR y = NULL;
+    (void)self;
+    return hx_mul(&ctx, x, x, &y);
+}
+
+Test(tape, recording_on_a_tape_that_is_being_differentiated_is_an_error) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR y = NULL;
+    hx_tape_set_ready_hook(tape, record_more, NULL);
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
+}
+
+/* ---- what is recorded where ---- */
+
+Test(tape, a_leaf_on_two_live_tapes_is_one_variable_on_each) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR a1 = NULL;
+    HX_AUTO_TENSOR a2 = NULL;
+    HX_AUTO_TENSOR b1 = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    hx_tape *other;
+    log_of_leaves log = {.n = 0};
+    cr_assert_eq(hx_tape_create(dev, &other), HX_OK);
+    hx_ctx second = ctx;
+    second.tape = other;
+    hx_tape_set_ready_hook(tape, note, &log);
+    cr_assert_eq(hx_affine(&ctx, x, 2, 0, &a1), HX_OK);
+    cr_assert_eq(hx_mul(&second, x, x, &b1), HX_OK);
+    cr_assert_eq(hx_affine(&ctx, x, 3, 0, &a2), HX_OK);
+    cr_assert_eq(hx_add(&ctx, a1, a2, &y), HX_OK);
+    cr_assert_eq(hx_backward(&second, b1, NULL), HX_OK);
+    cr_assert_eq(grad_at(x, 0), 6);
+    hx_tensor_grad_reset(x);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(grad_at(x, 0), 5);
+    cr_assert_eq(log.n, 1, "x became final %d times", log.n);
+    hx_tape_destroy(&other);
+}
+
+Test(tape, many_leaves_keep_their_variables_while_the_table_grows) {
+    enum { N = 500 };
+    hx_tensor *x[N], *sum = leaf(1, (double[]){0});
+    for (int i = 0; i < N; i++) x[i] = leaf(1, (double[]){i});
+    hx_tensor_set_requires_grad(sum, false);
+    for (int round = 0; round < 2; round++) /* each leaf twice */
+        for (int i = 0; i < N; i++) {
+            hx_tensor *next = NULL;
+            cr_assert_eq(hx_add(&ctx, sum, x[i], &next), HX_OK);
+            hx_tensor_destroy(&sum);
+            sum = next;
+        }
+    cr_assert_eq(hx_backward(&ctx, sum, NULL), HX_OK);
+    for (int i = 0; i < N; i++) cr_assert_eq(grad_at(x[i], 0), 2);
+    for (int i = 0; i < N; i++) hx_tensor_destroy(&x[i]);
+    hx_tensor_destroy(&sum);
+}
+
+Test(tape, nothing_is_recorded_where_nothing_needs_a_gradient) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){2});
+    HX_AUTO_TENSOR frozen = leaf(1, (double[]){5});
+    HX_AUTO_TENSOR f = NULL;
+    HX_AUTO_TENSOR q = NULL;
+    HX_AUTO_TENSOR d = NULL;
+    HX_AUTO_TENSOR dd = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    hx_ctx quiet = hx_no_grad(&ctx);
+    hx_tensor_set_requires_grad(frozen, false);
+    cr_assert_eq(hx_mul(&ctx, frozen, frozen, &f), HX_OK); /* a frozen subgraph */
+    cr_assert_eq(hx_mul(&quiet, x, x, &q), HX_OK);
+    cr_assert_eq(hx_detach(x, &d), HX_OK);
+    cr_assert_eq(hx_mul(&ctx, d, d, &dd), HX_OK);
+    cr_assert_eq(hx_tape_length(tape), 0);
+    cr_assert_eq(hx_mul(&ctx, f, x, &y), HX_OK);
+    cr_assert_eq(hx_tape_length(tape), 1);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_OK);
+    cr_assert_eq(grad_at(x, 0), 25);
+    cr_assert_null(hx_tensor_grad(frozen));
+    cr_assert(hx_tensor_shares(d, x) && !hx_tensor_requires_grad(d));
+}
+
+Test(tape, changing_a_saved_result_in_place_names_the_op_and_the_output) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR y = NULL;
+    cr_assert_eq(hx_unary(&ctx, HX_OP_exp, x, &y), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, y, 1), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
+    cr_assert(strstr(hx_error_message(), "exp: its output 0 was changed in place"), "%s", hx_error_message());
+}
