@@ -83,8 +83,10 @@ static hx_status create_blocks(gpt *g, hx_device *device) {
     for (; n < (int)g->config.layers; n++)
         HX_TRY_GOTO(hx__gpt_block_create(device, &g->config, &layers[n]), done);
     HX_TRY_GOTO(hx_sequential_create_consume(device, layers, n, &blocks), done);
+    HX_TRY_GOTO(hx_sequential_set_recompute(blocks, g->config.recompute), done);
     HX_TRY_GOTO(hx__layer_adopt(&g->base, "blocks", &blocks, &g->blocks), done);
 done:
+    hx_layer_destroy(&blocks);
     while (n > 0) hx_layer_destroy(&layers[--n]); /* NULL where the sequence has taken them */
     hx_mem_free((void **)&layers);
     return status;

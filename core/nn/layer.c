@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/autograd/tape.h"
 #include "core/base/mem.h"
 
 #define FNV_OFFSET 0xcbf29ce484222325ull
@@ -77,6 +78,18 @@ static hx_status check_child(const hx_layer *layer, const char *name, const hx_l
     return HX_OK;
 }
 
+/* Paths are for messages and policies: one that is too long is cut here, and refused by hx_layer_params. */
+static void set_paths(hx_layer *layer) {
+    const char *prefix = layer->parent->path;
+    size_t n = strlen(prefix), n_name = strlen(layer->name);
+    memcpy(layer->path, prefix, n);
+    if (n > 0 && n < HX_NAME_BYTES - 1) layer->path[n++] = '.';
+    if (n_name > HX_NAME_BYTES - 1 - n) n_name = HX_NAME_BYTES - 1 - n;
+    memcpy(layer->path + n, layer->name, n_name);
+    layer->path[n + n_name] = '\0';
+    for (int i = 0; i < layer->n_children; i++) set_paths(layer->children[i]);
+}
+
 hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **child) {
     hx_layer *taken = *child;
     hx_status status;
@@ -96,6 +109,7 @@ hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **chi
     snprintf(taken->name, sizeof taken->name, "%s", name);
     taken->parent = layer;
     layer->children[layer->n_children++] = taken;
+    set_paths(taken);
     return HX_OK;
 done:
     hx_layer_destroy(&taken);
@@ -114,14 +128,36 @@ hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n) {
     return HX_OK;
 }
 
+hx_layer *hx_layer_find(hx_layer *root, const char *path) {
+    if (path[0] == '\0') return root;
+    const char *dot = strchr(path, '.');
+    size_t n = dot ? (size_t)(dot - path) : strlen(path);
+    for (int i = 0; i < root->n_children; i++) {
+        hx_layer *child = root->children[i];
+        if (strncmp(child->name, path, n) == 0 && child->name[n] == '\0') return hx_layer_find(child, dot ? dot + 1 : "");
+    }
+    return NULL;
+}
+
+static hx_status run_segment(hx_ctx *ctx, void *layer, hx_tensor *const *in, hx_tensor **out) {
+    return ((hx_layer *)layer)->type->forward(layer, ctx, in[0], out);
+}
+
 hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     hx_tensor *result = NULL;
     if (layer == NULL || ctx == NULL || x == NULL)
         return HX_FAIL(HX_ERR_ARG, "%s is NULL", layer == NULL ? "layer" : ctx == NULL ? "ctx" : "x");
-    HX_TRY(layer->type->forward(layer, ctx, x, &result));
+    const char *outer = ctx->where;
+    ctx->where = layer->path[0] != '\0' ? layer->path : layer->type->name;
+    hx_status status = layer->recompute ? hx_checkpoint(ctx, run_segment, layer, &x, 1, &result, 1)
+                                        : layer->type->forward(layer, ctx, x, &result);
+    ctx->where = outer;
+    HX_TRY(status);
     *y = result;
     return HX_OK;
 }
+
+void hx_layer_set_recompute(hx_layer *layer, bool on) { layer->recompute = on; }
 
 /* ---- parameters ---- */
 

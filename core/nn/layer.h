@@ -52,6 +52,8 @@ struct hx_param {
 struct hx_layer {
     const hx_layer_type *type;
     char name[HX_NAME_BYTES];
+    char path[HX_NAME_BYTES]; /* from the root of the tree as it is now, "blocks.0.mlp"; "" for the root; cut if longer */
+    bool recompute;           /* set by hx_layer_set_recompute */
     hx_device *device;
     hx_layer *parent;
     int n_children, n_params;
@@ -70,7 +72,13 @@ hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **chi
 hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays, hx_param **out);
 /** Say which logical tensors a parameter's storage holds; layouts are copied. Together they must cover it. */
 hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts);
+/** The layer at a path from `root`, "" for root itself; NULL if there is none. Borrowed. */
+hx_layer *hx_layer_find(hx_layer *root, const char *path);
+/** Run the layer. While it runs ctx->where is its path (its type's name for a root). */
 hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y);
+/** Keep nothing of the layer's forward but x: backward runs it again (hx_checkpoint). The layer must live until the
+ *  tape has been differentiated or reset. What is inside a layer that is recomputed runs plainly. */
+void hx_layer_set_recompute(hx_layer *layer, bool on);
 
 /** Number of logical tensors in a parameter's storage: n_parts, or 1. */
 int hx_param_n_logical(const hx_param *param);

@@ -25,6 +25,9 @@ hx_status hx_dropout_create(hx_device *device, double p, hx_layer **out);
 hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out);
 /** Children run one after the other. Takes ownership of layers [n] (entries become NULL), named "0", "1", ... */
 hx_status hx_sequential_create_consume(hx_device *device, hx_layer **layers, int n, hx_layer **out);
+/** Recompute in segments of n consecutive children (hx_checkpoint), the last one shorter; 0: not. About sqrt(L) of L
+ *  children needs the least memory. See core/nn/recompute.h for policies. @return HX_ERR_ARG: not a sequence, n < 0 */
+hx_status hx_sequential_set_recompute(hx_layer *sequence, int64_t n);
 
 /** Causal multi-head self-attention, x [B,T,dim] -> [B,T,dim]. Parameters: a fused weight [(H+2G)*D, dim] with bias,
  *  stored in checkpoints as q.weight, k.weight, v.weight (and biases), and proj.weight, proj.bias.
@@ -45,7 +48,8 @@ hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, in
     X(CHOICE, activation, 0, "gelu_tanh|gelu_erf|silu|relu", 0, "non-linearity of the feed-forward")         \
     X(BOOL, bias, true, 0, 0, "biases in linear layers")                                                     \
     X(BOOL, tied, true, 0, 0, "the output projection is the token embedding")                                \
-    X(CHOICE, dtype, 0, "f32|f64", 0, "element type of parameters and activations")
+    X(CHOICE, dtype, 0, "f32|f64", 0, "element type of parameters and activations")                          \
+    X(INT, recompute, 0, 0, 1000, "blocks in a segment whose activations are computed again in backward; 0: keep all")
 
 HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
 #define HX_GPT_DEFAULT HX_OPTIONS_DEFAULT(HX_GPT_OPTIONS)

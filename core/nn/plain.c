@@ -1,5 +1,7 @@
 /* Layers without parameters: dropout, activations, and the sequence of other layers. */
 #include <stdio.h>
+#include "core/autograd/tape.h"
+#include "core/base/mem.h"
 #include "core/nn/nn_impl.h"
 
 /* ---- dropout ---- */
@@ -63,9 +65,21 @@ hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out) {
 
 /* ---- sequential ---- */
 
-static hx_status sequential_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+typedef struct group {
+    hx_layer *sequence;
+    int first, end; /* children */
+} group;
+
+typedef struct sequential {
+    hx_layer base;
+    int64_t group_size; /* children that are recomputed together; 0: none */
+    int64_t n_groups;
+    group *groups; /* [n_groups], owned: what segments refer to until backward */
+} sequential;
+
+static hx_status run_children(hx_layer *layer, hx_ctx *ctx, int first, int end, hx_tensor *x, hx_tensor **y) {
     HX_AUTO_TENSOR at = hx_tensor_retain(x);
-    for (int i = 0; i < layer->n_children; i++) {
+    for (int i = first; i < end; i++) {
         hx_tensor *next;
         HX_TRY(hx_layer_forward(layer->children[i], ctx, at, &next));
         hx_tensor_destroy(&at);
@@ -75,8 +89,56 @@ static hx_status sequential_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, 
     return HX_OK;
 }
 
-static const hx_layer_type sequential_type = {
-    .name = "sequential", .n_bytes = sizeof(hx_layer), .forward = sequential_forward};
+static hx_status run_group(hx_ctx *ctx, void *self, hx_tensor *const *in, hx_tensor **out) {
+    const group *g = self;
+    return run_children(g->sequence, ctx, g->first, g->end, in[0], out);
+}
+
+static hx_status make_groups(sequential *s) {
+    const int64_t n_children = s->base.n_children, size = s->group_size, n = n_children > 0 ? (n_children - 1) / size + 1 : 0;
+    group *groups;
+    HX_TRY(hx_mem_alloc_array(n, sizeof *groups, (void **)&groups));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t first = i * size, left = n_children - first;
+        groups[i] = (group){&s->base, (int)first, (int)(first + (size < left ? size : left))};
+    }
+    hx_mem_free((void **)&s->groups);
+    s->groups = groups;
+    s->n_groups = n;
+    return HX_OK;
+}
+
+static hx_status sequential_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    sequential *s = (sequential *)layer;
+    if (s->group_size == 0) return run_children(layer, ctx, 0, layer->n_children, x, y);
+    if (layer->n_children != (s->n_groups > 0 ? s->groups[s->n_groups - 1].end : 0))
+        return HX_FAIL(HX_ERR_STATE, "sequence \"%s\": children were added after hx_sequential_set_recompute: call it again", layer->path);
+    HX_AUTO_TENSOR at = hx_tensor_retain(x);
+    for (int64_t i = 0; i < s->n_groups; i++) {
+        hx_tensor *next;
+        HX_TRY(hx_checkpoint(ctx, run_group, &s->groups[i], &at, 1, &next, 1));
+        hx_tensor_destroy(&at);
+        at = next;
+    }
+    *y = hx_tensor_move(&at);
+    return HX_OK;
+}
+
+static void sequential_destroy(hx_layer *layer) { hx_mem_free((void **)&((sequential *)layer)->groups); }
+
+static const hx_layer_type sequential_type = {.name = "sequential",
+                                              .n_bytes = sizeof(sequential),
+                                              .forward = sequential_forward,
+                                              .destroy = sequential_destroy};
+
+hx_status hx_sequential_set_recompute(hx_layer *layer, int64_t n) {
+    if (layer == NULL || layer->type != &sequential_type)
+        return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected sequential", layer ? layer->type->name : "NULL");
+    if (n < 0) return HX_FAIL(HX_ERR_ARG, "segments of %lld children: expected >= 0", (long long)n);
+    sequential *s = (sequential *)layer;
+    s->group_size = n;
+    return n > 0 ? make_groups(s) : HX_OK;
+}
 
 hx_status hx_sequential_create_consume(hx_device *device, hx_layer **layers, int n, hx_layer **out) {
     hx_layer *sequence = NULL;

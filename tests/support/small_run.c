@@ -13,6 +13,7 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     gpt.heads = 3;
     gpt.dropout = 0.1;
     gpt.dtype = config->dtype;
+    gpt.recompute = config->recompute;
     ddp.bucket_bytes = 20000; /* several buckets */
     OK(hx_gpt_create(run->device, &gpt, &run->gpt));
     OK(hx_gpt_init(run->gpt, run->stream, 42));

@@ -33,6 +33,7 @@ typedef struct small_run_config {
     int n_threads;
     int64_t batch, micro_batch, steps;
     double lr;
+    int64_t recompute; /* blocks in a segment; 0: activations are kept */
 } small_run_config;
 
 /* Asserts that all goes well; `run` must stay where it is. The cpu backend must be registered. */

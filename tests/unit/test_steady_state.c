@@ -38,13 +38,13 @@ void *__wrap_aligned_alloc(size_t align, size_t n) {
     return __real_aligned_alloc(align, n);
 }
 
-Test(steady_state, the_cpu_backend_allocates_nothing_after_two_steps) {
+static void check_steady(int64_t recompute) {
     small_run run;
     hx_comm *comm;
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_self_open(&comm));
     int before_all = atomic_load(&n_calls);
-    small_run_open(&run, comm, __FILE__, &(small_run_config){.n_threads = 2, .batch = 6, .micro_batch = 4, .steps = 100, .lr = 1e-3});
+    small_run_open(&run, comm, __FILE__, &(small_run_config){.n_threads = 2, .batch = 6, .micro_batch = 4, .steps = 100, .lr = 1e-3, .recompute = recompute});
     for (int i = 0; i < 2; i++) OK(hx_trainer_step(run.trainer, NULL));
     int before = atomic_load(&n_calls);
     cr_assert_gt(before, before_all, "the counters are not linked in");
@@ -54,3 +54,7 @@ Test(steady_state, the_cpu_backend_allocates_nothing_after_two_steps) {
     small_run_close(&run);
     hx_comm_close(&comm);
 }
+
+Test(steady_state, the_cpu_backend_allocates_nothing_after_two_steps) { check_steady(0); }
+
+Test(steady_state, nor_does_it_where_activations_are_recomputed) { check_steady(1); }

@@ -1,3 +1,7 @@
 foreach(f malloc calloc realloc aligned_alloc)
   target_link_options(unit_steady_state PRIVATE -Wl,--wrap=${f})
 endforeach()
+
+# Recomputed activations on asynchronous streams: the second run finds what the first one left there.
+add_test(NAME unit/recompute/async COMMAND unit_recompute -j1)
+set_tests_properties(unit/recompute/async PROPERTIES LABELS unit TIMEOUT 600 ENVIRONMENT HELIX_STREAM=async)
