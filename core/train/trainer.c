@@ -88,6 +88,7 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(hx_schedule_lr(s->optim_config, 1, t->n_steps, &lr));
     t->ctx = t->quiet = s->ctx;
     t->ctx.training = true;
+    t->ctx.anomaly = t->quiet.anomaly = s->config->anomaly || s->ctx.anomaly;
     t->quiet.training = false;
     t->quiet.tape = NULL;
     t->state = (hx_train_state){

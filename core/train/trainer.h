@@ -25,7 +25,8 @@ extern "C" {
     X(INT, eval_batches, 0, 0, 1e15, "global batches per evaluation; 0 means all held-out data")             \
     X(INT, patience, 0, 0, 1 << 30, "stop after this many evaluations without a better loss; 0: never")      \
     X(INT, log_every, 10, 1, 1e15, "steps between log records")                                              \
-    X(INT, max_skips, 10, 0, 1 << 30, "consecutive updates with non-finite gradients before giving up")
+    X(INT, max_skips, 10, 0, 1 << 30, "consecutive updates with non-finite gradients before giving up")      \
+    X(BOOL, anomaly, false, 0, 0, "check every op; the first non-finite number ends the run and is named (slow)")
 
 HX_OPTIONS_STRUCT(hx_train_config, HX_TRAIN_OPTIONS);
 #define HX_TRAIN_DEFAULT HX_OPTIONS_DEFAULT(HX_TRAIN_OPTIONS)

@@ -307,6 +307,23 @@ Test(trainer, a_gradient_that_is_not_finite_is_named) {
     samples_close(&s);
 }
 
+Test(trainer, in_anomaly_mode_the_first_bad_number_ends_the_run_and_is_named) {
+    double x[64], y[32];
+    training r;
+    plane(32, x, y);
+    samples s = {.n = 32, .n_in = 2, .n_out = 1, .batch = 4, .x = x, .y = y, .wraps = true, .nan_from = 4, .nan_to = 12};
+    samples_open(&s);
+    training_open(&r, linear_layer(2, 1, true), &s);
+    r.tc.steps = 5;
+    r.tc.anomaly = true;
+    training_start(&r);
+    OK(hx_trainer_step(r.trainer, NULL));
+    FAILS(hx_trainer_step(r.trainer, NULL), HX_ERR_NUMERIC);
+    cr_expect(strstr(hx_error_message(), "linear in linear: input 0 was not finite already: element 0") != NULL, "%s", hx_error_message());
+    training_close(&r);
+    samples_close(&s);
+}
+
 /* ---- evaluation ---- */
 
 Test(trainer, evaluation_averages_over_all_targets_and_changes_nothing) {
