@@ -54,13 +54,25 @@ const char *conf_backend(int i) {
     return i < n_names ? names[i] : NULL;
 }
 
-uint64_t conf_seed(void) {
-    static bool is_told;
+static uint64_t seed_in_use;
+static bool has_seed;
+
+static void set_seed(uint64_t seed) {
+    if (!has_seed || seed != seed_in_use) printf("HELIX_TEST_SEED=%llu\n", (unsigned long long)seed);
+    seed_in_use = seed;
+    has_seed = true;
+}
+
+bool conf_seed_use(int i) {
     const char *text = getenv("HELIX_TEST_SEED");
-    uint64_t seed = text ? strtoull(text, NULL, 10) : 1;
-    if (!is_told) printf("HELIX_TEST_SEED=%llu\n", (unsigned long long)seed);
-    is_told = true;
-    return seed;
+    if (i >= (text ? 1 : 3)) return false;
+    set_seed(text ? strtoull(text, NULL, 10) : (uint64_t)i + 1);
+    return true;
+}
+
+uint64_t conf_seed(void) {
+    if (!has_seed) conf_seed_use(0);
+    return seed_in_use;
 }
 
 /* ---- operands ---- */

@@ -89,8 +89,11 @@ void conf_rig_open(const char *backend, int n_threads, conf_rig *out);
 void conf_rig_close(conf_rig *rig);
 /** The i-th registered backend that computes, ref excepted; NULL when there are no more. */
 const char *conf_backend(int i);
-/** Environment HELIX_TEST_SEED, else 1. Printed once per test program. */
+/** The seed in use: environment HELIX_TEST_SEED, else 1, until conf_seed_use chose another. */
 uint64_t conf_seed(void);
+/** Use the i-th seed, print it, and say that there was one: 1, 2, 3, or HELIX_TEST_SEED alone. Before rigs are opened.
+ *      for (int i = 0; conf_seed_use(i); i++) ... */
+bool conf_seed_use(int i);
 
 /* An operand before it is on a device. */
 typedef struct conf_operand {
