@@ -46,10 +46,10 @@ static void free_result(result *r) {
 }
 
 /* Twenty steps on this test's own source text. */
-static void train(hx_comm *comm, int dtype, int64_t micro_batch, result *r) {
+static void train(hx_comm *comm, int dtype, int64_t micro_batch, int64_t recompute, result *r) {
     small_run run;
     small_run_open(&run, comm, __FILE__,
-                   &(small_run_config){.dtype = dtype, .batch = 12, .micro_batch = micro_batch, .steps = STEPS, .lr = 1e-2});
+                   &(small_run_config){.dtype = dtype, .batch = 12, .micro_batch = micro_batch, .steps = STEPS, .lr = 1e-2, .recompute = recompute});
     for (int i = 0; i < STEPS; i++) {
         hx_train_event event;
         OK(hx_trainer_step(run.trainer, &event));
@@ -85,11 +85,11 @@ static void compare(int dtype, double first, double last, double params) {
     result many = {.params = NULL}, one = {.params = NULL}, micro = {.params = NULL};
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
-    train(world, dtype, 0, &many);
-    train(world, dtype, 2, &micro);
+    train(world, dtype, 0, 0, &many);
+    train(world, dtype, 2, 0, &micro);
     if (hx_comm_rank(world) == 0) {
         OK(hx_comm_self_open(&self));
-        train(self, dtype, 0, &one);
+        train(self, dtype, 0, 0, &one);
         hx_comm_close(&self);
         for (int k = 0; k < 2; k++) {
             const result *r = k ? &micro : &many;
@@ -119,4 +119,19 @@ Test(train, twenty_steps_in_f64_equal_one_process) {
 
 Test(train, twenty_steps_in_f32_equal_one_process_within_rounding) {
     compare(0, 1e-5, 1e-4, 1e-3);
+}
+
+/* Buckets are reduced while backward goes on, in the order in which leaves become ready: recomputing does not change it. */
+Test(train, recomputed_activations_give_the_same_bits) {
+    hx_comm *world;
+    result plain = {.params = NULL}, again = {.params = NULL};
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    train(world, 0, 2, 0, &plain);
+    train(world, 0, 2, 1, &again);
+    cr_assert_eq(memcmp(plain.loss, again.loss, sizeof plain.loss), 0);
+    cr_assert_eq(memcmp(plain.params, again.params, (size_t)plain.n_params * sizeof *plain.params), 0);
+    free_result(&plain);
+    free_result(&again);
+    hx_comm_close(&world);
 }
