@@ -87,6 +87,8 @@ static hx_status check_same_op(const hx_tape *tape, const hx__node *proto) {
 hx_status hx__replay_node(hx_tape *tape, const hx__node *proto, hx_tensor *const *in, hx_tensor *const *out) {
     HX_TRY(check_same_op(tape, proto));
     hx__node *node = &tape->nodes[tape->replay_at];
+    if (hx__present(in, node->n_in, out, node->n_out) != node->present)
+        return HX_FAIL(HX_ERR_STATE, "%s: other operands are NULL when the segment is run again than at first", hx__node_name(node));
     for (int i = 0; i < node->n_in; i++)
         if (in[i] != NULL) HX_TRY(check_input(tape, node, i, in[i]));
     for (int i = 0; i < node->n_out; i++)

@@ -133,6 +133,13 @@ void hx__node_save(hx__node *node, hx_tensor *const *in, hx_tensor *const *out) 
         if (out[i] != NULL && (node->saves >> (8 + i) & 1)) save(node, HX_OP_MAX_IN + i, out[i]);
 }
 
+unsigned hx__present(hx_tensor *const *in, int n_in, hx_tensor *const *out, int n_out) {
+    unsigned bits = 0;
+    for (int i = 0; i < n_in; i++) bits |= (unsigned)(in[i] != NULL) << i;
+    for (int i = 0; i < n_out; i++) bits |= (unsigned)(out[i] != NULL) << (8 + i);
+    return bits;
+}
+
 static hx_status note_input(hx_tape *tape, hx__node *node, int i, hx_tensor *x) {
     node->shape[i] = hx_array_shape(&x->array);
     node->dtype[i] = x->array.dtype;
@@ -157,6 +164,7 @@ static hx_status record(hx_ctx *ctx, const hx__node *proto, hx_tensor *const *in
     HX_TRY(hx_mem_grow((void **)&tape->nodes, &tape->nodes_capacity, tape->n_nodes + 1, sizeof *tape->nodes));
     hx__node *node = &tape->nodes[tape->n_nodes];
     *node = *proto;
+    node->present = hx__present(in, node->n_in, out, node->n_out);
     node->segment = tape->in_segment ? (int32_t)(tape->n_segments - 1) : -1;
     if (ctx->anomaly && ctx->where != NULL) snprintf(node->where, sizeof node->where, "%s", ctx->where);
     for (int i = 0; i < HX_OP_MAX_IN; i++) {

@@ -24,8 +24,9 @@ typedef struct hx__node {
     hx_custom custom; /* name NULL: an op of the table */
     hx_op_attr attr;
     int n_in, n_out;
-    unsigned saves;  /* bit i: input i; bit 8+i: output i */
-    int32_t segment; /* index; -1: the node keeps what it saves */
+    unsigned saves;   /* bit i: input i; bit 8+i: output i */
+    unsigned present; /* likewise: operands that were not NULL */
+    int32_t segment;  /* index; -1: the node keeps what it saves */
     int32_t in_var[HX_OP_MAX_IN], out_var[HX_OP_MAX_OUT]; /* -1: no gradient flows */
     hx_shape shape[HX__MAX_OPERANDS];                     /* inputs, then outputs from HX_OP_MAX_IN on */
     hx_dtype dtype[HX__MAX_OPERANDS];
@@ -69,6 +70,7 @@ struct hx_tape {
     void *ready_self;
 };
 
+unsigned hx__present(hx_tensor *const *in, int n_in, hx_tensor *const *out, int n_out);
 const char *hx__node_name(const hx__node *node);
 void hx__node_release(hx__node *node);
 /* Keep what the node's row says; nothing fails. */

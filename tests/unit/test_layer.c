@@ -310,3 +310,34 @@ Test(layer, initialisation_depends_on_the_seed) {
     free(b);
     hx_layer_destroy(&layer);
 }
+
+Test(layer, a_path_follows_the_tree_and_finds_the_layer) {
+    hx_layer *leaf, *inner, *outer, *borrowed;
+    OK(hx_activation_create(dev, HX_OP_relu, &leaf));
+    borrowed = leaf;
+    OK(hx_sequential_create_consume(dev, &leaf, 1, &inner));
+    cr_expect_str_eq(borrowed->path, "0");
+    OK(hx_sequential_create_consume(dev, NULL, 0, &outer));
+    OK(hx_layer_add_consume(outer, "body", &inner));
+    cr_expect_str_eq(borrowed->path, "body.0");
+    cr_expect_eq(hx_layer_find(outer, "body.0"), borrowed);
+    cr_expect_eq(hx_layer_find(outer, ""), outer);
+    cr_expect_null(hx_layer_find(outer, "body.00"));
+    cr_expect_null(hx_layer_find(outer, "bod"));
+    hx_layer_destroy(&outer);
+}
+
+Test(layer, a_path_that_is_too_long_is_cut) {
+    char name[100];
+    hx_layer *leaf, *inner, *outer, *borrowed;
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    OK(hx_activation_create(dev, HX_OP_relu, &leaf));
+    borrowed = leaf;
+    OK(hx_sequential_create_consume(dev, NULL, 0, &inner));
+    OK(hx_sequential_create_consume(dev, NULL, 0, &outer));
+    OK(hx_layer_add_consume(inner, name, &leaf));
+    OK(hx_layer_add_consume(outer, name, &inner));
+    cr_expect_eq(strlen(borrowed->path), HX_NAME_BYTES - 1);
+    hx_layer_destroy(&outer);
+}

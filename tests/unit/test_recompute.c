@@ -419,6 +419,22 @@ Test(recompute, what_has_changed_between_the_runs_is_an_error_that_names_the_op)
     chain_close(&a);
 }
 
+/* A bias the first time only. */
+static hx_status fickle(hx_ctx *c, void *w, hx_tensor *const *in, hx_tensor **out) {
+    return hx_linear_op(c, in[0], w, c->is_recompute ? NULL : in[1], out);
+}
+
+Test(recompute, an_operand_that_is_missing_the_second_time_is_an_error) {
+    HX_AUTO_TENSOR x = grown(HX_SHAPE(2, 3), 3);
+    HX_AUTO_TENSOR w = grown(HX_SHAPE(4, 3), 4);
+    HX_AUTO_TENSOR b = grown(HX_SHAPE(4), 5);
+    HX_AUTO_TENSOR y = NULL;
+    ctx.tape = tape;
+    OK(hx_checkpoint(&ctx, fickle, w, (hx_tensor *[]){x, b}, 2, &y, 1));
+    FAILS(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
+    cr_expect(strstr(hx_error_message(), "linear") != NULL, "%s", hx_error_message());
+}
+
 static hx_status within(hx_ctx *c, void *arg, hx_tensor *const *in, hx_tensor **out) {
     (void)arg;
     HX_TRY(hx_mul(c, in[0], in[0], out));
