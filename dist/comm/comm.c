@@ -258,6 +258,18 @@ static const struct {
     [HX_COLL_RECV] = {.name = "recv", .has_peer = true, .is_pair = true},
 };
 
+/* What every provider reduces; "self" refuses the rest too, so that a program does not learn it on its second rank.
+ * Half types are not among it: a sum would be rounded once per rank, where gradients are f32. */
+static hx_status check_reduce(const hx_comm_call *call) {
+    const char *name = kinds[call->kind].name;
+    if ((unsigned)call->reduce > HX_MIN) return HX_FAIL(HX_ERR_ARG, "%s: %d is no reduction", name, (int)call->reduce);
+    bool is_reducible = !hx_dtype_is_half(call->dtype) && call->dtype != HX_BOOL &&
+                        (call->reduce == HX_SUM || !hx_dtype_is_complex(call->dtype));
+    if (is_reducible) return HX_OK;
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: no %s of %s: expected f32, f64 or an integer type, or a sum of a complex one", name,
+                   call->reduce == HX_SUM ? "sum" : call->reduce == HX_MAX ? "maximum" : "minimum", hx_dtype_name(call->dtype));
+}
+
 static hx_status check_call(const hx_comm *comm, const hx_comm_call *call) {
     const char *name = kinds[call->kind].name;
     int64_t total;
@@ -265,8 +277,7 @@ static hx_status check_call(const hx_comm *comm, const hx_comm_call *call) {
     if (call->count < 0) return HX_FAIL(HX_ERR_ARG, "%s: count %lld: expected >= 0", name, (long long)call->count);
     if (hx_dtype_bytes(call->dtype) == 0)
         return HX_FAIL(HX_ERR_DTYPE, "%s: %d is no dtype", name, (int)call->dtype);
-    if (kinds[call->kind].has_reduce && (unsigned)call->reduce > HX_MIN)
-        return HX_FAIL(HX_ERR_ARG, "%s: %d is no reduction", name, (int)call->reduce);
+    if (kinds[call->kind].has_reduce) HX_TRY(check_reduce(call));
     HX_TRY(hx_count_mul(call->count, kinds[call->kind].has_blocks ? comm->size : 1, &total));
     HX_TRY(hx_mem_mul((size_t)total, hx_dtype_bytes(call->dtype), &n_bytes));
     if (n_bytes > 0 && (call->data == NULL || (kinds[call->kind].has_source && call->source == NULL)))

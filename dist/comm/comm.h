@@ -85,7 +85,10 @@ void *hx_comm_mpi_handle(hx_comm *comm);
 /** Collective. See hx_comm_ops.split. Shares the parent's communication thread. */
 hx_status hx_comm_split(hx_comm *comm, int color, int key, hx_comm **out);
 
-/* ---- collectives (all ranks of the communicator, same order, same arguments) ---- */
+/* ---- collectives (all ranks of the communicator, same order, same arguments) ----
+ *
+ * Every dtype is moved. Reductions are of f32, f64 and the integer types, sums of the complex types too; any other is
+ * refused with HX_ERR_UNSUPPORTED before anything is sent: on all ranks alike, and the communicator goes on. */
 
 /** data[i] = reduction over ranks of data[i]. @param data [count] */
 hx_status hx_comm_all_reduce(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce, hx_stream *stream, hx_event *done);

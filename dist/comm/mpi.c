@@ -33,15 +33,23 @@ static MPI_Comm handle_of(const hx_comm *comm) {
     return *(MPI_Comm *)comm->mpi_handle;
 }
 
+/* MPI 3.1 knows no half types: they are moved as units of 2 bytes, and the front refuses to reduce them. */
 static MPI_Datatype mpi_type(hx_dtype dtype) {
     switch (dtype) {
     case HX_F32: return MPI_FLOAT;
     case HX_F64: return MPI_DOUBLE;
     case HX_I32: return MPI_INT32_T;
     case HX_I64: return MPI_INT64_T;
-    case HX_U8: return MPI_UINT8_T;
-    default: return MPI_DATATYPE_NULL;
+    case HX_I8: return MPI_INT8_T;
+    case HX_U8:
+    case HX_BOOL: return MPI_UINT8_T;
+    case HX_BF16:
+    case HX_F16: return MPI_UINT16_T;
+    case HX_C64: return MPI_C_FLOAT_COMPLEX;
+    case HX_C128: return MPI_C_DOUBLE_COMPLEX;
+    case HX_DTYPE_COUNT: break;
     }
+    return MPI_DATATYPE_NULL;
 }
 
 static MPI_Op mpi_op(hx_reduce reduce) {

@@ -35,8 +35,10 @@ void hx__h5_release(hid_t *id);
 void hx__h5_fail(hx_status status, const char *func, const char *file, int line, const char *what,
                  const char *name);
 
-/** Types in the file are little-endian, whatever the host; -1 for a value that is no dtype. Not to be closed. */
-hid_t hx__h5_type(hx_dtype dtype);
+/** How a dtype is stored: little-endian, whatever the host. Numbers as HDF5 and h5py know them; bf16 as a float of 8
+ *  exponent and 7 mantissa bits, bool as the enumeration {FALSE, TRUE} of i8, complex as {r, i}.
+ *  -1 for a value that is no dtype. To be released by the caller: microseconds, beside a read or write of megabytes */
+hid_t hx__h5_type_create(hx_dtype dtype);
 /** @return HX_ERR_FORMAT if the type is none that this library writes */
 hx_status hx__h5_dtype(hid_t type, const char *name, hx_dtype *out);
 

@@ -41,24 +41,64 @@ void hx__h5_fail(hx_status status, const char *func, const char *file, int line,
     hx__fail(status, func, file, line, "%s %s: HDF5 says: %s", what, name, reason);
 }
 
-hid_t hx__h5_type(hx_dtype dtype) {
+/* A float of 16 bits with a sign, n_exponent bits and the rest for the mantissa; h5py reads 5 as float16. */
+static hid_t half_type(size_t n_exponent) {
+    size_t n_mantissa = 15 - n_exponent;
+    hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+    if (type >= 0 && H5Tset_fields(type, 15, n_mantissa, n_exponent, 0, n_mantissa) >= 0 && H5Tset_size(type, 2) >= 0 &&
+        H5Tset_ebias(type, ((size_t)1 << (n_exponent - 1)) - 1) >= 0)
+        return type;
+    hx__h5_release(&type);
+    return H5I_INVALID_HID;
+}
+
+/* As h5py writes them, which has read them as bool and complex for many years. */
+static hid_t bool_type(void) {
+    hid_t type = H5Tenum_create(H5T_STD_I8LE);
+    if (type >= 0 && H5Tenum_insert(type, "FALSE", &(int8_t){0}) >= 0 &&
+        H5Tenum_insert(type, "TRUE", &(int8_t){1}) >= 0)
+        return type;
+    hx__h5_release(&type);
+    return H5I_INVALID_HID;
+}
+
+static hid_t complex_type(hid_t part, size_t part_bytes) {
+    hid_t type = H5Tcreate(H5T_COMPOUND, 2 * part_bytes);
+    if (type >= 0 && H5Tinsert(type, "r", 0, part) >= 0 && H5Tinsert(type, "i", part_bytes, part) >= 0) return type;
+    hx__h5_release(&type);
+    return H5I_INVALID_HID;
+}
+
+hid_t hx__h5_type_create(hx_dtype dtype) {
     switch (dtype) {
-    case HX_F32: return H5T_IEEE_F32LE;
-    case HX_F64: return H5T_IEEE_F64LE;
-    case HX_I32: return H5T_STD_I32LE;
-    case HX_I64: return H5T_STD_I64LE;
-    case HX_U8: return H5T_STD_U8LE;
-    default: return H5I_INVALID_HID;
+    case HX_F32: return H5Tcopy(H5T_IEEE_F32LE);
+    case HX_F64: return H5Tcopy(H5T_IEEE_F64LE);
+    case HX_I32: return H5Tcopy(H5T_STD_I32LE);
+    case HX_I64: return H5Tcopy(H5T_STD_I64LE);
+    case HX_U8: return H5Tcopy(H5T_STD_U8LE);
+    case HX_I8: return H5Tcopy(H5T_STD_I8LE);
+    case HX_F16: return half_type(5);
+    case HX_BF16: return half_type(8);
+    case HX_BOOL: return bool_type();
+    case HX_C64: return complex_type(H5T_IEEE_F32LE, 4);
+    case HX_C128: return complex_type(H5T_IEEE_F64LE, 8);
+    case HX_DTYPE_COUNT: break;
     }
+    return H5I_INVALID_HID;
 }
 
 hx_status hx__h5_dtype(hid_t type, const char *name, hx_dtype *out) {
-    for (int d = 0; d < HX_DTYPE_COUNT; d++)
-        if (hx__h5_type((hx_dtype)d) >= 0 && H5Tequal(type, hx__h5_type((hx_dtype)d)) > 0) {
-            *out = (hx_dtype)d;
-            return HX_OK;
-        }
-    return HX_FAIL(HX_ERR_FORMAT, "dataset %s: expected little-endian f32, f64, i32, i64 or u8 elements", name);
+    for (int d = 0; d < HX_DTYPE_COUNT; d++) {
+        HX_AUTO_H5 known = hx__h5_type_create((hx_dtype)d);
+        if (known < 0) return HX_H5_FAIL(HX_ERR_INTERNAL, "making the type of", hx_dtype_name((hx_dtype)d));
+        if (H5Tequal(type, known) <= 0) continue;
+        *out = (hx_dtype)d;
+        return HX_OK;
+    }
+    return HX_FAIL(HX_ERR_FORMAT,
+                   "dataset %s: expected elements as Helix writes them: little-endian f32, f64, i32, i64, u8, bf16, "
+                   "f16, i8, bool {FALSE, TRUE}, c64 or c128 {r, i}",
+                   name);
 }
 
 /* ---- attributes ---- */
@@ -218,8 +258,9 @@ hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape
                           void *data) {
     HX_AUTO_H5 in_file = H5I_INVALID_HID;
     HX_AUTO_H5 in_memory = H5I_INVALID_HID;
+    HX_AUTO_H5 type = hx__h5_type_create(dtype);
     HX_TRY(box_spaces(shape, box, &in_file, &in_memory));
-    if (H5Dread(dataset, hx__h5_type(dtype), in_memory, in_file, H5P_DEFAULT, data) < 0)
+    if (type < 0 || H5Dread(dataset, type, in_memory, in_file, H5P_DEFAULT, data) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "reading", name);
     return HX_OK;
 }
@@ -228,8 +269,9 @@ hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shap
                            const void *data) {
     HX_AUTO_H5 in_file = H5I_INVALID_HID;
     HX_AUTO_H5 in_memory = H5I_INVALID_HID;
+    HX_AUTO_H5 type = hx__h5_type_create(dtype);
     HX_TRY(box_spaces(shape, box, &in_file, &in_memory));
-    if (H5Dwrite(dataset, hx__h5_type(dtype), in_memory, in_file, H5P_DEFAULT, data) < 0)
+    if (type < 0 || H5Dwrite(dataset, type, in_memory, in_file, H5P_DEFAULT, data) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "writing", name);
     return HX_OK;
 }

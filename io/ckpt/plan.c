@@ -136,6 +136,7 @@ static inline __attribute__((always_inline)) uint64_t sum_run(const uint8_t *p, 
 
 uint64_t hx__sum_elems(const void *elems, size_t elem_bytes, int64_t at, int64_t n) {
     switch (elem_bytes) {
+    case 2: return sum_run(elems, 2, (uint64_t)at, n);
     case 4: return sum_run(elems, 4, (uint64_t)at, n);
     case 8: return sum_run(elems, 8, (uint64_t)at, n);
     default: return sum_run(elems, elem_bytes, (uint64_t)at, n);

@@ -215,12 +215,12 @@ static hx_status dataset_create(writer *w, int64_t i) {
     HX_TRY(groups_above(w->h5, item->name));
     HX_AUTO_H5 space = shape->ndim ? H5Screate_simple(shape->ndim, dims, NULL) : H5Screate(H5S_SCALAR);
     HX_AUTO_H5 create = H5Pcreate(H5P_DATASET_CREATE);
-    if (space < 0 || create < 0 || H5Pset_obj_track_times(create, false) < 0 ||
+    HX_AUTO_H5 type = hx__h5_type_create(item->dtype);
+    if (space < 0 || create < 0 || type < 0 || H5Pset_obj_track_times(create, false) < 0 ||
         H5Pset_layout(create, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY) < 0 ||
         H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "preparing dataset", item->name);
-    w->datasets[i] =
-        H5Dcreate2(w->h5, item->name, hx__h5_type(item->dtype), space, H5P_DEFAULT, create, H5P_DEFAULT);
+    w->datasets[i] = H5Dcreate2(w->h5, item->name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     if (w->datasets[i] < 0) return HX_H5_FAIL(HX_ERR_IO, "creating dataset", item->name);
     int64_t block = hx__sum_block(hx_shape_count(shape)), n_sums = w->first[i + 1] - w->first[i];
     HX_TRY(hx__h5_attr_write(w->datasets[i], "xxh3_block", H5T_STD_I64LE, 1, &block));

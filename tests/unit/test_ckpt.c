@@ -14,6 +14,39 @@ Test(ckpt, what_is_saved_is_loaded_bit_by_bit) {
     cr_assert_eq(state.cursor, 640);
 }
 
+Test(ckpt, elements_of_every_dtype_survive_bit_by_bit) {
+    enum { N = 37 };
+    static uint8_t data[HX_DTYPE_COUNT][N * 16], back[HX_DTYPE_COUNT][N * 16];
+    hx_state_item every[HX_DTYPE_COUNT];
+    hx_state_list list = {.items = every, .n_items = HX_DTYPE_COUNT};
+    hx_layout layout;
+    hx_ckpt *ckpt;
+    hx_ckpt_info info;
+    char file[HX_PATH_BYTES];
+    OK(hx_layout_full(&HX_SHAPE(N), &layout));
+    for (int d = 0; d < HX_DTYPE_COUNT; d++) {
+        every[d] = (hx_state_item){.dtype = (hx_dtype)d, .layout = &layout, .data = data[d], .n_replicas = 1};
+        snprintf(every[d].name, sizeof every[d].name, "/model/%s", hx_dtype_name((hx_dtype)d));
+        for (int i = 0; i < N * 16; i++) data[d][i] = (uint8_t)(d == HX_BOOL ? i % 3 == 0 : i * 37 + d);
+    }
+    OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+    OK(hx_ckpt_save(ckpt, &(hx_train_state){.step = 1}, &list, false));
+    hx_ckpt_close(&ckpt);
+    for (int d = 0; d < HX_DTYPE_COUNT; d++) every[d].data = back[d];
+    OK(hx_ckpt_load(comm, folder, &list, NULL));
+    for (int d = 0; d < HX_DTYPE_COUNT; d++)
+        cr_expect_eq(memcmp(data[d], back[d], N * hx_dtype_bytes((hx_dtype)d)), 0, "%s", hx_dtype_name((hx_dtype)d));
+    OK(hx_ckpt_resolve(folder, file));
+    OK(hx_ckpt_inspect(file, true, &info));
+    cr_assert_eq(info.n_entries, HX_DTYPE_COUNT);
+    for (int i = 0; i < info.n_entries; i++)
+        cr_expect_str_eq(info.entries[i].name + strlen("/model/"), hx_dtype_name(info.entries[i].dtype));
+    every[HX_BF16].dtype = HX_F16; /* as many bytes, another type */
+    REFUSED(hx_ckpt_load(comm, folder, &list, NULL), HX_ERR_MISMATCH, "bf16");
+    hx_ckpt_info_destroy(&info);
+    hx_layout_destroy(&layout);
+}
+
 Test(ckpt, infinity_nan_and_all_64_bits_of_the_state_survive) {
     hx_ckpt *ckpt;
     hx_train_state state = {.step = 3, .seed = UINT64_MAX - 5, .best_loss = INFINITY, .last_eval_loss = NAN,
