@@ -26,6 +26,7 @@
 #include "dist/mesh.h"
 #include "io/ckpt/ckpt.h"
 #include "io/data/data.h"
+#include "io/data/npy.h"
 #include "io/log/jsonl.h"
 #include "launch/compose.h"
 
