@@ -114,8 +114,10 @@ hx_status hx__vjp_dropout(hx_vjp *v) {
     return hx__grad_give_op(v, 0, HX_OP_dropout, v->grad_out[0], NULL, v->attr);
 }
 
+/* dy converted back: of what became complex the real part counts, and what lost its imaginary part gets 0 for it. */
 hx_status hx__vjp_copy(hx_vjp *v) {
-    if (!hx_dtype_is_float(v->in_dtype[0])) return HX_FAIL(HX_ERR_DTYPE, "copy: no derivative with respect to %s", hx_dtype_name(v->in_dtype[0]));
+    bool is_smooth = hx_dtype_is_float(v->in_dtype[0]) || hx_dtype_is_complex(v->in_dtype[0]);
+    if (!is_smooth) return HX_FAIL(HX_ERR_DTYPE, "copy: no derivative with respect to %s", hx_dtype_name(v->in_dtype[0]));
     if (hx_tensor_dtype(v->grad_out[0]) == v->in_dtype[0]) return hx__grad_give_same(v, 0);
     return hx__grad_give_op(v, 0, HX_OP_copy, v->grad_out[0], NULL, &(hx_op_attr){.copy = {v->in_dtype[0]}});
 }

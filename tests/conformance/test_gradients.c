@@ -269,12 +269,14 @@ static hx_status complex_views(hx_ctx *ctx, void *arg, hx_tensor *const *in, int
     HX_AUTO_TENSOR pairs = NULL;
     HX_AUTO_TENSOR z = NULL;
     HX_AUTO_TENSOR t = NULL;
+    HX_AUTO_TENSOR dense = NULL;
     HX_AUTO_TENSOR parts = NULL;
     HX_AUTO_TENSOR factor = NULL;
     HX_TRY(hx_reshape(ctx, in[0], HX_SHAPE(3, 4, 3, 2), &pairs));
     HX_TRY(hx_view_as_complex(ctx, pairs, &z));
     HX_TRY(hx_transpose(ctx, z, 0, 1, &t));
-    HX_TRY(hx_view_as_real(ctx, t, &parts));
+    HX_TRY(hx_contiguous(ctx, t, &dense));
+    HX_TRY(hx_view_as_real(ctx, dense, &parts));
     HX_TRY(hx_reshape(ctx, in[1], HX_SHAPE(4, 1, 3, 2), &factor));
     return hx_mul(ctx, parts, factor, out);
 }
