@@ -53,8 +53,12 @@ CONVERT(uint8_t, BOOL, float, F32, BOOL_F32)
 CONVERT(float, F32, uint8_t, BOOL, IS_SET)
 CONVERT(uint16_t, BF16, float, F32, hx__bf16_value)
 CONVERT(uint16_t, F16, float, F32, hx__f16_value)
+CONVERT(uint16_t, BF16, double, F64, hx__bf16_value)
+CONVERT(uint16_t, F16, double, F64, hx__f16_value)
 CONVERT(float, F32, uint16_t, BF16, hx__bf16_bits)
 CONVERT(float, F32, uint16_t, F16, hx__f16_bits)
+CONVERT(double, F64, hx_bf16, BF16, hx_bf16_from_double)
+CONVERT(double, F64, hx_f16, F16, hx_f16_from_double)
 
 typedef struct copy_param {
     hx_dtype to, from;
@@ -84,13 +88,14 @@ static void any_pair(int64_t n, void *const *p, const void *param) {
 static const hx_map_fn converters[HX_DTYPE_COUNT][HX_DTYPE_COUNT] = {
     [HX_F32] = {[HX_F64] = F32_to_F64, [HX_I32] = F32_to_I32, [HX_I64] = F32_to_I64, [HX_U8] = F32_to_U8, [HX_I8] = F32_to_I8,
                 [HX_BF16] = F32_to_BF16, [HX_F16] = F32_to_F16, [HX_BOOL] = F32_to_BOOL},
-    [HX_F64] = {[HX_F32] = F64_to_F32, [HX_I32] = F64_to_I32, [HX_I64] = F64_to_I64, [HX_U8] = F64_to_U8, [HX_I8] = F64_to_I8},
+    [HX_F64] = {[HX_F32] = F64_to_F32, [HX_I32] = F64_to_I32, [HX_I64] = F64_to_I64, [HX_U8] = F64_to_U8, [HX_I8] = F64_to_I8,
+                [HX_BF16] = F64_to_BF16, [HX_F16] = F64_to_F16},
     [HX_I32] = {[HX_F32] = I32_to_F32, [HX_F64] = I32_to_F64, [HX_I64] = I32_to_I64, [HX_U8] = I32_to_U8},
     [HX_I64] = {[HX_F32] = I64_to_F32, [HX_F64] = I64_to_F64, [HX_I32] = I64_to_I32, [HX_U8] = I64_to_U8},
     [HX_U8] = {[HX_F32] = U8_to_F32, [HX_F64] = U8_to_F64, [HX_I32] = U8_to_I32, [HX_I64] = U8_to_I64},
     [HX_I8] = {[HX_F32] = I8_to_F32, [HX_F64] = I8_to_F64},
-    [HX_BF16] = {[HX_F32] = BF16_to_F32},
-    [HX_F16] = {[HX_F32] = F16_to_F32},
+    [HX_BF16] = {[HX_F32] = BF16_to_F32, [HX_F64] = BF16_to_F64},
+    [HX_F16] = {[HX_F32] = F16_to_F32, [HX_F64] = F16_to_F64},
     [HX_BOOL] = {[HX_F32] = BOOL_to_F32},
 };
 
