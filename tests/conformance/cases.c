@@ -283,6 +283,17 @@ const conf_case conf_cases[] = {
     {HX_OP_adamw, "7,3t d.", "7,3 7,3 7,3", .attr = ADAMW(1000), .tolerance = CONF_MIXED, .fills = true},
     {HX_OP_adamw, "0 d.", "0 0 0", .attr = ADAMW(1), .fills = true},
     {HX_OP_adamw, "70001 d.", "70001 70001 70001", .attr = ADAMW(2), .tolerance = CONF_MIXED, .fills = true},
+
+    /* results that stay in what sums are kept in: not rounded where the operands are of a half type */
+    {HX_OP_add, "3,5 3,5", "a3,5", .tolerance = CONF_FEW},
+    {HX_OP_mul, "9,1031 1031", "a9,1031", .tolerance = CONF_FEW},
+    {HX_OP_sum, "7,5", "a5", .attr = REDUCE_ADD(1, 0), .tolerance = CONF_SUM, .terms = 8, .fills = true},
+    {HX_OP_matmul, "3,5 5,4", "a3,4", .attr = {.matmul = {1, true}}, .tolerance = CONF_SUM, .terms = 6, .fills = true},
+    {HX_OP_linear, "137,71 259,71 259", "a137,259", .tolerance = CONF_SUM, .terms = 72},
+    {HX_OP_embedding_bwd, "l9 9,4", "a7,4", .attr.embedding = {7, true}, .n_ids = 7, .tolerance = CONF_SUM,
+     .terms = 9, .fills = true},
+    {HX_OP_layernorm_bwd, "3,5 5 @1 @2 3,5", "3,5 a5 a5", .attr = NORM_ADD(6), .tolerance = CONF_SUM, .terms = 50,
+     .fills = true},
 };
 
 const int conf_n_cases = sizeof conf_cases / sizeof *conf_cases;
