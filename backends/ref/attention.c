@@ -25,35 +25,47 @@ static double dot_d(const hx_array *a, int64_t at_a, const hx_array *b, int64_t 
     return sum;
 }
 
-/* Keys that query t sees: a prefix of the S keys, which is empty where the mask leaves nothing. */
-static int64_t n_visible(const hx_op_call *call, const attention_dims *n, int64_t t) {
-    if (!call->attr.attention.causal) return n->s;
-    int64_t last = t + n->s - n->t;
-    return last < 0 ? 0 : last + 1 < n->s ? last + 1 : n->s;
+/* The call's mask, operand i, if it is there. */
+static const hx_array *mask_of(const hx_op_call *call, int i) {
+    return i < call->n_in && hx__ref_has(&call->in[i]) ? &call->in[i] : NULL;
 }
 
-/* scores[s] = scale q.k_s for the keys that are seen; returns their logsumexp, -inf for none. */
-static double score_row(const hx_op_call *call, int64_t at_q, int64_t b, int64_t g, int64_t n_keys,
+/* The keys that query t of head h sees, ascending, and their number. */
+static int64_t list_keys(const hx_op_call *call, const attention_dims *n, const hx_array *mask, int64_t b, int64_t h, int64_t t,
+                         int64_t *keys) {
+    int64_t last = call->attr.attention.causal ? t + n->s - n->t : n->s - 1, n_keys = 0;
+    for (int64_t s = 0; s < n->s && s <= last; s++) {
+        const int64_t at_dim[] = {b, h, t, s};
+        int64_t at_mask = 0;
+        for (int d = 0; mask && d < mask->ndim; d++)
+            if (mask->dims[d] != 1) at_mask += at_dim[4 - mask->ndim + d] * mask->strides[d];
+        if (!mask || hx__ref_get(mask, at_mask) != 0) keys[n_keys++] = s;
+    }
+    return n_keys;
+}
+
+/* scores[i] = scale q.k of the i-th key that is seen; returns their logsumexp, -inf for none. */
+static double score_row(const hx_op_call *call, int64_t at_q, int64_t b, int64_t g, const int64_t *keys, int64_t n_keys,
                         double *scores) {
     const hx_array *q = &call->in[0], *k = &call->in[1];
     double max = -INFINITY, sum = 0;
-    for (int64_t s = 0; s < n_keys; s++) {
-        scores[s] = call->attr.attention.scale * dot_d(q, at_q, k, at(k, b, s, g));
-        max = fmax(max, scores[s]);
+    for (int64_t i = 0; i < n_keys; i++) {
+        scores[i] = call->attr.attention.scale * dot_d(q, at_q, k, at(k, b, keys[i], g));
+        max = fmax(max, scores[i]);
     }
-    for (int64_t s = 0; s < n_keys; s++) sum += exp(scores[s] - max);
+    for (int64_t i = 0; i < n_keys; i++) sum += exp(scores[i] - max);
     return n_keys ? max + log(sum) : -INFINITY;
 }
 
 static void attend(const hx_op_call *call, const attention_dims *n, int64_t b, int64_t h, int64_t t,
-                   double *scores) {
+                   double *scores, int64_t *keys) {
     const hx_array *q = &call->in[0], *v = &call->in[2], *out = &call->out[0], *lse = &call->out[1];
-    int64_t g = h / (n->h / n->g), n_keys = n_visible(call, n, t);
-    double row_lse = score_row(call, at(q, b, t, h), b, g, n_keys, scores);
+    int64_t g = h / (n->h / n->g), n_keys = list_keys(call, n, mask_of(call, 3), b, h, t, keys);
+    double row_lse = score_row(call, at(q, b, t, h), b, g, keys, n_keys, scores);
     for (int64_t d = 0; d < n->d; d++) {
         double sum = 0;
-        for (int64_t s = 0; s < n_keys; s++)
-            sum += exp(scores[s] - row_lse) * hx__ref_get(v, at(v, b, s, g) + d * v->strides[3]);
+        for (int64_t i = 0; i < n_keys; i++)
+            sum += exp(scores[i] - row_lse) * hx__ref_get(v, at(v, b, keys[i], g) + d * v->strides[3]);
         hx__ref_set(out, at(out, b, t, h) + d * out->strides[3], sum);
     }
     if (hx__ref_has(lse)) hx__ref_set(lse, at(lse, b, h, t), row_lse);
@@ -61,13 +73,18 @@ static void attend(const hx_op_call *call, const attention_dims *n, int64_t b, i
 
 hx_status hx__ref_attention(const hx_op_call *call) {
     attention_dims n = dims_of(&call->in[0], &call->in[1]);
-    double *scores; /* [S] */
-    HX_TRY(hx_mem_alloc_array(n.s, sizeof *scores, (void **)&scores));
+    double *scores = NULL; /* [S] */
+    int64_t *keys = NULL;  /* [S] */
+    hx_status status = HX_OK;
+    HX_TRY_GOTO(hx_mem_alloc_array(n.s, sizeof *scores, (void **)&scores), done);
+    HX_TRY_GOTO(hx_mem_alloc_array(n.s, sizeof *keys, (void **)&keys), done);
     for (int64_t b = 0; b < n.b; b++)
         for (int64_t h = 0; h < n.h; h++)
-            for (int64_t t = 0; t < n.t; t++) attend(call, &n, b, h, t, scores);
+            for (int64_t t = 0; t < n.t; t++) attend(call, &n, b, h, t, scores, keys);
+done:
+    hx_mem_free((void **)&keys);
     hx_mem_free((void **)&scores);
-    return HX_OK;
+    return status;
 }
 
 /* ---- backward ----
@@ -79,6 +96,7 @@ typedef struct attention_sums {
     double *dq; /* [D] of one query */
     double *dk; /* [S,D] of one key head */
     double *dv; /* [S,D] */
+    int64_t *keys; /* [S] those that the query sees */
 } attention_sums;
 
 static void attend_bwd(const hx_op_call *call, const attention_dims *n, int64_t b, int64_t h, int64_t t,
@@ -87,11 +105,11 @@ static void attend_bwd(const hx_op_call *call, const attention_dims *n, int64_t 
                    *lse = &call->in[4], *dout = &call->in[5];
     double scale = call->attr.attention.scale, row_lse = hx__ref_get(lse, at(lse, b, h, t));
     int64_t g = h / (n->h / n->g), at_q = at(q, b, t, h), at_do = at(dout, b, t, h),
-            n_keys = n_visible(call, n, t);
+            n_keys = list_keys(call, n, mask_of(call, 6), b, h, t, sums->keys);
     double delta = dot_d(dout, at_do, o, at(o, b, t, h));
     for (int64_t d = 0; d < n->d; d++) sums->dq[d] = 0;
-    for (int64_t s = 0; s < n_keys; s++) {
-        int64_t at_k = at(k, b, s, g), at_v = at(v, b, s, g);
+    for (int64_t i = 0; i < n_keys; i++) {
+        int64_t s = sums->keys[i], at_k = at(k, b, s, g), at_v = at(v, b, s, g);
         double p = exp(scale * dot_d(q, at_q, k, at_k) - row_lse);
         double ds = p * (dot_d(dout, at_do, v, at_v) - delta);
         for (int64_t d = 0; d < n->d; d++) {
@@ -115,10 +133,12 @@ static void put_head(const hx_array *out, int64_t b, int64_t g, const double *su
 
 hx_status hx__ref_attention_bwd(const hx_op_call *call) {
     attention_dims n = dims_of(&call->in[0], &call->in[1]);
-    double *buffer; /* dq [D], dk [S,D], dv [S,D] */
-    int64_t n_head = n.s * n.d;
-    HX_TRY(hx_mem_alloc_array(n.d + 2 * n_head, sizeof *buffer, (void **)&buffer));
-    attention_sums sums = {buffer, buffer + n.d, buffer + n.d + n_head};
+    double *buffer = NULL; /* dq [D], dk [S,D], dv [S,D] */
+    int64_t *keys = NULL, n_head = n.s * n.d;
+    hx_status status = HX_OK;
+    HX_TRY_GOTO(hx_mem_alloc_array(n.d + 2 * n_head, sizeof *buffer, (void **)&buffer), done);
+    HX_TRY_GOTO(hx_mem_alloc_array(n.s, sizeof *keys, (void **)&keys), done);
+    attention_sums sums = {buffer, buffer + n.d, buffer + n.d + n_head, keys};
     for (int64_t b = 0; b < n.b; b++)
         for (int64_t g = 0; g < n.g; g++) {
             for (int64_t i = 0; i < 2 * n_head; i++) sums.dk[i] = 0; /* dv lies behind dk */
@@ -127,6 +147,8 @@ hx_status hx__ref_attention_bwd(const hx_op_call *call) {
             put_head(&call->out[1], b, g, sums.dk);
             put_head(&call->out[2], b, g, sums.dv);
         }
+done:
+    hx_mem_free((void **)&keys);
     hx_mem_free((void **)&buffer);
-    return HX_OK;
+    return status;
 }

@@ -20,9 +20,27 @@ static hx_status check_qkv(const hx_op_args *a) {
     return HX_OK;
 }
 
+/* Operand i, if it is there, tells which of the S keys each of the T queries sees. */
+static hx_status check_mask(const hx_op_args *a, int i) {
+    if (i >= a->n_in || !a->in[i].present) return HX_OK;
+    const hx_shape *q = &a->in[0].shape, *mask = &a->in[i].shape;
+    hx_shape scores = {4, {q->dims[0], q->dims[2], q->dims[1], a->in[1].shape.dims[1]}};
+    char got[HX_SHAPE_TEXT], want[HX_SHAPE_TEXT];
+    HX_TRY(hx__need_dtype(a, i, HX_BOOL));
+    bool fits = mask->ndim <= 4;
+    for (int d = 0; fits && d < mask->ndim; d++) {
+        int64_t size = mask->dims[d];
+        fits = size == 1 || size == scores.dims[4 - mask->ndim + d];
+    }
+    if (fits) return HX_OK;
+    return HX_FAIL(HX_ERR_SHAPE, "%s: mask %s: expected a shape that broadcasts to [B,H,T,S] = %s", a->name, hx_shape_text(mask, got),
+                   hx_shape_text(&scores, want));
+}
+
 hx_status hx__infer_attention(const hx_op_args *a, hx_op_meta *out) {
     HX_TRY(hx__need_same_float(a, 0, 2));
     HX_TRY(check_qkv(a));
+    HX_TRY(check_mask(a, 3));
     const hx_shape *q = &a->in[0].shape;
     hx__set_out(&out[0], *q, a->in[0].dtype);
     hx__set_out(&out[1], (hx_shape){3, {q->dims[0], q->dims[2], q->dims[1]}}, hx_dtype_accum(a->in[0].dtype));
@@ -39,15 +57,15 @@ hx_status hx__infer_attention_bwd(const hx_op_args *a, hx_op_meta *out) {
     HX_TRY(hx__need_shape(a, 3, q));
     HX_TRY(hx__need_shape(a, 4, &lse));
     HX_TRY(hx__need_shape(a, 5, q));
+    HX_TRY(check_mask(a, 6));
     for (int i = 0; i < 3; i++) hx__set_out(&out[i], a->in[i].shape, a->in[0].dtype);
     return HX_OK;
 }
 
 hx_status hx_attention_op(hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v, hx_tensor *mask, bool causal, double scale,
                           hx_tensor **out) {
-    if (mask != NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "attention: masks other than causal");
     int64_t head = hx_tensor_dim(q, -1);
     if (scale == 0) scale = head > 0 ? 1 / sqrt((double)head) : 1;
-    if (!isfinite(scale)) return HX_FAIL(HX_ERR_ARG, "scale = %g: expected a finite number", scale);
-    return hx__run_keep(ctx, HX_OP_attention, (hx_tensor *[]){q, k, v}, 3, &(hx_op_attr){.attention = {scale, causal}}, out, 1);
+    if (!isfinite(scale)) return HX_FAIL(HX_ERR_ARG, "attention: scale = %g: expected a finite number", scale);
+    return hx__run_keep(ctx, HX_OP_attention, (hx_tensor *[]){q, k, v, mask}, mask ? 4 : 3, &(hx_op_attr){.attention = {scale, causal}}, out, 1);
 }

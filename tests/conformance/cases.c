@@ -244,6 +244,28 @@ const conf_case conf_cases[] = {
     {HX_OP_attention_bwd, "1,70,4,32 1,201,2,32 1,201,2,32 @0 @1 1,70,4,32", .attr = ATTEND(0.18, true),
      .tolerance = CONF_SUM, .terms = 800},
 
+    /* masked attention: masks of every rank, one that hides all keys of a query, and strided ones over several blocks */
+    {HX_OP_attention, "2,3,2,4 2,5,2,4 2,5,2,4 o2,2,3,5", .attr = ATTEND(0.5, false), .n_ids = 2, .tolerance = CONF_MIXED,
+     .grad = true},
+    {HX_OP_attention, "2,3,4,4 2,5,2,4 2,5,2,4 o3,5", .attr = ATTEND(0.5, true), .n_ids = 2, .tolerance = CONF_MIXED,
+     .grad = true},
+    {HX_OP_attention, "1,2,4,3 1,5,2,3 1,5,2,3 o5", .attr = ATTEND(0.7, true), .n_ids = 2, .tolerance = CONF_MIXED,
+     .grad = true},
+    {HX_OP_attention, "2,3,2,4 2,5,2,4 2,5,2,4 o2,1,3,1", .attr = ATTEND(0.5, false), .n_ids = 2,
+     .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_attention, "0,3,2,4 0,3,2,4 0,3,2,4 o3,3", .attr = ATTEND(0.5, true), .n_ids = 2},
+    {HX_OP_attention, "2,150,3,21h 2,150,3,21h 2,150,3,21h o150,150t", .attr = ATTEND(0.22, true), .n_ids = 2,
+     .tolerance = CONF_SUM, .terms = 150},
+    {HX_OP_attention, "1,70,4,32 1,601,2,32 1,601,2,32 o4,1,601s", .attr = ATTEND(0.18, true), .n_ids = 2,
+     .tolerance = CONF_SUM, .terms = 600},
+    {HX_OP_attention_bwd, "2,3,2,4 2,5,2,4 2,5,2,4 @0 @1 2,3,2,4 o2,2,3,5", .attr = ATTEND(0.5, false), .n_ids = 2,
+     .tolerance = CONF_SUM, .terms = 100},
+    {HX_OP_attention_bwd, "2,150,3,21h 2,150,3,21h 2,150,3,21h @0 @1 2,150,3,21 o150,150t", .attr = ATTEND(0.22, true),
+     .n_ids = 2, .tolerance = CONF_SUM, .terms = 600},
+    {HX_OP_attention_bwd, "1,70,4,32 1,601,2,32 1,601,2,32 @0 @1 1,70,4,32 o4,1,601s", .attr = ATTEND(0.18, false),
+     .n_ids = 2, .tolerance = CONF_SUM, .terms = 2400},
+
+
     {HX_OP_cross_entropy, "3,5 i3", .attr = IGNORE, .n_ids = 5, .tolerance = CONF_SUM, .terms = 5,
      .grad = true},
     {HX_OP_cross_entropy, "2,3,4 l2,3", .attr = IGNORE, .n_ids = 4, .tolerance = CONF_SUM, .terms = 6,

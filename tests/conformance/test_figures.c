@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/autograd/tape.h"
 #include "tests/conformance/battery.h"
 
 /* Run `body` with `rig` on ref and on every other computing backend, in f32 and f64. */
@@ -207,6 +208,32 @@ static void attention(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&q);
 }
 Test(figures, attention_with_equal_scores_is_the_mean_of_the_visible_values) { on_every_backend(attention); }
+
+/* Figures of PyTorch 1.13: softmax of masked scores, and its gradients for a given gradient of the output. */
+static void masked_attention(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x[3], *y;
+    hx_tensor *mask = tensor(rig, HX_BOOL, HX_SHAPE(2, 3), (double[]){1, 0, 1, 1, 1, 0});
+    hx_tensor *seed = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 2), (double[]){1, -.5, .25, 2});
+    x[0] = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 2), (double[]){1, .5, -1, 2});
+    x[1] = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){.5, 1, 2, -1, 1, 1.5});
+    x[2] = tensor(rig, dtype, HX_SHAPE(1, 3, 1, 2), (double[]){1, -1, .5, 2, -2, .25});
+    hx_ctx ctx = rig->ctx;
+    MUST(hx_tape_create(rig->device, &ctx.tape));
+    for (int i = 0; i < 3; i++) hx_tensor_set_requires_grad(x[i], true);
+    MUST(hx_attention_op(&ctx, x[0], x[1], x[2], mask, false, 0, &y));
+    expect(rig, y, (double[]){-.888680287909, -.213049880038, .989973181419, -.939839088517}, "masked attention");
+    MUST(hx_backward(&ctx, y, seed));
+    static const double want[3][6] = {{-.29889453423, -.29889453423, .122455864968, -.163274486624},
+                                      {.679426311772, .135620047606, -.0816372433119, .163274486624, -.59778906846, -.29889453423},
+                                      {.61542649474, 1.77467277366, .00501340929027, .0401072743222, .62956009597, -.314780047985}};
+    for (int i = 0; i < 3; i++) expect(rig, hx_tensor_grad(x[i]), want[i], "gradient of masked attention");
+    hx_tape_destroy(&ctx.tape);
+    hx_tensor_destroy(&y);
+    for (int i = 0; i < 3; i++) hx_tensor_destroy(&x[i]);
+    hx_tensor_destroy(&seed);
+    hx_tensor_destroy(&mask);
+}
+Test(figures, masked_attention_and_its_gradients_are_pytorchs) { on_every_backend(masked_attention); }
 
 static void lookup(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *w = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){1, 2, 3, 4, 5, 6});

@@ -7,7 +7,7 @@ function(helix_conformance_again name label variable value)
                        ENVIRONMENT ${variable}=${value} SKIP_REGULAR_EXPRESSION "this CPU does not have it")
 endfunction()
 
-foreach(name ops gradients figures errors meta teeth)
+foreach(name ops gradients figures errors meta teeth attention)
   target_sources(conformance_${name} PRIVATE conformance/battery.c conformance/cases.c)
 endforeach()
 foreach(name ops gradients figures errors)

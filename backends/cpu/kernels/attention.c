@@ -3,7 +3,11 @@
  *
  * Forward: a task is one block of queries of one head. It walks over the blocks of keys, keeping each row's maximum
  * and sum, and rescales what it has accumulated when the maximum grows (Dao et al. 2022; Milakov & Gimelshein 2018).
- * Backward: a task is one key head with all its query heads; probabilities come back from the saved logsumexp. */
+ * Backward: a task is one key head with all its query heads; probabilities come back from the saved logsumexp.
+ *
+ * A pair of query and key that do not see each other has weight 0, but 0 times an infinity or a NaN is NaN. Products
+ * of blocks with such pairs look for numbers that are not finite in the rows concerned, and leave the pairs out one by
+ * one where there are some. */
 #include <math.h>
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
@@ -20,9 +24,16 @@ typedef struct head_view {
     int64_t batch, step, head; /* strides of B, T and H */
 } head_view;
 
+/* Which keys a query sees besides causality; data NULL: all. */
+typedef struct mask_view {
+    const uint8_t *data;
+    int64_t batch, head, query, key; /* strides, 0 where it repeats */
+} mask_view;
+
 typedef struct attention_job {
     head_view q, k, v, o, dout;
     head_view out[3]; /* forward: out; backward: dq, dk, dv; data NULL where not wanted */
+    mask_view mask;
     void *lse;        /* [B,H,T] or NULL */
     void *scratch;
     int64_t scratch_each; /* elements per worker */
@@ -39,6 +50,50 @@ static int64_t n_visible(const attention_job *j, int64_t t) {
 /* First query that sees key s. */
 static int64_t first_query(const attention_job *j, int64_t s) {
     return j->causal ? hx__max(0, s - (j->S - j->T)) : 0;
+}
+
+/* Queries t .. t+m-1 of head h against keys s .. s+n-1 of key head g. */
+typedef struct block {
+    int64_t b, h, g, t, m, s, n;
+} block;
+
+/* The mask of query t from key s on, mask.key apart; NULL: every key is seen. */
+static const uint8_t *mask_row(const attention_job *j, int64_t b, int64_t h, int64_t t, int64_t s) {
+    const mask_view *v = &j->mask;
+    return v->data ? v->data + b * v->batch + h * v->head + t * v->query + s * v->key : NULL;
+}
+
+/* Of the keys of a block that a query could see by its position, those that it sees: the first n_seen. */
+static int64_t n_seen(const attention_job *j, const block *x, int64_t i) {
+    return hx__max(0, hx__min(x->n, n_visible(j, x->t + i) - x->s));
+}
+
+/* Keys of a block that all its queries see are 0 .. n-1; there may be more among the others. */
+static int64_t n_seen_by_all(const attention_job *j, const block *x) {
+    return j->mask.data ? 0 : n_seen(j, x, 0);
+}
+
+/* Queries of a block that do not see all its keys are among 0 .. n-1. */
+static int64_t n_half_blind(const attention_job *j, const block *x) {
+    if (j->mask.data) return x->m;
+    return hx__max(0, hx__min(x->m, first_query(j, x->s + x->n - 1) - x->t));
+}
+
+/* Does query t see any key? */
+static bool sees_any(const attention_job *j, int64_t b, int64_t h, int64_t t) {
+    const uint8_t *mask = mask_row(j, b, h, t, 0);
+    int64_t n = n_visible(j, t), s = 0;
+    while (mask && s < n && !mask[s * j->mask.key]) s++;
+    return s < n;
+}
+
+static void mask_make(const hx_op_call *call, int i, mask_view *out) {
+    const hx_array *a = &call->in[i];
+    int64_t stride[4] = {0}; /* of B, H, T and S */
+    if (i >= call->n_in || hx__cpu_absent(a)) return;
+    for (int d = 0; d < a->ndim; d++)
+        if (a->dims[d] != 1) stride[4 - a->ndim + d] = a->strides[d];
+    *out = (mask_view){a->data, stride[0], stride[1], stride[2], stride[3]};
 }
 
 static hx_status copy_array(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
@@ -95,6 +150,7 @@ static hx_status plan_common(hx_cpu *cpu, const hx_op_call *call, attention_job 
 /* *out and *lse come back as what the kernel writes: themselves, or scratch to be copied back. */
 static hx_status plan_forward(hx_cpu *cpu, const hx_op_call *call, attention_job *j, hx_array *out, hx_array *lse) {
     HX_TRY(plan_common(cpu, call, j));
+    mask_make(call, 3, &j->mask);
     HX_TRY(view_make(cpu, out, false, &j->out[0]));
     if (!hx__cpu_absent(lse) && !hx_array_is_contiguous(lse)) HX_TRY(to_scratch(cpu, lse));
     j->lse = lse->data;
@@ -104,6 +160,7 @@ static hx_status plan_forward(hx_cpu *cpu, const hx_op_call *call, attention_job
 static hx_status plan_backward(hx_cpu *cpu, const hx_op_call *call, attention_job *j, hx_array out[3]) {
     hx_array o = call->in[3], lse = call->in[4], dout = call->in[5];
     HX_TRY(plan_common(cpu, call, j));
+    mask_make(call, 6, &j->mask);
     HX_TRY(view_make(cpu, &o, true, &j->o));
     HX_TRY(view_make(cpu, &dout, true, &j->dout));
     if (!hx_array_is_contiguous(&lse)) {
