@@ -152,3 +152,21 @@ done:
     hx_mem_free((void **)&buffer);
     return status;
 }
+
+/* ---- rotary positions ---- */
+
+hx_status hx__ref_rope(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    int64_t half = x->dims[3] / 2, step_x = half * x->strides[3], step_y = half * y->strides[3];
+    hx_array x_pairs = *x, y_pairs = *y;
+    x_pairs.dims[3] = y_pairs.dims[3] = half;
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&y_pairs, &x_pairs)); !w.is_done; hx__ref_walk_next(&w)) {
+        double position = (double)call->attr.rope.start + (double)w.at_dim[1];
+        double theta = position * pow(call->attr.rope.base, -2 * (double)w.at_dim[3] / (double)(2 * half));
+        double c = cos(theta), s = call->attr.rope.inverse ? -sin(theta) : sin(theta);
+        double a = hx__ref_get(x, w.at[1]), b = hx__ref_get(x, w.at[1] + step_x);
+        hx__ref_set(y, w.at[0], a * c - b * s);
+        hx__ref_set(y, w.at[0] + step_y, a * s + b * c);
+    }
+    return HX_OK;
+}

@@ -84,6 +84,7 @@ hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call);
 /* attention.c */
 hx_status hx__ref_attention(const hx_op_call *call);
 hx_status hx__ref_attention_bwd(const hx_op_call *call);
+hx_status hx__ref_rope(const hx_op_call *call);
 /* loss.c */
 hx_status hx__ref_cross_entropy(const hx_op_call *call);
 hx_status hx__ref_cross_entropy_bwd(const hx_op_call *call);

@@ -1,4 +1,4 @@
-/* Derivatives of attention: formulas stand above the functions; dy is the gradient that arrives. */
+/* Derivatives of attention and of rotary positions: formulas stand above the functions; dy is the gradient that arrives. */
 #include "core/autograd/vjp_impl.h"
 
 hx_status hx__vjp_attention(hx_vjp *v) {
@@ -11,4 +11,11 @@ hx_status hx__vjp_attention(hx_vjp *v) {
         hx_tensor_destroy(&g[i]);
     }
     return status;
+}
+
+/* A rotation's adjoint turns the other way. */
+hx_status hx__vjp_rope(hx_vjp *v) {
+    hx_op_attr attr = *v->attr;
+    attr.rope.inverse = !attr.rope.inverse;
+    return hx__grad_give_op(v, 0, HX_OP_rope, v->grad_out[0], NULL, &attr);
 }

@@ -69,3 +69,21 @@ hx_status hx_attention_op(hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v,
     if (!isfinite(scale)) return HX_FAIL(HX_ERR_ARG, "attention: scale = %g: expected a finite number", scale);
     return hx__run_keep(ctx, HX_OP_attention, (hx_tensor *[]){q, k, v, mask}, mask ? 4 : 3, &(hx_op_attr){.attention = {scale, causal}}, out, 1);
 }
+
+hx_status hx__infer_rope(const hx_op_args *a, hx_op_meta *out) {
+    const hx_shape *x = &a->in[0].shape;
+    double base = a->attr->rope.base;
+    char text[HX_SHAPE_TEXT];
+    HX_TRY(hx__need_float(a, 0));
+    HX_TRY(hx__need_ndim(a, 0, 4, 4));
+    if (hx__last_dim(x) % 2 != 0) return HX_FAIL(HX_ERR_SHAPE, "%s: x %s: expected an even last dim, of pairs", a->name, hx_shape_text(x, text));
+    if (!(base > 0 && isfinite(base))) return HX_FAIL(HX_ERR_ARG, "%s: base = %g: expected a finite number > 0", a->name, base);
+    if (a->attr->rope.start < 0)
+        return HX_FAIL(HX_ERR_ARG, "%s: start = %lld: expected a position >= 0", a->name, (long long)a->attr->rope.start);
+    hx__set_out(&out[0], *x, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx_rope(hx_ctx *ctx, hx_tensor *x, double base, int64_t start, hx_tensor **out) {
+    return hx__run1(ctx, HX_OP_rope, x, &(hx_op_attr){.rope = {.base = base, .start = start}}, out);
+}

@@ -51,6 +51,7 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define NORM(e)             {.norm = {.eps = e}}
 #define NORM_ADD(bits)      {.norm = {.eps = 1e-5, .accumulate = bits}}
 #define ATTEND(s, c)        {.attention = {.scale = s, .causal = c}}
+#define ROPE(b, first, back) {.rope = {.base = b, .start = first, .inverse = back}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
 #define ADAMW(t)            {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t}}
@@ -264,6 +265,14 @@ const conf_case conf_cases[] = {
      .n_ids = 2, .tolerance = CONF_SUM, .terms = 600},
     {HX_OP_attention_bwd, "1,70,4,32 1,601,2,32 1,601,2,32 @0 @1 1,70,4,32 o4,1,601s", .attr = ATTEND(0.18, false),
      .n_ids = 2, .tolerance = CONF_SUM, .terms = 2400},
+    {HX_OP_rope, "2,3,2,4", .attr = ROPE(10000, 0, false), .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_rope, "1,5,3,6h", .attr = ROPE(100, 7, true), .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_rope, "2,3,4,2t", .attr = ROPE(10000, 1, false), .tolerance = CONF_MIXED},
+    {HX_OP_rope, "2,3,2,8s", .attr = ROPE(10000, 0, false), .tolerance = CONF_MIXED},
+    {HX_OP_rope, "2,3,2,8", "2,3,2,8s", .attr = ROPE(10000, 0, false), .tolerance = CONF_MIXED},
+    {HX_OP_rope, "2,0,2,4", .attr = ROPE(10000, 0, false)},
+    {HX_OP_rope, "2,3,2,0", .attr = ROPE(10000, 0, false)},
+    {HX_OP_rope, "3,150,5,64", .attr = ROPE(500000, (int64_t)1 << 20, false), .tolerance = CONF_MIXED},
 
 
     {HX_OP_cross_entropy, "3,5 i3", .attr = IGNORE, .n_ids = 5, .tolerance = CONF_SUM, .terms = 5,

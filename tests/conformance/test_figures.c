@@ -235,6 +235,21 @@ static void masked_attention(conf_rig *rig, hx_dtype dtype) {
 }
 Test(figures, masked_attention_and_its_gradients_are_pytorchs) { on_every_backend(masked_attention); }
 
+/* Half-split pairs at positions 3 and 4, by PyTorch 1.13 from the definition; turned back they are what they were. */
+static void rope(conf_rig *rig, hx_dtype dtype) {
+    const double values[] = {1, 2, 3, 4, .5, -1, 2, 1};
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 4), values), *y, *back = NULL;
+    MUST(hx_rope(&rig->ctx, x, 10000, 3, &y));
+    expect(rig, y, (double[]){-1.41335252078, 1.87911806669, -2.82885748174, 4.0581911354, 1.18678318018, -1.03918944085, -1.68568848938,
+                             .959210772474}, "rope");
+    MUST(hx_op_run(&rig->ctx, HX_OP_rope, &y, 1, &(hx_op_attr){.rope = {10000, 3, true}}, 0, &back));
+    expect(rig, back, values, "rope turned back");
+    hx_tensor_destroy(&back);
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&x);
+}
+Test(figures, rotary_positions_turn_halves_of_a_head_and_back) { on_every_backend(rope); }
+
 static void lookup(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *w = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){1, 2, 3, 4, 5, 6});
     hx_tensor *ids = tensor(rig, HX_I32, HX_SHAPE(4), (double[]){2, 0, 3, -1}), *y;

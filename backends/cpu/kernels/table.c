@@ -34,6 +34,7 @@ const hx_cpu_kernels HX_K(kernels) = {
             DENSE(rmsnorm_bwd, IN(0)),
             ROW(attention, attention, IN(0), false),
             ROW(attention_bwd, attention_bwd, IN(0), false),
+            ROW(rope, rope, IN(0), false),
             DENSE(cross_entropy, IN(0)),
             DENSE(cross_entropy_bwd, IN(0)),
             DENSE(dropout, IN(0)),
