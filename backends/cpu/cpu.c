@@ -90,6 +90,7 @@ static void cpu_close(void *self) {
     hx_cpu *cpu = self;
     if (!cpu) return;
     hx_pool_destroy(&cpu->pool);
+    hx__cpu_fft_close(cpu);
     for (int i = 0; i < cpu->n_blocks; i++) hx_mem_free(&cpu->blocks[i]);
     pthread_mutex_destroy(&cpu->lock);
     free(cpu);

@@ -49,6 +49,7 @@ struct hx_cpu {
     size_t block_bytes[HX_CPU_SCRATCH_BLOCKS];
     int n_blocks;
     size_t used; /* bytes of the last block */
+    struct hx_cpu_fft *fft; /* plans of backends/cpu/fft.c, from the first transform on */
 };
 
 /** n_bytes of uninitialised memory, 64-byte aligned, until the op ends. Kept and reused by later ops. */
@@ -74,6 +75,9 @@ hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_ke
 
 /* Random ops are bound by their definition in float64 and gain nothing from an instruction set. */
 hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call);
+/* fft, rfft and irfft, every dtype that they have. */
+hx_status hx__cpu_fft(hx_cpu *cpu, const hx_op_call *call);
+void hx__cpu_fft_close(hx_cpu *cpu);
 
 static inline bool hx__cpu_absent(const hx_array *a) { return a->data == NULL && a->ndim < 0; }
 static inline int64_t hx__min(int64_t a, int64_t b) { return a < b ? a : b; }

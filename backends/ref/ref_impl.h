@@ -85,6 +85,10 @@ hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call);
 hx_status hx__ref_attention(const hx_op_call *call);
 hx_status hx__ref_attention_bwd(const hx_op_call *call);
 hx_status hx__ref_rope(const hx_op_call *call);
+/* fft.c */
+hx_status hx__ref_fft(const hx_op_call *call);
+hx_status hx__ref_rfft(const hx_op_call *call);
+hx_status hx__ref_irfft(const hx_op_call *call);
 /* loss.c */
 hx_status hx__ref_cross_entropy(const hx_op_call *call);
 hx_status hx__ref_cross_entropy_bwd(const hx_op_call *call);

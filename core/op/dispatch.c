@@ -1,4 +1,5 @@
 /* From a typed call to a kernel: operands are checked once, outputs made, the kernel enqueued, the tape told. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,9 @@ double hx_op_flops(const hx_op_call *call) {
     case HX_OP_attention: /* two products of T x S x D, half of it masked when causal */
         return (call->attr.attention.causal ? 2.0 : 4.0) * n * (double)in[1].dims[1];
     case HX_OP_attention_bwd: return (call->attr.attention.causal ? 5.0 : 10.0) * (double)hx_array_count(&in[0]) * (double)in[1].dims[1];
+    case HX_OP_fft: return 5 * n * log2((double)in[0].dims[in[0].ndim - 1]);
+    case HX_OP_rfft: return 2.5 * (double)hx_array_count(&in[0]) * log2((double)in[0].dims[in[0].ndim - 1]);
+    case HX_OP_irfft: return 2.5 * n * log2((double)out[0].dims[out[0].ndim - 1]);
     case HX_OP_copy: return 0;
     default: return call->n_in > 0 && in[0].ndim >= 0 ? (double)hx_array_count(&in[0]) : n;
     }

@@ -28,7 +28,7 @@ endmacro()
 # the parallel HDF5 has a module of its own on Debian and Ubuntu; the plain name would find a serial one
 helix_pkg(HDF5 hdf5-openmpi libhdf5-openmpi-dev)
 helix_pkg(OPENBLAS openblas libopenblas-dev)
-helix_pkg(FFTW fftw3 libfftw3-dev)
+helix_pkg(FFTW "fftw3;fftw3f" libfftw3-dev)
 helix_pkg(YAML yaml-0.1 libyaml-dev)
 helix_pkg(JANSSON jansson libjansson-dev)
 helix_pkg(XXHASH libxxhash libxxhash-dev)

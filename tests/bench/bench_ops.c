@@ -57,6 +57,8 @@ static bench_row rows[] = {
     {"layernorm", HX_OP_layernorm, 3, .in = {S(TOKENS, 384), S(384), S(384)}, .attr = NORM},
     {"layernorm_bwd", HX_OP_layernorm_bwd, 5, .in = {S(TOKENS, 384), S(384), S(TOKENS), S(TOKENS), S(TOKENS, 384)}, .attr = NORM},
     {"rope", HX_OP_rope, 1, .in = {S(8, 256, 6, 64)}, .attr = {.rope = {.base = 10000}}},
+    {"rfft 1024", HX_OP_rfft, 1, .in = {S(768, 1024)}, .attr = {.fft = {.scale = 1, .interior = 1}}},
+    {"rfft 1009", HX_OP_rfft, 1, .in = {S(768, 1009)}, .attr = {.fft = {.scale = 1, .interior = 1}}},
     {"cross_entropy", HX_OP_cross_entropy, 2, .in = {S(TOKENS, 256), IDS(TOKENS)}, .ids = 2},
     {"cross_entropy_bwd", HX_OP_cross_entropy_bwd, 4, .in = {S(TOKENS, 256), IDS(TOKENS), S(TOKENS), HX_SCALAR}, .ids = 2, .f64s = 8},
     {"embedding", HX_OP_embedding, 2, .in = {IDS(TOKENS), S(256, 384)}, .ids = 1},

@@ -52,6 +52,9 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define NORM_ADD(bits)      {.norm = {.eps = 1e-5, .accumulate = bits}}
 #define ATTEND(s, c)        {.attention = {.scale = s, .causal = c}}
 #define ROPE(b, first, back) {.rope = {.base = b, .start = first, .inverse = back}}
+#define FFT(back, s) {.fft = {.inverse = back, .scale = s}}
+#define RFFT(s, c) {.fft = {.scale = s, .interior = c}}
+#define IRFFT(m, s, c) {.fft = {.n = m, .scale = s, .interior = c}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
 #define ADAMW(t)            {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t}}
@@ -274,6 +277,34 @@ const conf_case conf_cases[] = {
     {HX_OP_rope, "2,3,2,0", .attr = ROPE(10000, 0, false)},
     {HX_OP_rope, "3,150,5,64", .attr = ROPE(500000, (int64_t)1 << 20, false), .tolerance = CONF_MIXED},
 
+    /* a sum of n terms, of which FFTs add log n by log n: `terms` leaves room for one order and no mistake */
+    {HX_OP_fft, "x3,5", .attr = FFT(false, 1), .tolerance = CONF_SUM, .terms = 10, .grad = true},
+    {HX_OP_fft, "x2,8t", .attr = FFT(true, 0.125), .tolerance = CONF_SUM, .terms = 16, .grad = true},
+    {HX_OP_fft, "x1", .attr = FFT(false, 1), .tolerance = CONF_FEW},
+    {HX_OP_fft, "x0,4", .attr = FFT(false, 1)},
+    {HX_OP_fft, "x2,3,17s", .attr = FFT(true, 1), .tolerance = CONF_SUM, .terms = 34},
+    {HX_OP_fft, "x3,12", "x3,12t", .attr = FFT(false, -0.5), .tolerance = CONF_SUM, .terms = 24},
+    {HX_OP_fft, "x3,4,8e", .attr = FFT(false, 1), .tolerance = CONF_SUM, .terms = 16},
+    {HX_OP_fft, "x600,12h", .attr = FFT(false, 1), .tolerance = CONF_SUM, .terms = 24},
+    {HX_OP_fft, "x3,1009", .attr = FFT(false, 1), .tolerance = CONF_SUM, .terms = 2000},
+    {HX_OP_rfft, "a3,5", .attr = RFFT(1, 1), .tolerance = CONF_SUM, .terms = 10, .grad = true},
+    {HX_OP_rfft, "a2,6", .attr = RFFT(0.5, 3), .tolerance = CONF_SUM, .terms = 12, .grad = true},
+    {HX_OP_rfft, "a3,1", .attr = RFFT(1, 1), .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_rfft, "a0,4", .attr = RFFT(1, 1)},
+    {HX_OP_rfft, "a8,7t", .attr = RFFT(1, 0.5), .tolerance = CONF_SUM, .terms = 14},
+    {HX_OP_rfft, "a3,4,2s", .attr = RFFT(1, 1), .tolerance = CONF_FEW},
+    {HX_OP_rfft, "a3,4", "x3,3t", .attr = RFFT(1, 1), .tolerance = CONF_SUM, .terms = 8},
+    {HX_OP_rfft, "a700,10", .attr = RFFT(1, 1), .tolerance = CONF_SUM, .terms = 20},
+    {HX_OP_rfft, "a3,1024", .attr = RFFT(1, 1), .tolerance = CONF_SUM, .terms = 2000},
+    {HX_OP_irfft, "x3,3", .attr = IRFFT(5, 0.2, 1), .tolerance = CONF_SUM, .terms = 10, .grad = true},
+    {HX_OP_irfft, "x2,4", .attr = IRFFT(6, 1, 0.5), .tolerance = CONF_SUM, .terms = 12, .grad = true},
+    {HX_OP_irfft, "x3,1", .attr = IRFFT(1, 1, 1), .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_irfft, "x3,2", .attr = IRFFT(2, 1, 1), .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_irfft, "x0,3", .attr = IRFFT(4, 1, 1)},
+    {HX_OP_irfft, "x5,4t", .attr = IRFFT(7, 1, 1), .tolerance = CONF_SUM, .terms = 14},
+    {HX_OP_irfft, "x2,3,4s", "a2,3,6s", .attr = IRFFT(6, 1, 1), .tolerance = CONF_SUM, .terms = 12},
+    {HX_OP_irfft, "x700,6", .attr = IRFFT(10, 0.1, 1), .tolerance = CONF_SUM, .terms = 20},
+    {HX_OP_irfft, "x3,513", .attr = IRFFT(1024, 1, 1), .tolerance = CONF_SUM, .terms = 2000},
 
     {HX_OP_cross_entropy, "3,5 i3", .attr = IGNORE, .n_ids = 5, .tolerance = CONF_SUM, .terms = 5,
      .grad = true},

@@ -17,15 +17,34 @@ typedef struct op_under_test {
     const conf_operands *in;
 } op_under_test;
 
+/* Differences are taken of real numbers: the base of a complex operand [..] holds its parts, [..,2], and so does the
+ * result. */
+static void upload_base(conf_rig *rig, const conf_operand *operand, hx_tensor **base) {
+    conf_operand parts = *operand;
+    if (hx_dtype_is_complex(operand->dtype)) {
+        parts.dtype = hx_dtype_real(operand->dtype);
+        parts.base.dims[parts.base.ndim++] = 2;
+    }
+    conf_operand_upload(rig, &parts, base);
+    hx_tensor_set_requires_grad(*base, hx_dtype_is_float(parts.dtype));
+}
+
+static hx_status operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
+    HX_AUTO_TENSOR whole = NULL;
+    if (!hx_dtype_is_complex(operand->dtype)) return conf_operand_view(ctx, operand, base, view);
+    HX_TRY(hx_view_as_complex(ctx, base, &whole));
+    return conf_operand_view(ctx, operand, whole, view);
+}
+
 /* The views are part of the function: their derivatives are checked along. */
 static hx_status run_op(hx_ctx *ctx, void *arg, hx_tensor *const *bases, int n_in, hx_tensor **out) {
     const op_under_test *o = arg;
     hx_tensor *views[HX_OP_MAX_IN] = {NULL}, *results[HX_OP_MAX_OUT] = {NULL};
     hx_status status = HX_OK;
-    for (int k = 0; k < n_in; k++)
-        HX_TRY_GOTO(conf_operand_view(ctx, &o->in->items[k], bases[k], &views[k]), done);
+    for (int k = 0; k < n_in; k++) HX_TRY_GOTO(operand_view(ctx, &o->in->items[k], bases[k], &views[k]), done);
     HX_TRY_GOTO(hx_op_run(ctx, o->c->op, views, n_in, &o->c->attr, 0, results), done);
-    *out = hx_tensor_move(&results[0]);
+    if (hx_dtype_is_complex(hx_tensor_dtype(results[0]))) HX_TRY_GOTO(hx_view_as_real(ctx, results[0], out), done);
+    else *out = hx_tensor_move(&results[0]);
 done:
     for (int k = 0; k < HX_OP_MAX_OUT; k++) hx_tensor_destroy(&results[k]);
     for (int k = 0; k < n_in; k++) hx_tensor_destroy(&views[k]);
@@ -37,10 +56,7 @@ static void check_case(conf_rig *ref, conf_rig *rig, const conf_case *c) {
     hx_tensor *bases[HX_OP_MAX_IN] = {NULL};
     double worst = -1;
     conf_operands_make(ref, c, HX_F64, &in);
-    for (int k = 0; k < in.n; k++) {
-        conf_operand_upload(rig, &in.items[k], &bases[k]);
-        hx_tensor_set_requires_grad(bases[k], in.items[k].dtype == HX_F64);
-    }
+    for (int k = 0; k < in.n; k++) upload_base(rig, &in.items[k], &bases[k]);
     hx_status status = hx_gradcheck(&rig->ctx, run_op, &(op_under_test){c, &in}, bases, in.n, &worst);
     if (status == HX_ERR_UNSUPPORTED) {
         printf("%s(%s) on %s: unsupported (%s)\n", hx_op_info_get(c->op)->name, c->in,
@@ -140,10 +156,7 @@ static hx_status differentiate(conf_rig *ref, conf_rig *rig, const conf_case *c,
     conf_operands_make(ref, c, dtype, &in);
     round_operands(&in);
     *out = (gradients){.n = in.n};
-    for (int k = 0; k < in.n; k++) {
-        conf_operand_upload(rig, &in.items[k], &bases[k]);
-        hx_tensor_set_requires_grad(bases[k], hx_dtype_is_float(in.items[k].dtype));
-    }
+    for (int k = 0; k < in.n; k++) upload_base(rig, &in.items[k], &bases[k]);
     MUST(hx_tape_create(rig->device, &ctx.tape));
     HX_TRY_GOTO(run_op(&ctx, &(op_under_test){c, &in}, bases, in.n, &y), done);
     HX_TRY_GOTO(make_seed(rig, y, &seed), done);
