@@ -71,7 +71,13 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_dropout] = {.run = hx__ref_dropout},
     [HX_OP_random_uniform] = {.run = hx__ref_random},
     [HX_OP_random_normal] = {.run = hx__ref_random},
+    /* optimizers */
     [HX_OP_adamw] = {.run = hx__ref_adamw},
+    [HX_OP_sgd] = {.run = hx__ref_sgd},
+    [HX_OP_rmsprop] = {.run = hx__ref_rmsprop},
+    [HX_OP_lion] = {.run = hx__ref_lion},
+    [HX_OP_sumabs] = {.run = hx__ref_sumabs},
+    [HX_OP_maxabs] = {.run = hx__ref_maxabs},
 };
 
 static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool is_integer, const char *side,

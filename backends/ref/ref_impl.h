@@ -97,5 +97,10 @@ hx_status hx__ref_dropout(const hx_op_call *call);
 hx_status hx__ref_random(const hx_op_call *call);
 /* optim.c */
 hx_status hx__ref_adamw(const hx_op_call *call);
+hx_status hx__ref_sgd(const hx_op_call *call);
+hx_status hx__ref_rmsprop(const hx_op_call *call);
+hx_status hx__ref_lion(const hx_op_call *call);
+hx_status hx__ref_sumabs(const hx_op_call *call);
+hx_status hx__ref_maxabs(const hx_op_call *call);
 
 #endif

@@ -86,6 +86,7 @@ hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const
     HX_TRY(check_inputs(ctx, info, in, n_in, &args));
     if (info->flags & HX_OP_INOUT) /* the outputs are operands too: their shapes are what the rule checks against */
         for (int i = 0; i < info->n_out; i++) {
+            if (skip >> i & 1) continue;
             if (out[i] == NULL) return HX_FAIL(HX_ERR_ARG, "%s: output %d is NULL: it is updated in place", info->name, i);
             want[i] = (hx_op_meta){hx_array_shape(&out[i]->array), out[i]->array.dtype, true};
         }

@@ -67,7 +67,19 @@ typedef union hx_op_attr {
     struct {
         double lr, beta1, beta2, eps, weight_decay;
         int64_t step; /* 1 for the first update */
+        bool l2;      /* Adam: weight_decay p is added to the gradient */
     } adamw;
+    struct {
+        double lr, weight_decay, momentum, dampening;
+        bool nesterov;
+        bool is_first; /* the buffer becomes the gradient, without dampening */
+    } sgd;
+    struct {
+        double lr, alpha, eps, weight_decay, momentum;
+    } rmsprop;
+    struct {
+        double lr, beta1, beta2, weight_decay;
+    } lion;
     struct {
         double low, high; /* clamp; low <= high, infinities leave a side open */
     } clamp;
@@ -169,7 +181,8 @@ struct hx_ctx;
  *  @param out  [n_out of the row]; an entry that is not NULL is written in place, must have the right
  *              shape and dtype (f32 for a half type too: the result is then
  *              not rounded), and repeat no element (stride 0); for elementwise ops it may be an input
- *              itself, otherwise it must not overlap one; entries of `skip` (bit i) are neither created nor written
+ *              itself, otherwise it must not overlap one; entries of `skip` (bit i) are neither created nor written,
+ *              and an op that updates its outputs works without them where its row says so
  *  On failure no new output is left behind. */
 hx_status hx_op_run(struct hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr,
                     unsigned skip, hx_tensor **out);

@@ -57,7 +57,12 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define IRFFT(m, s, c) {.fft = {.n = m, .scale = s, .interior = c}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
+/* optimizers */
 #define ADAMW(t)            {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t}}
+#define ADAM(t)             {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t, .l2 = true}}
+#define SGD(m, d, n, first) {.sgd = {.lr = 0.1, .weight_decay = 0.1, .momentum = m, .dampening = d, .nesterov = n, .is_first = first}}
+#define RMSPROP(m)          {.rmsprop = {.lr = 0.01, .alpha = 0.9, .eps = 0.5, .weight_decay = 0.1, .momentum = m}}
+#define LION                {.lion = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1}}
 // clang-format on
 
 const conf_case conf_cases[] = {
@@ -356,6 +361,35 @@ const conf_case conf_cases[] = {
      .terms = 9, .fills = true},
     {HX_OP_layernorm_bwd, "3,5 5 @1 @2 3,5", "3,5 a5 a5", .attr = NORM_ADD(6), .tolerance = CONF_SUM, .terms = 50,
      .fills = true},
+    /* optimizers */
+    {HX_OP_adamw, "7,3t d.", "7,3s 7,3 7,3t", .attr = ADAM(2), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_adamw, "70001", "70001 70001 70001", .attr = ADAM(5), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sgd, "7,3 d.", "7,3 7,3", .attr = SGD(0.9, 0.5, false, false), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sgd, "7,3t", "7,3 7,3s", .attr = SGD(0.9, 0, true, false), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sgd, "5 d.", "5 5", .attr = SGD(0.9, 0.5, true, true), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sgd, "3,5e", "3,5 3,5", .attr = SGD(0, 0, false, false), .tolerance = CONF_MIXED, .fills = true, .skip = 2},
+    {HX_OP_sgd, "0", "0 0", .attr = SGD(0.9, 0, false, false), .fills = true},
+    {HX_OP_sgd, "70001 d.", "70001 70001", .attr = SGD(0.9, 0.1, true, false), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sgd, "70001", "70001 70001", .attr = SGD(0, 0, false, false), .tolerance = CONF_MIXED, .fills = true, .skip = 2},
+    {HX_OP_rmsprop, "7,3 d.", "7,3 7,3 7,3 7,3", .attr = RMSPROP(0.9), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_rmsprop, "7,3t", "7,3 7,3s 7,3 7,3", .attr = RMSPROP(0), .tolerance = CONF_MIXED, .fills = true, .skip = 8},
+    {HX_OP_rmsprop, ".", ". . . .", .attr = RMSPROP(0.9), .tolerance = CONF_MIXED, .fills = true, .skip = 4},
+    {HX_OP_rmsprop, "0", "0 0 0 0", .attr = RMSPROP(0.9), .fills = true},
+    {HX_OP_rmsprop, "70001 d.", "70001 70001 70001 70001", .attr = RMSPROP(0), .tolerance = CONF_MIXED, .fills = true, .skip = 12},
+    {HX_OP_rmsprop, "70001", "70001 70001 70001 70001", .attr = RMSPROP(0.9), .tolerance = CONF_MIXED, .fills = true, .skip = 4},
+    {HX_OP_lion, "7,3 d.", "7,3 7,3", .attr = LION, .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_lion, "7,3t", "7,3s 7,3", .attr = LION, .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_lion, "0", "0 0", .attr = LION, .fills = true},
+    {HX_OP_lion, "70001 d.", "70001 70001", .attr = LION, .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_sumabs, "3,5", .tolerance = CONF_SUM, .terms = 15},
+    {HX_OP_sumabs, "5,3t", .tolerance = CONF_SUM, .terms = 15},
+    {HX_OP_sumabs, "3,5e", .attr.reduce.accumulate = true, .tolerance = CONF_SUM, .terms = 16, .fills = true},
+    {HX_OP_sumabs, "0", .tolerance = CONF_EXACT},
+    {HX_OP_sumabs, "70001", .tolerance = CONF_MIXED},
+    {HX_OP_maxabs, "3,5", .tolerance = CONF_EXACT},
+    {HX_OP_maxabs, "5,3t", .attr.reduce.accumulate = true, .tolerance = CONF_EXACT, .fills = true},
+    {HX_OP_maxabs, "0", .tolerance = CONF_EXACT},
+    {HX_OP_maxabs, "70001", .tolerance = CONF_EXACT},
 };
 
 const int conf_n_cases = sizeof conf_cases / sizeof *conf_cases;

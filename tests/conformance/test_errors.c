@@ -128,6 +128,19 @@ static const struct error_case {
     DTYPE(adamw, "3 f.", .out = "3 3 3", .attr.adamw.step = 1),
     DTYPE(adamw, "3", .out = "3 d3 3", .attr.adamw.step = 1),
     ARG(adamw, "3", .out = "3 3 3", .attr.adamw.step = 0),
+    /* optimizers */
+    ARG(adamw, "3", .out = "3 3", .attr.adamw.step = 1),
+    SHAPE(sgd, "3", .out = "3 4", ),
+    DTYPE(sgd, "d3", .out = "3 3", ),
+    DTYPE(sgd, "i3", .out = "3 3", ),
+    ARG(sgd, "3", .out = "3", ),
+    SHAPE(rmsprop, "3", .out = "3 3 3 3,1", ),
+    DTYPE(rmsprop, "3 f.", .out = "3 3 3 3", ),
+    DTYPE(rmsprop, "3", .out = "3 3 d3 3", ),
+    SHAPE(lion, "3 d2", .out = "3 3", ),
+    DTYPE(lion, "3", .out = "d3 d3", ),
+    DTYPE(sumabs, "i3", ),
+    DTYPE(maxabs, "l3", ),
 };
 enum { N_ERRORS = sizeof errors / sizeof *errors };
 

@@ -157,6 +157,30 @@ static void adamw(conf_rig *rig, hx_dtype dtype) {
 }
 Test(figures, five_steps_of_adamw_give_the_published_parameters) { on_every_backend(adamw); }
 
+static void expect_part(conf_rig *rig, hx_op op, hx_tensor *x, double want, const char *what) {
+    hx_tensor *part = NULL;
+    MUST(hx_op_run(&rig->ctx, op, &x, 1, NULL, 0, &part));
+    expect(rig, part, &want, what);
+    hx_tensor_destroy(&part);
+}
+
+/* A gradient that is not finite must not hide behind those that are. */
+static void norm_parts(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, -7, 2.5, 0});
+    hx_tensor *bad = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, NAN, 9, -2});
+    hx_tensor *endless = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, -INFINITY, 9, -2});
+    expect_part(rig, HX_OP_sumabs, x, 10.5, "sumabs");
+    expect_part(rig, HX_OP_maxabs, x, 7, "maxabs");
+    expect_part(rig, HX_OP_sumabs, bad, NAN, "sumabs of NaN");
+    expect_part(rig, HX_OP_maxabs, bad, NAN, "maxabs of NaN");
+    expect_part(rig, HX_OP_sumabs, endless, INFINITY, "sumabs of -inf");
+    expect_part(rig, HX_OP_maxabs, endless, INFINITY, "maxabs of -inf");
+    hx_tensor_destroy(&endless);
+    hx_tensor_destroy(&bad);
+    hx_tensor_destroy(&x);
+}
+Test(figures, parts_of_the_gradient_norm_show_what_is_not_finite) { on_every_backend(norm_parts); }
+
 static void products(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *a = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 2, 3, 4, 5, 6});
     hx_tensor *b = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){7, 8, 9, 10, 11, 12});

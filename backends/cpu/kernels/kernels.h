@@ -22,7 +22,8 @@
     X(elementwise) X(sum) X(sumsq) X(softmax) X(softmax_bwd) X(matmul) X(linear) X(embedding)                \
     X(embedding_bwd) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(attention) X(attention_bwd)   \
     X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)                                                \
-    X(rope)
+    X(rope)                                                                                                  \
+    X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)
 #define HX_CPU_DECLARE_(name)                                                                                \
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);

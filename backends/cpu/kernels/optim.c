@@ -1,4 +1,5 @@
-/* Optimizer updates: one pass over parameter, gradient and moments. */
+/* Optimizer updates: one pass over parameter, gradient and moments. Parts of the gradient's norm: one number for
+ * each block, added up in order. */
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
 

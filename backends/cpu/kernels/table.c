@@ -43,6 +43,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             DENSE(dropout, IN(0)),
             [HX_OP_random_uniform] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
             [HX_OP_random_normal] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
-            DENSE(adamw, OUT(0)),
+            /* optimizers */
+            DENSE(adamw, OUT(0)), DENSE(sgd, OUT(0)), DENSE(rmsprop, OUT(0)), DENSE(lion, OUT(0)),
+            DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)),
         },
 };
