@@ -5,7 +5,7 @@
  *     hx_config config = HX_CONFIG_DEFAULT;                     // or hx_config_read for files, environment, options
  *     hx_session *s; HX_TRY(hx_session_open(&config, &s));      // MPI if launched by it, device, mesh
  *     my_model_create(hx_session_ctx(s), ..., &model);
- *     HX_TRY(hx_session_train(s, &model, NULL));                // DDP, AdamW, loader, checkpoint, trainer
+ *     HX_TRY(hx_session_train(s, &model, NULL));                // DDP, optimizer, loader, checkpoint, trainer
  *     hx_session_close(&s);
  */
 #ifndef HX_LAUNCH_COMPOSE_H
@@ -39,7 +39,7 @@ HX_OPTIONS_STRUCT(hx_run_config, HX_RUN_OPTIONS);
     X(data, "data", "Data", hx_data_config, HX_DATA_OPTIONS)                                                 \
     X(model, "model", "Model (GPT)", hx_gpt_config, HX_GPT_OPTIONS)                                          \
     X(train, "train", "Training", hx_train_config, HX_TRAIN_OPTIONS)                                         \
-    X(optim, "optim", "Optimizer (AdamW) and schedule", hx_optim_config, HX_OPTIM_OPTIONS)                   \
+    X(optim, "optim", "Optimizer and schedule", hx_optim_config, HX_OPTIM_OPTIONS)                   \
     X(mesh, "mesh", "Parallelism", hx_mesh_config, HX_MESH_OPTIONS)                                          \
     X(ddp, "ddp", "Data parallelism", hx_ddp_config, HX_DDP_OPTIONS)                                         \
     X(ckpt, "ckpt", "Checkpoints", hx_ckpt_config, HX_CKPT_OPTIONS)

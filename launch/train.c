@@ -132,7 +132,7 @@ done:
 
 static hx_status create_optimizer(hx_session *s, void *arg) {
     train_run *r = arg;
-    return hx_adamw_create_default(s->device, s->stream, &r->params, &s->config.optim, &r->optim);
+    return hx_optim_create_default(s->device, s->stream, &r->params, &s->config.optim, &r->optim);
 }
 
 static hx_status list_params(hx_session *s, void *arg) {

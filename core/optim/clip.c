@@ -1,17 +1,99 @@
+#include <math.h>
 #include "core/optim/optim_impl.h"
 
-/* The tensors are added in the order of the list, each in the fixed blocks of the sumsq op: the sum does not
- * depend on the number of threads, and is the same on ranks that hold the same gradients. */
-hx_status hx_grad_sumsq(hx_ctx *ctx, const hx_param_list *params, hx_tensor *out) {
+double hx_clip_norm_p(const hx_optim_config *config) {
+    static const double p[] = {2, 1, HUGE_VAL};
+    return p[config->clip_norm_type];
+}
+
+static hx_status part_op(double p, hx_op *out) {
+    if (p != 1 && p != 2 && p != HUGE_VAL)
+        return HX_FAIL(HX_ERR_ARG, "a gradient norm with p = %g: expected 1, 2 or HUGE_VAL", p);
+    *out = p == 1 ? HX_OP_sumabs : p == 2 ? HX_OP_sumsq : HX_OP_maxabs;
+    return HX_OK;
+}
+
+/* *grad is NULL for a frozen parameter. */
+static hx_status gradient_of(const hx_param *param, hx_tensor **grad) {
+    hx_tensor *found = param->is_frozen ? NULL : hx_tensor_grad(param->value);
+    if (found == NULL && !param->is_frozen)
+        return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
+    *grad = found;
+    return HX_OK;
+}
+
+/* The tensors follow in the order of the list, each in the fixed blocks of its op: the part does not depend on the
+ * number of threads, and is the same on ranks that hold the same gradients. */
+hx_status hx_grad_norm_part(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *out) {
+    hx_ctx quiet = hx_no_grad(ctx);
     bool is_first = true;
+    hx_op op;
+    HX_TRY(part_op(p, &op));
     for (int64_t i = 0; i < params->n_items; i++) {
-        const hx_param *param = params->items[i];
-        hx_tensor *grad = hx_tensor_grad(param->value);
-        if (param->is_frozen) continue;
-        if (grad == NULL) return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
-        HX_TRY(hx_sumsq_into(ctx, grad, !is_first, out));
+        hx_tensor *grad;
+        HX_TRY(gradient_of(params->items[i], &grad));
+        if (grad == NULL) continue;
+        const hx_op_attr attr = {.reduce = {.accumulate = !is_first}};
+        HX_TRY(hx_op_run(&quiet, op, &grad, 1, &attr, 0, &out));
         is_first = false;
     }
     if (is_first) return hx_tensor_fill(ctx->stream, out, 0);
+    return HX_OK;
+}
+
+double hx_grad_norm_of_part(double p, double part) { return p == 2 ? sqrt(part) : part; }
+
+double hx_clip_factor(double norm, double most) { return norm > most ? most / (norm + 1e-6) : 1; }
+
+static hx_status check_most(double most) {
+    if (most >= 0) return HX_OK;
+    return HX_FAIL(HX_ERR_ARG, "clipping at %g: expected a number >= 0", most);
+}
+
+static hx_status scale_all(hx_ctx *ctx, const hx_param_list *params, double factor) {
+    hx_ctx quiet = hx_no_grad(ctx);
+    for (int64_t i = 0; i < params->n_items; i++) {
+        hx_tensor *grad;
+        HX_TRY(gradient_of(params->items[i], &grad));
+        if (grad == NULL) continue;
+        HX_TRY(hx_op_run(&quiet, HX_OP_affine, &grad, 1, &(hx_op_attr){.affine = {factor, 0}}, 0, &grad));
+    }
+    return HX_OK;
+}
+
+hx_status hx_clip_grad_norm(hx_ctx *ctx, const hx_param_list *params, double most, double p, double *norm) {
+    HX_AUTO_TENSOR part = NULL;
+    double value;
+    HX_TRY(check_most(most));
+    HX_TRY(hx_tensor_create(ctx->device, HX_F64, HX_SCALAR, &part));
+    HX_TRY(hx_grad_norm_part(ctx, params, p, part));
+    HX_TRY(hx_tensor_item(ctx->stream, part, &value));
+    value = hx_grad_norm_of_part(p, value);
+    if (!isfinite(value)) return HX_FAIL(HX_ERR_NUMERIC, "the norm of the gradients is %g: nothing to clip to %g", value, most);
+    const double factor = hx_clip_factor(value, most);
+    if (factor != 1) HX_TRY(scale_all(ctx, params, factor));
+    if (norm != NULL) *norm = value;
+    return HX_OK;
+}
+
+static hx_status scalar_like(hx_ctx *ctx, const hx_tensor *x, double value, hx_tensor **out) {
+    HX_TRY(hx_tensor_create(ctx->device, hx_tensor_dtype(x), HX_SCALAR, out));
+    return hx_tensor_fill(ctx->stream, *out, value);
+}
+
+hx_status hx_clip_grad_value(hx_ctx *ctx, const hx_param_list *params, double most) {
+    hx_ctx quiet = hx_no_grad(ctx);
+    HX_TRY(check_most(most));
+    for (int64_t i = 0; i < params->n_items; i++) {
+        HX_AUTO_TENSOR high = NULL;
+        HX_AUTO_TENSOR low = NULL;
+        hx_tensor *grad;
+        HX_TRY(gradient_of(params->items[i], &grad));
+        if (grad == NULL) continue;
+        HX_TRY(scalar_like(ctx, grad, most, &high));
+        HX_TRY(scalar_like(ctx, grad, -most, &low));
+        HX_TRY(hx_op_run(&quiet, HX_OP_minimum, (hx_tensor *[]){grad, high}, 2, NULL, 0, &grad));
+        HX_TRY(hx_op_run(&quiet, HX_OP_maximum, (hx_tensor *[]){grad, low}, 2, NULL, 0, &grad));
+    }
     return HX_OK;
 }

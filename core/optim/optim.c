@@ -12,35 +12,69 @@ const int hx_optim_n_options = (int)(sizeof hx_optim_options / sizeof *hx_optim_
 
 struct hx_optim {
     const hx__optim_type *type;
-    hx_optim_config config;
+    hx_optim_config *configs; /* owned [n_groups] */
     int64_t n_entries;
     hx__optim_entry *entries; /* owned [n_entries], in the order of groups and of their parameters */
 };
 
+/* ---- configuration ---- */
+
+typedef struct range {
+    const char *name;
+    double value, most; /* 0 <= value < most, or <= where most is allowed */
+    bool most_is_allowed;
+} range;
+
+static hx_status check_ranges(const range *ranges, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const range *r = &ranges[i];
+        if (r->value >= 0 && (r->value < r->most || (r->most_is_allowed && r->value == r->most))) continue;
+        return HX_FAIL(HX_ERR_CONFIG, "%s = %g: expected 0 <= %s %s %g", r->name, r->value, r->name,
+                       r->most_is_allowed ? "<=" : "<", r->most);
+    }
+    return HX_OK;
+}
+
 hx_status hx__optim_check_config(const hx_optim_config *c) {
-    if (!(c->lr >= 0 && isfinite(c->lr)))
-        return HX_FAIL(HX_ERR_CONFIG, "lr = %g: expected a finite number >= 0", c->lr);
-    if (!(c->beta1 >= 0 && c->beta1 < 1) || !(c->beta2 >= 0 && c->beta2 < 1))
-        return HX_FAIL(HX_ERR_CONFIG, "beta1 = %g, beta2 = %g: expected 0 <= beta < 1", c->beta1, c->beta2);
-    if (!(c->eps >= 0 && isfinite(c->eps)))
-        return HX_FAIL(HX_ERR_CONFIG, "eps = %g: expected a finite number >= 0", c->eps);
-    if (!(c->weight_decay >= 0 && isfinite(c->weight_decay)))
-        return HX_FAIL(HX_ERR_CONFIG, "weight_decay = %g: expected a finite number >= 0", c->weight_decay);
-    if (!(c->clip >= 0)) return HX_FAIL(HX_ERR_CONFIG, "clip = %g: expected a number >= 0", c->clip);
+    const range ranges[] = {{"lr", c->lr, INFINITY, false},
+                            {"beta1", c->beta1, 1, false},
+                            {"beta2", c->beta2, 1, false},
+                            {"eps", c->eps, INFINITY, false},
+                            {"weight_decay", c->weight_decay, INFINITY, false},
+                            {"momentum", c->momentum, 1, false},
+                            {"dampening", c->dampening, 1, true},
+                            {"alpha", c->alpha, 1, false},
+                            {"clip", c->clip, INFINITY, true},
+                            {"clip_norm_type", c->clip_norm_type, 2, true},
+                            {"clip_value", c->clip_value, INFINITY, true}};
+    HX_TRY(check_ranges(ranges, sizeof ranges / sizeof *ranges));
+    if (c->optimizer < 0 || c->optimizer >= HX_OPTIM_COUNT)
+        return HX_FAIL(HX_ERR_CONFIG, "optimizer = %d: expected 0 to %d", c->optimizer, HX_OPTIM_COUNT - 1);
+    if (c->optimizer == HX_OPTIM_SGD && c->nesterov && (c->momentum == 0 || c->dampening != 0))
+        return HX_FAIL(HX_ERR_CONFIG, "nesterov with momentum = %g and dampening = %g: expected momentum > 0 and dampening = 0",
+                       c->momentum, c->dampening);
+    if (c->clip > 0 && c->clip_value > 0)
+        return HX_FAIL(HX_ERR_CONFIG, "clip = %g and clip_value = %g: expected one of them to be 0", c->clip, c->clip_value);
     return HX_OK;
 }
 
 /* ---- creation ---- */
 
-static hx_status check_groups(const hx_param_group *groups, int n_groups) {
+static hx_status check_groups(const hx_param_group *groups, int n_groups, const hx_optim_config *config) {
     if (n_groups < 1 || groups == NULL)
         return HX_FAIL(HX_ERR_ARG, "%d parameter groups: expected at least 1", n_groups);
-    for (int g = 0; g < n_groups; g++)
+    for (int g = 0; g < n_groups; g++) {
+        const hx_optim_config *own = groups[g].config ? groups[g].config : config;
+        HX_TRY(hx__optim_check_config(own));
+        if (own->optimizer != config->optimizer)
+            return HX_FAIL(HX_ERR_CONFIG, "group %d: optimizer = %d: expected %d as the others have", g, own->optimizer,
+                           config->optimizer);
         if (!(groups[g].lr_scale >= 0 && isfinite(groups[g].lr_scale)) ||
             !(groups[g].weight_decay >= 0 && isfinite(groups[g].weight_decay)))
             return HX_FAIL(HX_ERR_CONFIG,
                            "group %d: lr_scale = %g, weight_decay = %g: expected finite numbers >= 0", g,
                            groups[g].lr_scale, groups[g].weight_decay);
+    }
     return HX_OK;
 }
 
@@ -64,58 +98,121 @@ static hx_status check_unique(const hx_optim *optim) {
     return status;
 }
 
-static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *stream,
-                            const hx_param_group *group, hx_param *param) {
-    hx__optim_entry *entry = &optim->entries[optim->n_entries++];
-    *entry =
-        (hx__optim_entry){.param = param, .lr_scale = group->lr_scale, .weight_decay = group->weight_decay};
+static hx_status create_slots(const hx_optim *optim, hx_device *device, hx_stream *stream, hx__optim_entry *entry) {
+    const hx_tensor *value = entry->param->value;
+    const unsigned unused = optim->type->unused ? optim->type->unused(entry->config) : 0;
     for (int s = 0; s < optim->type->n_slots; s++) {
-        HX_TRY(hx_tensor_create(device, hx_tensor_dtype(param->value), hx_tensor_shape(param->value),
-                                &entry->slots[s]));
+        if (unused >> s & 1) continue;
+        HX_TRY(hx_tensor_create(device, hx_dtype_accum(hx_tensor_dtype(value)), hx_tensor_shape(value), &entry->slots[s]));
         HX_TRY(hx_tensor_fill(stream, entry->slots[s], 0));
     }
     return HX_OK;
 }
 
-hx_status hx__optim_create(const hx__optim_type *type, hx_device *device, hx_stream *stream,
-                           const hx_param_group *groups, int n_groups, const hx_optim_config *config,
-                           hx_optim **out) {
-    hx_optim *optim = NULL;
-    hx_status status;
+static hx_status create_master(hx_device *device, hx_stream *stream, hx__optim_entry *entry) {
+    hx_ctx ctx = {.device = device, .stream = stream};
+    return hx_cast(&ctx, entry->param->value, HX_F32, &entry->master);
+}
+
+static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *stream, const hx_param_group *group,
+                            const hx_optim_config *config, hx_param *param) {
+    const hx_dtype dtype = hx_tensor_dtype(param->value);
+    if (!hx_dtype_is_float(dtype))
+        return HX_FAIL(HX_ERR_DTYPE, "parameter %s is %s: expected a floating type; freeze it if it is not trained",
+                       param->path, hx_dtype_name(dtype));
+    hx__optim_entry *entry = &optim->entries[optim->n_entries++];
+    *entry = (hx__optim_entry){
+        .param = param, .lr_scale = group->lr_scale, .weight_decay = group->weight_decay, .config = config};
+    HX_TRY(create_slots(optim, device, stream, entry));
+    if (hx_dtype_is_half(dtype)) HX_TRY(create_master(device, stream, entry));
+    return HX_OK;
+}
+
+static hx_status fill_entries(hx_optim *optim, hx_device *device, hx_stream *stream, const hx_param_group *groups,
+                              int n_groups, const hx_optim_config *config) {
     int64_t n = 0;
-    HX_TRY(hx__optim_check_config(config));
-    HX_TRY(check_groups(groups, n_groups));
     for (int g = 0; g < n_groups; g++) n += groups[g].n_params;
-    HX_TRY(hx_mem_alloc_array(1, sizeof *optim, (void **)&optim));
-    optim->type = type;
-    optim->config = *config;
-    HX_TRY_GOTO(hx_mem_alloc_array(n, sizeof *optim->entries, (void **)&optim->entries), done);
-    for (int g = 0; g < n_groups; g++)
+    HX_TRY(hx_mem_alloc_array(n_groups, sizeof *optim->configs, (void **)&optim->configs));
+    HX_TRY(hx_mem_alloc_array(n, sizeof *optim->entries, (void **)&optim->entries));
+    for (int g = 0; g < n_groups; g++) {
+        optim->configs[g] = groups[g].config ? *groups[g].config : *config;
         for (int64_t i = 0; i < groups[g].n_params; i++)
             if (!groups[g].params[i]->is_frozen)
-                HX_TRY_GOTO(fill_entry(optim, device, stream, &groups[g], groups[g].params[i]), done);
-    HX_TRY_GOTO(check_unique(optim), done);
+                HX_TRY(fill_entry(optim, device, stream, &groups[g], &optim->configs[g], groups[g].params[i]));
+    }
+    return check_unique(optim);
+}
+
+hx_status hx_optim_create(hx_device *device, hx_stream *stream, const hx_param_group *groups, int n_groups,
+                          const hx_optim_config *config, hx_optim **out) {
+    hx_optim *optim = NULL;
+    HX_TRY(hx__optim_check_config(config));
+    HX_TRY(check_groups(groups, n_groups, config));
+    HX_TRY(hx_mem_alloc_array(1, sizeof *optim, (void **)&optim));
+    optim->type = &hx__optim_types[config->optimizer];
+    hx_status status = fill_entries(optim, device, stream, groups, n_groups, config);
+    if (status != HX_OK) {
+        hx_optim_destroy(&optim);
+        return status;
+    }
     *out = optim;
     return HX_OK;
-done:
-    hx_optim_destroy(&optim);
+}
+
+hx_status hx_optim_create_default(hx_device *device, hx_stream *stream, const hx_param_list *params,
+                                  const hx_optim_config *config, hx_optim **out) {
+    hx_param **sorted = NULL; /* those that decay from the front, the others from the back */
+    hx_status status;
+    int64_t n_decay = 0, n_plain = 0, n = params->n_items;
+    HX_TRY(hx_mem_alloc_array(n, sizeof *sorted, (void **)&sorted));
+    for (int64_t i = 0; i < n; i++) n_decay += params->items[i]->decays;
+    for (int64_t i = 0, at = 0; i < n; i++) {
+        hx_param *param = params->items[i];
+        if (param->decays)
+            sorted[at++] = param;
+        else
+            sorted[n_decay + n_plain++] = param;
+    }
+    const hx_param_group groups[2] = {
+        {.params = sorted, .n_params = n_decay, .lr_scale = 1, .weight_decay = config->weight_decay},
+        {.params = sorted + n_decay, .n_params = n_plain, .lr_scale = 1, .weight_decay = 0}};
+    status = hx_optim_create(device, stream, groups, 2, config, out);
+    hx_mem_free((void **)&sorted);
     return status;
 }
 
 void hx_optim_destroy(hx_optim **optim) {
     hx_optim *o = *optim;
     if (o == NULL) return;
-    for (int64_t i = 0; i < o->n_entries; i++)
+    for (int64_t i = 0; i < o->n_entries; i++) {
         for (int s = 0; s < HX_OPTIM_MAX_SLOTS; s++) hx_tensor_destroy(&o->entries[i].slots[s]);
+        hx_tensor_destroy(&o->entries[i].master);
+    }
     hx_mem_free((void **)&o->entries);
+    hx_mem_free((void **)&o->configs);
     hx_mem_free((void **)optim);
 }
 
 /* ---- update ---- */
 
+static hx_status update(const hx_optim *optim, hx_ctx *ctx, hx__optim_entry *entry, int64_t step, double lr,
+                        hx_tensor *gscale) {
+    hx_tensor *value = entry->param->value;
+    hx_tensor *const in[2] = {hx_tensor_grad(value), gscale};
+    hx_tensor *out[HX_OP_MAX_OUT] = {entry->master ? entry->master : value};
+    unsigned skip = 0;
+    hx_op_attr attr;
+    for (int s = 0; s < optim->type->n_slots; s++) {
+        out[1 + s] = entry->slots[s];
+        if (entry->slots[s] == NULL) skip |= 2u << s;
+    }
+    optim->type->attr(entry, step, lr, &attr);
+    HX_TRY(hx_op_run(ctx, optim->type->op, in, 2, &attr, skip, out));
+    return entry->master ? hx_copy_into(ctx, entry->master, value) : HX_OK;
+}
+
 hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, hx_tensor *gscale) {
-    hx_ctx quiet = *ctx;
-    quiet.tape = NULL;
+    hx_ctx quiet = hx_no_grad(ctx);
     if (step < 1) return HX_FAIL(HX_ERR_ARG, "step %lld: expected 1 for the first update", (long long)step);
     if (!isfinite(lr)) return HX_FAIL(HX_ERR_ARG, "lr = %g: expected a finite number", lr);
     /* All gradients are looked for first: a failure leaves no parameter updated. */
@@ -127,16 +224,15 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
                            optim->entries[i].param->path);
     for (int64_t i = 0; i < optim->n_entries; i++) {
         hx__optim_entry *entry = &optim->entries[i];
-        HX_TRY(optim->type->update(&quiet, &optim->config, entry, step, lr * entry->lr_scale, gscale));
+        HX_TRY(update(optim, &quiet, entry, step, lr * entry->lr_scale, gscale));
     }
     return HX_OK;
 }
 
 /* ---- state ---- */
 
-/* A tensor that shares a parameter's layout, as one item per logical tensor: "<prefix><path>". */
-static hx_status add_items(const char *prefix, const hx_param *param, const hx_tensor *data, int replica,
-                           int n_replicas, hx_state_list *list) {
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, int replica, int n_replicas,
+                          hx_state_list *list) {
     hx_device_props props;
     hx_device_props_get(hx_tensor_device(data), &props);
     if (!props.is_host_memory)
@@ -156,19 +252,30 @@ static hx_status add_items(const char *prefix, const hx_param *param, const hx_t
     return HX_OK;
 }
 
+hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, int replica, int n_replicas, hx_state_list *list) {
+    static const hx_box box = {.extent = {1}};
+    static const hx_layout layout = {.shape = {.ndim = 1, .dims = {1}}, .n_boxes = 1, .boxes = (hx_box *)&box};
+    hx_state_item item = {.dtype = dtype, .layout = &layout, .data = data, .replica = replica, .n_replicas = n_replicas};
+    snprintf(item.name, sizeof item.name, "%s", name);
+    return hx_state_list_add(list, &item);
+}
+
 hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_list *list) {
-    for (int s = 0; s < optim->type->n_slots; s++) {
+    for (int s = 0; s <= optim->type->n_slots; s++) {
+        const bool is_master = s == optim->type->n_slots;
         char prefix[64];
-        snprintf(prefix, sizeof prefix, "/optim/%s/", optim->type->slots[s]);
-        for (int64_t i = 0; i < optim->n_entries; i++)
-            HX_TRY(add_items(prefix, optim->entries[i].param, optim->entries[i].slots[s], replica, n_replicas,
-                             list));
+        snprintf(prefix, sizeof prefix, "/optim/%s/", is_master ? "master" : optim->type->slots[s]);
+        for (int64_t i = 0; i < optim->n_entries; i++) {
+            const hx__optim_entry *entry = &optim->entries[i];
+            const hx_tensor *data = is_master ? entry->master : entry->slots[s];
+            if (data != NULL) HX_TRY(hx__param_items(prefix, entry->param, data, replica, n_replicas, list));
+        }
     }
     return HX_OK;
 }
 
 hx_status hx_params_state(const hx_param_list *params, int replica, int n_replicas, hx_state_list *list) {
     for (int64_t i = 0; i < params->n_items; i++)
-        HX_TRY(add_items("/model/", params->items[i], params->items[i]->value, replica, n_replicas, list));
+        HX_TRY(hx__param_items("/model/", params->items[i], params->items[i]->value, replica, n_replicas, list));
     return HX_OK;
 }

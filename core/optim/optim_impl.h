@@ -1,33 +1,40 @@
-/* What the optimizers share: an optimizer is a row of this table and a function that updates one parameter.
+/* What the optimizers share: an optimizer is a row of a table: an op that updates one parameter, its slots, and how
+ * its attributes are filled.
  */
 #ifndef HX_CORE_OPTIM_OPTIM_IMPL_H
 #define HX_CORE_OPTIM_OPTIM_IMPL_H
 
 #include "core/optim/optim.h"
 
-#define HX_OPTIM_MAX_SLOTS 2
+#define HX_OPTIM_MAX_SLOTS (HX_OP_MAX_OUT - 1) /* output 0 is the parameter */
 
 /* One trained parameter with its group's hyperparameters. */
 typedef struct hx__optim_entry {
     hx_param *param; /* borrowed */
     double lr_scale, weight_decay;
-    hx_tensor *slots[HX_OPTIM_MAX_SLOTS]; /* owned, shape and dtype of the parameter */
+    const hx_optim_config *config;        /* of its group, borrowed from the optimizer */
+    hx_tensor *slots[HX_OPTIM_MAX_SLOTS]; /* owned, shape of the parameter; NULL: not needed */
+    hx_tensor *master;                    /* owned, f32; NULL unless the parameter is of half type */
 } hx__optim_entry;
 
 typedef struct hx__optim_type {
-    const char *name;
+    hx_op op; /* g, gscale; parameter, slots */
     int n_slots;
     const char *slots[HX_OPTIM_MAX_SLOTS]; /* names in checkpoints: "/optim/<slot>/<path>" */
-    /* param, slots <- one update with the gradient times gscale; lr has been scaled for the entry's group */
-    hx_status (*update)(hx_ctx *ctx, const hx_optim_config *config, hx__optim_entry *entry, int64_t step,
-                        double lr, hx_tensor *gscale);
+    /* slots (bit s) that this configuration does without; NULL: none */
+    unsigned (*unused)(const hx_optim_config *config);
+    /* lr has been scaled for the entry's group */
+    void (*attr)(const hx__optim_entry *entry, int64_t step, double lr, hx_op_attr *out);
 } hx__optim_type;
 
-/* Build an optimizer of that type with zeroed slots. */
-hx_status hx__optim_create(const hx__optim_type *type, hx_device *device, hx_stream *stream,
-                           const hx_param_group *groups, int n_groups, const hx_optim_config *config,
-                           hx_optim **out);
+extern const hx__optim_type hx__optim_types[HX_OPTIM_COUNT];
+
 /* The configuration's numbers are within their ranges. */
 hx_status hx__optim_check_config(const hx_optim_config *config);
+/* A tensor that shares a parameter's layout, as one item per logical tensor: "<prefix><path>". */
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, int replica, int n_replicas,
+                          hx_state_list *list);
+/* A number of the host's, f64 or i64, as an item of shape [1]. */
+hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, int replica, int n_replicas, hx_state_list *list);
 
 #endif

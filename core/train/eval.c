@@ -51,6 +51,14 @@ hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event) {
     return HX_OK;
 }
 
+hx_plateau_config hx__trainer_plateau(const hx_optim_config *config) {
+    return (hx_plateau_config){.factor = config->plateau_factor,
+                               .threshold = config->plateau_threshold,
+                               .patience = config->plateau_patience,
+                               .cooldown = config->plateau_cooldown,
+                               .min_scale = config->min_lr_ratio};
+}
+
 hx_status hx__trainer_evaluate(hx_trainer *t) {
     HX_TRY(hx_trainer_eval(t, NULL));
     t->evaluated_step = t->state.step;
@@ -58,5 +66,9 @@ hx_status hx__trainer_evaluate(hx_trainer *t) {
     t->state.last_eval_loss = t->event.loss;
     if (t->is_best) t->state.best_loss = t->event.loss;
     t->state.n_bad_evals = t->is_best ? 0 : t->state.n_bad_evals + 1;
+    if (t->setup.optim_config->schedule == HX_LR_PLATEAU) {
+        const hx_plateau_config config = hx__trainer_plateau(t->setup.optim_config);
+        hx_plateau_update(&config, &t->plateau, t->event.loss);
+    }
     return hx__trainer_emit(t);
 }

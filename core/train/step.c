@@ -2,7 +2,7 @@
  *   1. this rank's micro-batches: forward, loss and count added on the device, backward; gradients that
  * become final are handed to the synchronisation while backward goes on
  *   2. the synchronisation finishes: gradients are sums over all ranks
- *   3. their sum of squares; one copy of three numbers to the host
+ *   3. their norm, before the root; one copy of three numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
  *   5. update with the gradients scaled by 1/count and by clipping, or no update if a number is not finite
  * A rank that fails in 1 to 3 still takes part in 2 and 4. */
@@ -90,7 +90,7 @@ static hx_status check_gradients(const hx_trainer *t) {
 
 static hx_status measure(hx_trainer *t, double sums[HX__SUM_N]) {
     HX_TRY(check_gradients(t));
-    HX_TRY(hx_grad_sumsq(&t->quiet, &t->params, t->sum[HX__SUM_SQUARES]));
+    HX_TRY(hx_grad_norm_part(&t->quiet, &t->params, hx_clip_norm_p(t->setup.optim_config), t->sum[HX__SUM_NORM]));
     return hx_tensor_read(t->ctx.stream, t->sums, sums);
 }
 
@@ -115,8 +115,8 @@ static const char *find_bad_gradient(hx_trainer *t) {
         hx_tensor *grad = hx_tensor_grad(param->value);
         double squares;
         if (param->is_frozen || grad == NULL) continue;
-        if (hx_sumsq_into(&t->quiet, grad, false, t->sum[HX__SUM_SQUARES]) != HX_OK) return NULL;
-        if (hx_tensor_item(t->ctx.stream, t->sum[HX__SUM_SQUARES], &squares) != HX_OK) return NULL;
+        if (hx_sumsq_into(&t->quiet, grad, false, t->sum[HX__SUM_NORM]) != HX_OK) return NULL;
+        if (hx_tensor_item(t->ctx.stream, t->sum[HX__SUM_NORM], &squares) != HX_OK) return NULL;
         if (!isfinite(squares)) return param->path;
     }
     return NULL;
@@ -153,8 +153,11 @@ hx_status hx__trainer_check_skips(const hx_trainer *t) {
 static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
     const hx_optim_config *config = t->setup.optim_config;
     double scale = 1 / count;
-    if (config->clip > 0 && norm > config->clip) scale *= config->clip / (norm + 1e-6);
+    if (config->clip > 0) scale *= hx_clip_factor(norm, config->clip);
+    /* the gradients are sums over the batch here, the bound is meant for their mean */
+    if (config->clip_value > 0) HX_TRY(hx_clip_grad_value(&t->quiet, &t->params, config->clip_value * count));
     HX_TRY(hx_schedule_lr(config, t->state.step + 1, t->n_steps, lr));
+    *lr *= t->plateau.scale;
     HX_TRY(hx_tensor_fill(t->ctx.stream, t->gscale, scale));
     return hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale);
 }
@@ -175,9 +178,9 @@ static void report_step(hx_trainer *t, double norm, double count, double lr, dou
 }
 
 /* All ranks see the same values here and take the same way. */
-static hx_status update(hx_trainer *t, const double values[HX__RED_N], double squares, double began) {
+static hx_status update(hx_trainer *t, const double values[HX__RED_N], double norm_part, double began) {
     const double count = values[HX__RED_COUNT], loss = values[HX__RED_LOSS] / count,
-                 norm = sqrt(squares) / count;
+                 norm = hx_grad_norm_of_part(hx_clip_norm_p(t->setup.optim_config), norm_part) / count;
     double lr = 0;
     t->state.cursor += t->setup.train->batch;
     if (!(count > 0) || !isfinite(loss) || values[HX__RED_BAD_NORM] > 0) {
@@ -201,7 +204,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     if (t->failure == HX_OK) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
         values[HX__RED_COUNT] = sums[HX__SUM_COUNT];
-        values[HX__RED_BAD_NORM] = isfinite(sums[HX__SUM_SQUARES]) ? 0 : 1;
+        values[HX__RED_BAD_NORM] = isfinite(sums[HX__SUM_NORM]) ? 0 : 1;
     } else {
         values[HX__RED_FAILED] = 1;
     }
@@ -215,7 +218,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     t->state.elapsed_s += values[HX__RED_SECONDS];
     t->unbooked_s = 0;
     t->stop_wanted = values[HX__RED_STOP] > 0;
-    hx_status status = update(t, values, sums[HX__SUM_SQUARES], began);
+    hx_status status = update(t, values, sums[HX__SUM_NORM], began);
     t->unbooked_s = hx__seconds_now() - reached;
     return status;
 }

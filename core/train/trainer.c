@@ -40,6 +40,16 @@ static hx_status check_config(const hx_trainer_setup *s) {
     return HX_OK;
 }
 
+/* The schedule that looks at the loss needs one to look at. */
+static hx_status check_plateau(const hx_trainer_setup *s) {
+    const hx_plateau_config config = hx__trainer_plateau(s->optim_config);
+    if (s->optim_config->schedule != HX_LR_PLATEAU) return HX_OK;
+    if (s->eval == NULL || s->config->eval_every == 0)
+        return HX_FAIL(HX_ERR_CONFIG, "schedule = plateau with %s: expected evaluations during the run",
+                       s->eval == NULL ? "no evaluation data" : "eval_every = 0");
+    return hx_plateau_check(&config);
+}
+
 static hx_status check_setup(const hx_trainer_setup *s) {
     const int n_ranks = s->agreement != NULL ? s->agreement->size : 1;
     if (s->ctx.device == NULL || s->ctx.stream == NULL || s->ctx.tape == NULL)
@@ -51,6 +61,7 @@ static hx_status check_setup(const hx_trainer_setup *s) {
     if (s->agreement != NULL && (s->agreement->agree == NULL) != (s->agreement->sum == NULL))
         return HX_FAIL(HX_ERR_ARG, "agreement: expected both agree and sum, or neither");
     HX_TRY(check_config(s));
+    HX_TRY(check_plateau(s));
     HX_TRY(check_source("training data", s->train, n_ranks));
     if (s->eval != NULL) HX_TRY(check_source("evaluation data", s->eval, 1));
     return HX_OK;
@@ -93,6 +104,7 @@ static hx_status init(hx_trainer *t) {
     t->quiet.tape = NULL;
     t->state = (hx_train_state){
         .seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN};
+    t->plateau = (hx_plateau)HX_PLATEAU_START;
     t->evaluated_step = t->saved_step = -1;
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     if (t->params.n_items == 0) return HX_FAIL(HX_ERR_CONFIG, "the model has no parameters");
@@ -142,6 +154,8 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     hx_status status;
     HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
+    if (trainer->setup.optim_config->schedule == HX_LR_PLATEAU)
+        HX_TRY_GOTO(hx_plateau_state(&trainer->plateau, rank, size, &list), done);
     /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued.
      */
     HX_TRY_GOTO(hx_stream_sync(trainer->ctx.stream), done);

@@ -3,10 +3,11 @@
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
+#include "core/optim/schedule.h"
 #include "core/train/trainer.h"
 
 /* Sums of this rank's share, kept on the device so that micro-batches do not wait for the host. */
-enum { HX__SUM_LOSS, HX__SUM_COUNT, HX__SUM_SQUARES, HX__SUM_N };
+enum { HX__SUM_LOSS, HX__SUM_COUNT, HX__SUM_NORM, HX__SUM_N };
 
 /* What the one small reduction of a step or an evaluation carries. */
 enum {
@@ -26,6 +27,7 @@ struct hx_trainer {
     hx_param_list params;
     hx_state_list items; /* filled if there is a checkpoint hook */
     hx_train_state state;
+    hx_plateau plateau; /* of the schedule "plateau"; its scale is 1 for the others */
     int64_t n_steps;
     int64_t n_skips_in_row;
     bool stop_wanted; /* the same on all ranks: it comes out of the reduction */
@@ -72,6 +74,8 @@ hx_status hx__trainer_loss(hx_trainer *t, hx_ctx *ctx, const hx_batch *batch, hx
 hx_status hx__trainer_update(hx_trainer *t);
 /* HX_ERR_NUMERIC when as many updates in a row as allowed have been left out. */
 hx_status hx__trainer_check_skips(const hx_trainer *t);
+/* The settings of the schedule "plateau". */
+hx_plateau_config hx__trainer_plateau(const hx_optim_config *config);
 /* Evaluate, track the best loss, report. */
 hx_status hx__trainer_evaluate(hx_trainer *t);
 

@@ -51,6 +51,8 @@ static hx_status setup(bench *b, int n_threads) {
     gpt.dim = DIM;
     gpt.heads = HEADS;
     hx_optim_config optim = HX_OPTIM_DEFAULT;
+    optim.beta2 = 0.95;
+    optim.weight_decay = 0.1;
     HX_TRY(hx_backend_register(&hx_backend_cpu));
     HX_TRY(hx_device_open("cpu", &(hx_device_config){.n_threads = n_threads}, &b->ctx.device));
     HX_TRY(hx_stream_create(b->ctx.device, &b->ctx.stream));
@@ -59,7 +61,7 @@ static hx_status setup(bench *b, int n_threads) {
     HX_TRY(hx_gpt_create(b->ctx.device, &gpt, &b->gpt));
     HX_TRY(hx_gpt_init(b->gpt, b->ctx.stream, 1));
     HX_TRY(hx_layer_params(b->gpt, &b->params));
-    HX_TRY(hx_adamw_create_default(b->ctx.device, b->ctx.stream, &b->params, &optim, &b->optim));
+    HX_TRY(hx_optim_create_default(b->ctx.device, b->ctx.stream, &b->params, &optim, &b->optim));
     HX_TRY(make_ids(&b->ctx, 0, &b->ids));
     HX_TRY(make_ids(&b->ctx, 1, &b->targets));
     HX_TRY(hx_tensor_create(b->ctx.device, HX_F64, HX_SCALAR, &b->gscale));

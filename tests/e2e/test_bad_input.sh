@@ -12,7 +12,7 @@ expect 2 'expected a value' "$helix" train --train.steps
 expect 2 'options begin with --' "$helix" train corpus.txt
 expect 2 'expected 1 to' "$helix" train --train.batch 0
 expect 2 'whole number' "$helix" train --train.steps=1e-3
-expect 2 'cosine|constant' "$helix" train --optim.schedule linear
+expect 2 'cosine|constant' "$helix" train --optim.schedule square
 expect 2 'no such option' "$helix" inspect run --tokens 3
 expect 2 'did you mean HELIX_TRAIN_BATCH?' env HELIX_TRAIN_BATHC=3 "$helix" train
 expect 2 '' "$helix"

@@ -48,7 +48,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     open_data(run, comm, text_file, config, ctx);
     run->optim_config.lr = config->lr;
     run->optim_config.warmup = 2;
-    OK(hx_adamw_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
+    OK(hx_optim_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
     hx_comm_agreement(comm, &run->agreement);
     run->config.steps = config->steps;
     run->config.batch = config->batch;

@@ -265,7 +265,7 @@ Test(gpt, learns_a_fixed_batch_by_heart) {
     HX_AUTO_TENSOR ids = ids_of(2, 6, (int32_t[]){1, 7, 3, 9, 2, 5, 8, 0, 3, 3, 6, 10});
     HX_AUTO_TENSOR targets = ids_of(2, 6, (int32_t[]){7, 3, 9, 2, 5, 1, 0, 3, 3, 6, 10, 4});
     OK(hx_layer_params(gpt, &list));
-    OK(hx_adamw_create_default(dev, stream, &list, &oc, &optim));
+    OK(hx_optim_create_default(dev, stream, &list, &oc, &optim));
     ctx.tape = tape;
     for (int64_t step = 1; step <= 200; step++) {
         HX_AUTO_TENSOR logits = NULL;

@@ -68,7 +68,7 @@ Test(trainer, a_hidden_layer_solves_xor) {
 }
 
 /* The first moment is (1 - beta1) times the gradient that the update saw. */
-static void check_clip(double clip, double first, double second) {
+static void check_clip(double clip, int norm_type, double value, double norm, double first, double second) {
     const double x[2] = {1, 1}, y[4] = {3, 4, 3, 4}; /* twice the same: the mean is that of one */
     training r;
     hx_train_event event;
@@ -78,10 +78,12 @@ static void check_clip(double clip, double first, double second) {
     training_open(&r, linear_layer(1, 2, false), &s);
     r.setup.model.loss = dot_loss;
     r.oc.clip = clip;
+    r.oc.clip_norm_type = norm_type;
+    r.oc.clip_value = value;
     r.tc.steps = 1;
     training_start(&r);
     OK(hx_trainer_step(r.trainer, &event));
-    cr_expect_float_eq(event.grad_norm, 5, 1e-12, "the norm before clipping");
+    cr_expect_float_eq(event.grad_norm, norm, 1e-12, "the norm before clipping");
     OK(hx_trainer_items(r.trainer, &state));
     cr_assert_str_eq(state.items[1].name, "/optim/m/weight");
     const double *m = state.items[1].data;
@@ -94,9 +96,15 @@ static void check_clip(double clip, double first, double second) {
 }
 
 Test(trainer, clipping_scales_the_gradient_to_the_largest_norm) {
-    check_clip(1, 0.6, 0.8);
-    check_clip(0, 3, 4);
-    check_clip(6, 3, 4);
+    check_clip(1, 0, 0, 5, 0.6, 0.8);
+    check_clip(0, 0, 0, 5, 3, 4);
+    check_clip(6, 0, 0, 5, 3, 4);
+}
+
+Test(trainer, clipping_knows_other_norms_and_single_values) {
+    check_clip(3.5, 1, 0, 7, 1.5, 2);
+    check_clip(2, 2, 0, 4, 1.5, 2);
+    check_clip(0, 0, 3.5, 5, 3, 3.5);
 }
 
 /* ---- accumulation ---- */

@@ -167,7 +167,7 @@ __attribute__((unused)) static void training_open(training *r, hx_layer *layer, 
 }
 
 __attribute__((unused)) static void training_start(training *r) {
-    OK(hx_adamw_create_default(dev, stream, &r->params, &r->oc, &r->optim));
+    OK(hx_optim_create_default(dev, stream, &r->params, &r->oc, &r->optim));
     r->setup.optim = r->optim;
     OK(hx_trainer_create(&r->setup, &r->trainer));
 }

@@ -155,6 +155,54 @@ Test(trainer_run, stops_after_exactly_as_many_bad_evaluations_as_its_patience) {
     cr_expect(saved.n == 1 && saved.steps[0] == 8);
 }
 
+/* ---- the schedule that looks at the loss ---- */
+
+/* With a rate too small to change anything every evaluation after the first is a bad one. */
+static void start_on_plateau(void) {
+    r.setup.eval = &held.source;
+    r.oc.lr = 1e-30;
+    r.oc.schedule = HX_LR_PLATEAU;
+    r.oc.plateau_factor = 0.5;
+    r.oc.plateau_patience = 0;
+    r.oc.min_lr_ratio = 0;
+    r.tc.eval_every = 2;
+    training_start(&r);
+}
+
+Test(trainer_run, a_plateau_of_the_evaluations_lowers_the_rate) {
+    const double scales[8] = {1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25};
+    start_on_plateau();
+    OK(hx_trainer_run(r.trainer));
+    for (int i = 0; i < 8; i++) cr_expect_eq(event_of(&r, HX_EVENT_STEP, i)->lr, 1e-30 * scales[i], "step %d", i + 1);
+}
+
+Test(trainer_run, the_plateau_is_part_of_the_state) {
+    hx_state_list items = {0};
+    start_on_plateau();
+    OK(hx_trainer_items(r.trainer, &items));
+    cr_assert_geq(items.n_items, 4);
+    const hx_state_item *scale = &items.items[items.n_items - 4];
+    cr_expect_str_eq(scale->name, "/sched/scale");
+    *(double *)scale->data = 0.125; /* as a load would */
+    hx_state_list_destroy(&items);
+    OK(hx_trainer_step(r.trainer, NULL));
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(event_of(&r, HX_EVENT_STEP, 0)->lr, 1e-30 * 0.125);
+}
+
+Test(trainer_run, a_plateau_without_evaluations_is_refused) {
+    r.oc.schedule = HX_LR_PLATEAU;
+    r.setup.optim_config = &r.oc;
+    OK(hx_optim_create_default(dev, stream, &r.params, &r.oc, &r.optim));
+    r.setup.optim = r.optim;
+    FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
+    r.setup.eval = &held.source;
+    r.tc.eval_every = 0;
+    FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
+}
+
+/* ---- stops ---- */
+
 static bool stop_after_five(void *self) { return ++*(int *)self > 4; }
 
 Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
@@ -275,7 +323,7 @@ Test(trainer_run, a_steady_step_takes_no_new_memory_from_the_system) {
 /* ---- failures ---- */
 
 Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
-    OK(hx_adamw_create_default(dev, stream, &r.params, &r.oc, &r.optim));
+    OK(hx_optim_create_default(dev, stream, &r.params, &r.oc, &r.optim));
     r.setup.optim = r.optim;
     for (int i = 0; i < 8; i++) {
         hx_trainer_setup s = r.setup;
