@@ -1,0 +1,56 @@
+/* The loss scale: its exact sequence, its bounds and its state. */
+#include <criterion/criterion.h>
+
+#include "core/optim/scaler.h"
+
+static void steps(hx_scaler *scaler, int n, bool is_finite) {
+    for (int i = 0; i < n; i++) hx_scaler_update(scaler, is_finite);
+}
+
+static void expect(const hx_scaler *scaler, double scale, int64_t n_clean) {
+    cr_expect_eq(scaler->scale, scale, "scale %g, expected %g", scaler->scale, scale);
+    cr_expect_eq(scaler->n_clean, n_clean, "%lld clean steps, expected %lld", (long long)scaler->n_clean, (long long)n_clean);
+}
+
+Test(scaler, halves_at_once_and_doubles_after_2000_clean_steps) {
+    hx_scaler s = HX_SCALER_START;
+    expect(&s, 65536, 0);
+    steps(&s, 1999, true);
+    expect(&s, 65536, 1999);
+    steps(&s, 1, true);
+    expect(&s, 131072, 0);
+    steps(&s, 1999, true);
+    steps(&s, 1, false); /* one bad step begins the count afresh */
+    expect(&s, 65536, 0);
+    steps(&s, 1, false);
+    expect(&s, 32768, 0);
+    steps(&s, 2000, true);
+    expect(&s, 65536, 0);
+    steps(&s, 2000, true);
+    expect(&s, 131072, 0);
+}
+
+Test(scaler, stays_between_1_and_2_to_the_24) {
+    hx_scaler s = HX_SCALER_START;
+    steps(&s, 40, false);
+    expect(&s, 1, 0);
+    steps(&s, 24 * 2000, true);
+    expect(&s, 16777216, 0);
+    steps(&s, 2000, true);
+    expect(&s, 16777216, 0);
+    steps(&s, 1, false);
+    expect(&s, 8388608, 0);
+}
+
+Test(scaler, its_state_is_two_numbers) {
+    hx_scaler s = HX_SCALER_START;
+    hx_state_list list = {0};
+    cr_assert_eq(hx_scaler_state(&s, 1, 4, &list), HX_OK);
+    cr_assert_eq(list.n_items, 2);
+    cr_expect_str_eq(list.items[0].name, "/scaler/scale");
+    cr_expect_str_eq(list.items[1].name, "/scaler/n_clean");
+    cr_expect(list.items[0].dtype == HX_F64 && list.items[0].data == &s.scale && list.items[0].n_replicas == 4);
+    cr_expect(list.items[1].dtype == HX_I64 && list.items[1].data == &s.n_clean && list.items[1].replica == 1);
+    cr_expect_eq(hx_layout_count(list.items[0].layout), 1);
+    hx_state_list_destroy(&list);
+}
