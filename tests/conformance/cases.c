@@ -364,6 +364,7 @@ const conf_case conf_cases[] = {
     /* optimizers */
     {HX_OP_adamw, "7,3t d.", "7,3s 7,3 7,3t", .attr = ADAM(2), .tolerance = CONF_MIXED, .fills = true},
     {HX_OP_adamw, "70001", "70001 70001 70001", .attr = ADAM(5), .tolerance = CONF_MIXED, .fills = true},
+    {HX_OP_adamw, "a7,3t d.", "7,3 a7,3 a7,3", .attr = ADAM(3), .tolerance = CONF_MIXED, .fills = true},
     {HX_OP_sgd, "7,3 d.", "7,3 7,3", .attr = SGD(0.9, 0.5, false, false), .tolerance = CONF_MIXED, .fills = true},
     {HX_OP_sgd, "7,3t", "7,3 7,3s", .attr = SGD(0.9, 0, true, false), .tolerance = CONF_MIXED, .fills = true},
     {HX_OP_sgd, "5 d.", "5 5", .attr = SGD(0.9, 0.5, true, true), .tolerance = CONF_MIXED, .fills = true},
