@@ -128,3 +128,64 @@ hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call) {
                    .accumulate = call->attr.norm.accumulate};
     return norm_grad_run(&g, &out[1], NULL);
 }
+
+/* ---- batch norm: the elements of channel c are those whose index in dim 1 is c ---- */
+
+static double channel_of(const hx_array *channels, int64_t c) { return hx__ref_get(channels, c * channels->strides[0]); }
+
+/* mean and variance over a channel, y = (x - mean) rstd w + b */
+hx_status hx__ref_batchnorm(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    const hx_array *weight = call->n_in > 1 && hx__ref_has(&call->in[1]) ? &call->in[1] : NULL;
+    const hx_array *bias = call->n_in > 2 && hx__ref_has(&call->in[2]) ? &call->in[2] : NULL;
+    int64_t n_channels = x->dims[1], n = n_channels ? hx_array_count(x) / n_channels : 0;
+    double *mean, *rstd;
+    HX_TRY(hx_mem_alloc_array(2 * n_channels, sizeof *mean, (void **)&mean));
+    rstd = mean + n_channels;
+    for (hx__ref_walk w = hx__ref_walk_start(1, &x); !w.is_done; hx__ref_walk_next(&w))
+        mean[w.at_dim[1]] += hx__ref_get(x, w.at[0]) / (double)n;
+    for (hx__ref_walk w = hx__ref_walk_start(1, &x); !w.is_done; hx__ref_walk_next(&w)) {
+        double d = hx__ref_get(x, w.at[0]) - mean[w.at_dim[1]];
+        rstd[w.at_dim[1]] += d * d / (double)n;
+    }
+    for (int64_t c = 0; c < n_channels; c++) {
+        rstd[c] = 1 / sqrt(rstd[c] + call->attr.norm.eps);
+        hx__ref_set(&call->out[1], c * call->out[1].strides[0], mean[c]);
+        hx__ref_set(&call->out[2], c * call->out[2].strides[0], rstd[c]);
+    }
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(x, y)); !w.is_done; hx__ref_walk_next(&w)) {
+        int64_t c = w.at_dim[1];
+        double z = (hx__ref_get(x, w.at[0]) - mean[c]) * rstd[c];
+        hx__ref_set(y, w.at[1], z * (weight ? channel_of(weight, c) : 1) + (bias ? channel_of(bias, c) : 0));
+    }
+    hx_mem_free((void **)&mean);
+    return HX_OK;
+}
+
+/* With z = (x - mean) rstd and sums over a channel's n elements: db = sum dy, dw = sum dy z,
+ * dx = rstd w (dy - db/n - z dw/n) */
+hx_status hx__ref_batchnorm_bwd(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *mean = &call->in[1], *rstd = &call->in[2], *dy = &call->in[3], *dx = &call->out[0];
+    const hx_array *weight = call->n_in > 4 && hx__ref_has(&call->in[4]) ? &call->in[4] : NULL;
+    int64_t n_channels = x->dims[1], n = n_channels ? hx_array_count(x) / n_channels : 0;
+    unsigned accumulate = call->attr.norm.accumulate;
+    double *dw, *db;
+    HX_TRY(hx_mem_alloc_array(2 * n_channels, sizeof *dw, (void **)&dw));
+    db = dw + n_channels;
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(x, dy)); !w.is_done; hx__ref_walk_next(&w)) {
+        int64_t c = w.at_dim[1];
+        double g = hx__ref_get(dy, w.at[1]);
+        dw[c] += g * (hx__ref_get(x, w.at[0]) - channel_of(mean, c)) * channel_of(rstd, c);
+        db[c] += g;
+    }
+    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(x, dy, dx)); !w.is_done && hx__ref_has(dx); hx__ref_walk_next(&w)) {
+        int64_t c = w.at_dim[1];
+        double z = (hx__ref_get(x, w.at[0]) - channel_of(mean, c)) * channel_of(rstd, c);
+        double scale = channel_of(rstd, c) * (weight ? channel_of(weight, c) : 1);
+        hx__ref_put(dx, w.at[2], scale * (hx__ref_get(dy, w.at[1]) - (db[c] + z * dw[c]) / (double)n), accumulate & 1);
+    }
+    put_vector(&call->out[1], dw, n_channels, accumulate & 2);
+    put_vector(&call->out[2], db, n_channels, accumulate & 4);
+    hx_mem_free((void **)&dw);
+    return HX_OK;
+}

@@ -26,3 +26,8 @@ hx_status hx__vjp_layernorm(hx_vjp *v) {
 hx_status hx__vjp_rmsnorm(hx_vjp *v) {
     return norm_backward(v, HX_OP_rmsnorm_bwd, (hx_tensor *[]){v->in[0], v->in[1], v->out[1], v->grad_out[0]}, 4, 1);
 }
+
+/* The input that output i of the backward op is the gradient of has the same number. */
+hx_status hx__vjp_batchnorm(hx_vjp *v) {
+    return norm_backward(v, HX_OP_batchnorm_bwd, (hx_tensor *[]){v->in[0], v->out[1], v->out[2], v->grad_out[0], v->in[1]}, 5, 2);
+}

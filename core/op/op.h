@@ -111,7 +111,8 @@ typedef union hx_op_attr {
         int n; /* spatial dims, 1 to 3 */
         int64_t stride[3], padding[3], dilation[3];
         int64_t groups;
-        int64_t size[3]; /* conv_bwd_x: of x's spatial dims; conv_bwd_w: of the kernel; pools: the window */
+        int64_t size[3];  /* conv_bwd_w: of the kernel; pools: the window */
+        int64_t input[3]; /* conv_bwd_x and the pools' derivatives: x's spatial dims */
         bool count_padding; /* avg_pool: padded zeros count in the mean */
         bool accumulate;    /* conv_bwd_w: add to the output */
     } conv; /* convolutions and pools */

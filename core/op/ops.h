@@ -153,10 +153,13 @@ typedef struct hx_conv_config {
  *  @param[out] out [B,O,M..], M = floor((L + 2 padding - dilation (K-1) - 1) / stride) + 1
  *  @return HX_ERR_SHAPE: channels not divisible by groups, a kernel longer than the padded input */
 hx_status hx_conv(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, const hx_conv_config *config, hx_tensor **out);
-/** Largest of each window; padding never wins; the gradient goes to the first largest.
- *  @param window  [spatial dims]; a stride of 0 means the window. groups must be 0 or 1 */
+/** Largest of each window; padding never wins, NaN does; the gradient goes to the first largest.
+ *  @param window  [spatial dims]; a stride of 0 means the window; padding at most half the window. groups must be 0
+ *                 or 1. A window with all elements in the padding, which dilation makes possible, gives -inf
+ *  @return HX_ERR_SHAPE: an empty spatial dim, a window longer than the padded input */
 hx_status hx_max_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, hx_tensor **out);
-/** Mean of each window; no dilation. @param count_padding  padded zeros count as elements */
+/** Mean of each window; window, stride and padding as above, no dilation.
+ *  @param count_padding  padded zeros count as elements */
 hx_status hx_avg_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, bool count_padding,
                       hx_tensor **out);
 
@@ -177,8 +180,10 @@ hx_status hx_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b,
 /** Root-mean-square normalisation over the last dim (Zhang & Sennrich 2019). */
 hx_status hx_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, double eps, hx_tensor **out);
 /** Batch normalisation over all dims but dim 1 (Ioffe & Szegedy 2015), with the statistics of x itself.
- *  @param x [B,C,..]; @param w, b [C]
- *  @param[out] mean, rstd  [C] of this batch, f32 for half types, for running averages; may be NULL
+ *  @param x [B,C,..]; @param w, b [C]; NULL: 1 and 0
+ *  @param[out] mean, rstd  [C] of this batch, f32 for half types, for running averages, which no gradient flows from; may
+ *              be NULL
+ *  Formula: out = (x - mean) rstd w + b, rstd = 1/sqrt(mean((x - mean)^2) + eps)
  *  @return HX_ERR_SHAPE if a channel has no element */
 hx_status hx_batchnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out, hx_tensor **mean,
                           hx_tensor **rstd);

@@ -33,6 +33,8 @@ typedef struct bench_row {
 #define ATTEND {.attention = {.scale = 0.125, .causal = true}}
 #define MATMUL {.matmul = {.alpha = 1}}
 #define NORM   {.norm = {.eps = 1e-5}}
+/* as seen by the op and its derivatives alike: 28 x 28 images stay so */
+#define CONV3X3(g) {.n = 2, .stride = {1, 1}, .padding = {1, 1}, .dilation = {1, 1}, .groups = g, .size = {3, 3}, .input = {28, 28}}
 #define TOKENS 2048
 
 static bench_row rows[] = {
@@ -74,6 +76,15 @@ static bench_row rows[] = {
     {"matmul 1024", HX_OP_matmul, 2, .in = {S(1024, 1024), S(1024, 1024)}, .attr = MATMUL},
     {"attention", HX_OP_attention, 3, .in = {S(8, 256, 6, 64), S(8, 256, 6, 64), S(8, 256, 6, 64)}, .attr = ATTEND},
     {"attention 1024", HX_OP_attention, 3, .in = {S(1, 1024, 6, 64), S(1, 1024, 6, 64), S(1, 1024, 6, 64)}, .attr = ATTEND},
+    {"conv 3x3", HX_OP_conv, 3, .in = {S(64, 32, 28, 28), S(64, 32, 3, 3), S(64)}, .attr = {.conv = CONV3X3(1)}},
+    {"conv_bwd_x 3x3", HX_OP_conv_bwd_x, 2, .in = {S(64, 32, 3, 3), S(64, 64, 28, 28)}, .attr = {.conv = CONV3X3(1)}},
+    {"conv_bwd_w 3x3", HX_OP_conv_bwd_w, 2, .in = {S(64, 32, 28, 28), S(64, 64, 28, 28)}, .attr = {.conv = CONV3X3(1)}},
+    {"conv depthwise", HX_OP_conv, 2, .in = {S(64, 32, 28, 28), S(32, 1, 3, 3)}, .attr = {.conv = CONV3X3(32)}},
+    {"conv_bwd_x depthwise", HX_OP_conv_bwd_x, 2, .in = {S(32, 1, 3, 3), S(64, 32, 28, 28)}, .attr = {.conv = CONV3X3(32)}},
+    {"conv_bwd_w depthwise", HX_OP_conv_bwd_w, 2, .in = {S(64, 32, 28, 28), S(64, 32, 28, 28)}, .attr = {.conv = CONV3X3(32)}},
+    {"max_pool 2x2", HX_OP_max_pool, 1, .in = {S(64, 64, 28, 28)}, .attr = {.conv = {.n = 2, .stride = {2, 2}, .dilation = {1, 1}, .groups = 1, .size = {2, 2}}}},
+    {"batchnorm", HX_OP_batchnorm, 3, .in = {S(64, 64, 28, 28), S(64), S(64)}, .attr = NORM},
+    {"batchnorm_bwd", HX_OP_batchnorm_bwd, 5, .in = {S(64, 64, 28, 28), S(64), S(64), S(64, 64, 28, 28), S(64)}, .attr = NORM},
     {"attention_bwd", HX_OP_attention_bwd, 6, .in = {S(8, 256, 6, 64), S(8, 256, 6, 64), S(8, 256, 6, 64), S(8, 256, 6, 64), S(8, 6, 256), S(8, 256, 6, 64)}, .attr = ATTEND},
 };
 

@@ -151,6 +151,13 @@ void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor *
     free(bytes);
 }
 
+/* +-0.3, 0.6, 0.9, 1.2, 1.2 1.25, 1.2 1.25^2, ...: a gradient check's step is a tenth of max(1, |x|). */
+static double apart(uint64_t i) {
+    uint64_t j = (i * 37 + 11) % 64, size = j / 2;
+    double value = size < 4 ? 0.3 * (double)(size + 1) : 1.2 * pow(1.25, (double)size - 3);
+    return j % 2 ? -value : value;
+}
+
 static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rng rng, uint64_t i) {
     double u = hx_rng_uniform(rng, i);
     if (operand->dtype == HX_BOOL) return u < 0.5;
@@ -170,6 +177,8 @@ static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rn
         return floor(4 * u) - 2 + 0.3 + 0.4 * k;
     case CONF_WIDE:
         return 2e4 * u - 1e4;
+    case CONF_APART:
+        return apart(i);
     default:
         return 4 * u - 2;
     }
@@ -186,6 +195,7 @@ static void fill_random(const conf_case *c, conf_operand *operand, int k) {
 static hx_op forward_of(hx_op op) {
     static const hx_op forward[][2] = {{HX_OP_layernorm_bwd, HX_OP_layernorm},
                                        {HX_OP_rmsnorm_bwd, HX_OP_rmsnorm},
+                                       {HX_OP_batchnorm_bwd, HX_OP_batchnorm},
                                        {HX_OP_attention_bwd, HX_OP_attention},
                                        {HX_OP_cross_entropy_bwd, HX_OP_cross_entropy}};
     for (size_t i = 0; i < sizeof forward / sizeof *forward; i++)

@@ -36,6 +36,8 @@ typedef enum conf_range {
     CONF_OFF_KINKS, /* operand k: n + 0.3 + 0.4 k with n in -2 .. 1: farther from 0 and from the other operand
                        than the longest step of a gradient check */
     CONF_WIDE,      /* -1e4 .. 1e4 */
+    CONF_APART,     /* 64 numbers, in no order, farther from each other than the longest step of a gradient check: which
+                       is the largest does not change */
 } conf_range;
 
 /* How far a kernel's result may be from ref's, which is exact up to its one rounding. conf_tolerances has the

@@ -23,7 +23,9 @@
     X(embedding_bwd) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(attention) X(attention_bwd)   \
     X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)                                                \
     X(rope)                                                                                                  \
-    X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)
+    X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)                                                            \
+    X(conv) X(conv_bwd_x) X(conv_bwd_w) X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)              \
+    X(batchnorm) X(batchnorm_bwd)
 #define HX_CPU_DECLARE_(name)                                                                                \
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);

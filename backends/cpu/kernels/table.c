@@ -46,5 +46,15 @@ const hx_cpu_kernels HX_K(kernels) = {
             /* optimizers */
             DENSE(adamw, OUT(0)), DENSE(sgd, OUT(0)), DENSE(rmsprop, OUT(0)), DENSE(lion, OUT(0)),
             DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)),
+            /* convolutions, pools and batch norm */
+            DENSE(conv, IN(0)),
+            DENSE(conv_bwd_x, IN(0)),
+            DENSE(conv_bwd_w, IN(0)),
+            DENSE(max_pool, IN(0)),
+            DENSE(max_pool_bwd, IN(1)),
+            DENSE(avg_pool, IN(0)),
+            DENSE(avg_pool_bwd, IN(0)),
+            DENSE(batchnorm, IN(0)),
+            DENSE(batchnorm_bwd, IN(0)),
         },
 };
