@@ -45,8 +45,10 @@ void hx_layer_destroy(hx_layer **layer) {
     if (l == NULL) return;
     if (l->type->destroy != NULL) l->type->destroy(l);
     for (int i = 0; i < l->n_params; i++) param_destroy(&l->params[i]);
+    for (int i = 0; i < l->n_buffers; i++) param_destroy(&l->buffers[i]);
     for (int i = 0; i < l->n_children; i++) hx_layer_destroy(&l->children[i]);
     hx_mem_free((void **)&l->params);
+    hx_mem_free((void **)&l->buffers);
     hx_mem_free((void **)&l->children);
     hx_mem_free((void **)layer);
 }
@@ -159,10 +161,10 @@ hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor
 
 void hx_layer_set_recompute(hx_layer *layer, bool on) { layer->recompute = on; }
 
-/* ---- parameters ---- */
+/* ---- parameters and buffers ---- */
 
-hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays,
-                         hx_param **out) {
+/* A tensor with a name, not yet in a list of the layer. */
+static hx_status param_create(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, hx_param **out) {
     hx_status status;
     hx_param *param = NULL;
     HX_TRY(check_name(layer, name, true));
@@ -173,19 +175,43 @@ hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_s
     HX_TRY(hx_mem_alloc_array(1, sizeof *param, (void **)&param));
     HX_TRY_GOTO(hx_layout_full(&shape, &param->layout), done);
     HX_TRY_GOTO(hx_tensor_create(layer->device, dtype, shape, &param->value), done);
-    HX_TRY_GOTO(hx_mem_grow((void **)&layer->params, &layer->params_capacity, (int64_t)layer->n_params + 1,
-                            sizeof(hx_param *)),
-                done);
     snprintf(param->name, sizeof param->name, "%s", name);
-    param->decays = decays;
     param->layer = layer;
-    hx_tensor_set_requires_grad(param->value, true);
-    layer->params[layer->n_params++] = param;
     *out = param;
     return HX_OK;
 done:
     param_destroy(&param);
     return status;
+}
+
+/* Takes *param over, also on failure. */
+static hx_status append_consume(hx_param ***list, int *n, int64_t *capacity, hx_param **param) {
+    hx_status status = hx_mem_grow((void **)list, capacity, (int64_t)*n + 1, sizeof **list);
+    if (status == HX_OK)
+        (*list)[(*n)++] = *param;
+    else
+        param_destroy(param);
+    return status;
+}
+
+hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays,
+                         hx_param **out) {
+    hx_param *param;
+    HX_TRY(param_create(layer, name, dtype, shape, &param));
+    param->decays = decays;
+    hx_tensor_set_requires_grad(param->value, true);
+    HX_TRY(append_consume(&layer->params, &layer->n_params, &layer->params_capacity, &param));
+    *out = param;
+    return HX_OK;
+}
+
+hx_status hx_layer_buffer(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, hx_param **out) {
+    hx_param *buffer;
+    HX_TRY(param_create(layer, name, dtype, shape, &buffer));
+    buffer->is_buffer = buffer->is_frozen = true;
+    HX_TRY(append_consume(&layer->buffers, &layer->n_buffers, &layer->buffers_capacity, &buffer));
+    *out = buffer;
+    return HX_OK;
 }
 
 typedef struct range {
@@ -272,19 +298,26 @@ static hx_status join_path(const char *prefix, const char *name, const char *end
     return HX_OK;
 }
 
-static hx_status list_params(hx_layer *layer, const char *prefix, hx_param_list *list) {
+/* Of each layer its parameters, its buffers or both, then those of its children. */
+enum { LIST_PARAMS = 1, LIST_BUFFERS = 2 };
+
+static hx_status list_one(hx_param *param, const char *prefix, hx_param_list *list) {
     char path[HX_NAME_BYTES];
-    for (int i = 0; i < layer->n_params; i++) {
-        hx_param *param = layer->params[i];
-        HX_TRY(join_path(prefix, param->name, "", param->path));
-        for (int k = 0; k < param->n_parts; k++) HX_TRY(join_path(prefix, param->parts[k].name, "", path));
-        HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n_items + 1, sizeof(hx_param *)));
-        list->items[list->n_items++] = param;
-        hx_tensor_set_requires_grad(param->value, !param->is_frozen);
-    }
+    HX_TRY(join_path(prefix, param->name, "", param->path));
+    for (int k = 0; k < param->n_parts; k++) HX_TRY(join_path(prefix, param->parts[k].name, "", path));
+    HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n_items + 1, sizeof(hx_param *)));
+    list->items[list->n_items++] = param;
+    hx_tensor_set_requires_grad(param->value, !param->is_frozen);
+    return HX_OK;
+}
+
+static hx_status list_below(hx_layer *layer, const char *prefix, int what, hx_param_list *list) {
+    char path[HX_NAME_BYTES];
+    for (int i = 0; what & LIST_PARAMS && i < layer->n_params; i++) HX_TRY(list_one(layer->params[i], prefix, list));
+    for (int i = 0; what & LIST_BUFFERS && i < layer->n_buffers; i++) HX_TRY(list_one(layer->buffers[i], prefix, list));
     for (int i = 0; i < layer->n_children; i++) {
         HX_TRY(join_path(prefix, layer->children[i]->name, ".", path));
-        HX_TRY(list_params(layer->children[i], path, list));
+        HX_TRY(list_below(layer->children[i], path, what, list));
     }
     return HX_OK;
 }
@@ -337,18 +370,32 @@ static hx_status check_unique(const hx_param_list *list) {
     return status;
 }
 
-hx_status hx_layer_params(hx_layer *root, hx_param_list *out) {
+/* Paths are unique among parameters and buffers together: a checkpoint holds both. */
+static hx_status check_paths(hx_layer *root) {
+    hx_param_list all = {0};
+    hx_status status;
+    HX_TRY_GOTO(list_below(root, "", LIST_PARAMS | LIST_BUFFERS, &all), done);
+    status = check_unique(&all);
+done:
+    hx_param_list_destroy(&all);
+    return status;
+}
+
+static hx_status list_all(hx_layer *root, int what, hx_param_list *out) {
     hx_param_list list = {0};
     hx_status status;
     if (root == NULL) return HX_FAIL(HX_ERR_ARG, "root is NULL");
-    HX_TRY_GOTO(list_params(root, "", &list), done);
-    HX_TRY_GOTO(check_unique(&list), done);
+    HX_TRY(check_paths(root));
+    HX_TRY_GOTO(list_below(root, "", what, &list), done);
     *out = list;
     return HX_OK;
 done:
     hx_param_list_destroy(&list);
     return status;
 }
+
+hx_status hx_layer_params(hx_layer *root, hx_param_list *out) { return list_all(root, LIST_PARAMS, out); }
+hx_status hx_layer_buffers(hx_layer *root, hx_param_list *out) { return list_all(root, LIST_BUFFERS, out); }
 
 void hx_param_list_destroy(hx_param_list *list) {
     hx_mem_free((void **)&list->items);

@@ -43,6 +43,7 @@ struct hx_param {
     hx_tensor *value;         /* owned, contiguous; its gradient is hx_tensor_grad(value) */
     bool decays;              /* weight decay applies: matrices yes, biases and norms no */
     bool is_frozen;           /* not trained; takes effect at the next hx_layer_params */
+    bool is_buffer;           /* state that is not trained but belongs to checkpoints: running statistics */
     hx_layout layout;         /* owned; of the whole storage, what n_parts == 0 means */
     int n_parts;              /* 0: the whole parameter is one logical tensor */
     hx_param_part *parts;     /* owned */
@@ -56,10 +57,11 @@ struct hx_layer {
     bool recompute;           /* set by hx_layer_set_recompute */
     hx_device *device;
     hx_layer *parent;
-    int n_children, n_params;
-    int64_t children_capacity, params_capacity;
+    int n_children, n_params, n_buffers;
+    int64_t children_capacity, params_capacity, buffers_capacity;
     hx_layer **children; /* owned */
     hx_param **params;   /* owned */
+    hx_param **buffers;  /* owned */
 };
 
 /** A zeroed layer of that type. */
@@ -70,6 +72,9 @@ void hx_layer_destroy(hx_layer **layer);
 hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **child);
 /** Create a parameter (uninitialised, asks for gradients). The layer owns it. @param decays weight decay applies */
 hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays, hx_param **out);
+/** Create a buffer (uninitialised, without a gradient): named state of the layer, as a parameter that is not trained.
+ *  The layer owns it. */
+hx_status hx_layer_buffer(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, hx_param **out);
 /** Say which logical tensors a parameter's storage holds; layouts are copied. Together they must cover it. */
 hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts);
 /** The layer at a path from `root`, "" for root itself; NULL if there is none. Borrowed. */
@@ -92,8 +97,10 @@ typedef struct hx_param_list {
 } hx_param_list;
 
 /** All parameters below a layer; sets their paths, and makes them ask for gradients unless they are frozen.
- *  @return HX_ERR_CONFIG if two logical tensors share a path, or one is too long */
+ *  @return HX_ERR_CONFIG if two logical tensors, of parameters or buffers, share a path, or one is too long */
 hx_status hx_layer_params(hx_layer *root, hx_param_list *out);
+/** All buffers below a layer, in the same way. */
+hx_status hx_layer_buffers(hx_layer *root, hx_param_list *out);
 void hx_param_list_destroy(hx_param_list *list);
 /** Elements of all parameters. */
 int64_t hx_param_list_count(const hx_param_list *list);

@@ -1,5 +1,6 @@
-/* The layers: linear, embedding, norms, attention, feed-forward, GPT block, GPT. Each create function builds the
- * layer with uninitialised parameters; the model's own init function (hx_gpt_init) or hx_param_init fills them.
+/* The layers: linear, embedding, norms, convolutions, pools, attention, feed-forward, GPT block, GPT. Each create
+ * function builds the layer with uninitialised parameters; the model's own init function (hx_gpt_init) or hx_param_init
+ * fills them.
  */
 #ifndef HX_CORE_NN_LAYERS_H
 #define HX_CORE_NN_LAYERS_H
@@ -28,6 +29,42 @@ hx_status hx_sequential_create_consume(hx_device *device, hx_layer **layers, int
 /** Recompute in segments of n consecutive children (hx_checkpoint), the last one shorter; 0: not. About sqrt(L) of L
  *  children needs the least memory. See core/nn/recompute.h for policies. @return HX_ERR_ARG: not a sequence, n < 0 */
 hx_status hx_sequential_set_recompute(hx_layer *sequence, int64_t n);
+
+/* ---- convolutions, pools and batch norm; x [B,C,L..] with 1 to 3 spatial dims ---- */
+
+typedef struct hx_conv_layer_config {
+    int64_t n_in, n_out;                                   /* channels */
+    int64_t kernel[3], stride[3], padding[3], dilation[3]; /* by spatial dim; 0 of stride or dilation means 1 */
+    int64_t groups;                                        /* 0 means 1 */
+    bool has_bias;
+    hx_pad_mode pad_mode; /* what stands outside x */
+} hx_conv_layer_config;
+/** Cross-correlation, [B,n_in,L..] -> [B,n_out,M..]; see hx_conv. Parameters: weight [n_out,n_in/groups,kernel..], bias
+ *  [n_out]. @param n_spatial  1 to 3
+ *  @return HX_ERR_CONFIG names the number that is out of range; HX_ERR_UNSUPPORTED for a pad_mode other than HX_PAD_ZERO */
+hx_status hx_conv_create(hx_device *device, hx_dtype dtype, int n_spatial, const hx_conv_layer_config *config, hx_layer **out);
+/** Pools; see hx_max_pool and hx_avg_pool. @param window  [n_spatial]; @param config  copied, NULL: the window's own stride
+ *  @param count_padding  padded zeros count in the mean */
+hx_status hx_max_pool_create(hx_device *device, int n_spatial, const int64_t *window, const hx_conv_config *config, hx_layer **out);
+hx_status hx_avg_pool_create(hx_device *device, int n_spatial, const int64_t *window, const hx_conv_config *config,
+                             bool count_padding, hx_layer **out);
+/** [B,..] -> [B,rest] */
+hx_status hx_flatten_create(hx_device *device, hx_layer **out);
+
+typedef struct hx_batchnorm_config {
+    double momentum; /* share of the newest batch in the running statistics, 0 to 1 */
+    double eps;      /* added to the variance */
+    bool is_affine;  /* has weight and bias */
+} hx_batchnorm_config;
+#define HX_BATCHNORM_DEFAULT ((hx_batchnorm_config){.momentum = 0.1, .eps = 1e-5, .is_affine = true})
+/** Ioffe & Szegedy 2015, with PyTorch's semantics: in training, the statistics of the batch normalise x and move the
+ *  running ones by `momentum` (the variance with the unbiased estimate, if a channel has more than one element);
+ *  otherwise the running ones normalise x. A segment run again for backward does not move them.
+ *  Parameters: weight [n_channels], bias [n_channels]. Buffers: running_mean 0 and running_var 1 at first, [n_channels],
+ *  f32 for half types; every rank has its own.
+ *  @param config  NULL: HX_BATCHNORM_DEFAULT */
+hx_status hx_batchnorm_create(hx_device *device, hx_dtype dtype, int64_t n_channels, const hx_batchnorm_config *config,
+                              hx_layer **out);
 
 /** Causal multi-head self-attention, x [B,T,dim] -> [B,T,dim]. Parameters: a fused weight [(H+2G)*D, dim] with bias,
  *  stored in checkpoints as q.weight, k.weight, v.weight (and biases), and proj.weight, proj.bias.

@@ -90,7 +90,7 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
  *  as far as they are kept, and master for parameters of half type.
  *  @param replica, n_replicas  copied into the items */
 hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_list *list);
-/** The same for parameters: "/model/<name>". */
+/** The same for parameters, or buffers: "/model/<name>". */
 hx_status hx_params_state(const hx_param_list *params, int replica, int n_replicas, hx_state_list *list);
 
 /* ---- clipping; frozen parameters are left out ---- */

@@ -151,8 +151,11 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     const hx_agreement *agreement = trainer->setup.agreement;
     const int rank = agreement ? agreement->rank : 0, size = agreement ? agreement->size : 1;
     hx_state_list list = {0};
+    hx_param_list buffers = {0};
     hx_status status;
+    HX_TRY_GOTO(hx_layer_buffers(trainer->setup.model.root, &buffers), done);
     HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
+    HX_TRY_GOTO(hx_params_state(&buffers, rank, size, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
     if (trainer->setup.optim_config->schedule == HX_LR_PLATEAU)
         HX_TRY_GOTO(hx_plateau_state(&trainer->plateau, rank, size, &list), done);
@@ -160,8 +163,9 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
      */
     HX_TRY_GOTO(hx_stream_sync(trainer->ctx.stream), done);
     *out = list;
-    return HX_OK;
+    list = (hx_state_list){0};
 done:
+    hx_param_list_destroy(&buffers);
     hx_state_list_destroy(&list);
     return status;
 }
