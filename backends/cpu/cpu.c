@@ -60,7 +60,7 @@ static hx_status find_kernel(const hx_cpu *cpu, const hx_op_call *call, hx_cpu_f
     if ((unsigned)call->op >= HX_OP_COUNT) return HX_FAIL(HX_ERR_INTERNAL, "op number %d does not exist", (int)call->op);
     const hx_cpu_kernel *k = &cpu->kernels->op[call->op];
     hx_dtype dtype = k->by < 0 ? HX_F32 : k->by < 8 ? call->in[k->by].dtype : call->out[k->by - 8].dtype;
-    *out = dtype == HX_F32 || hx_dtype_is_half(dtype) ? k->f32 : dtype == HX_F64 ? k->f64 : NULL;
+    *out = dtype == HX_F32 || hx_dtype_is_half(dtype) ? k->f32 : dtype == HX_F64 ? k->f64 : k->other;
     if (*out) return HX_OK;
     return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cpu device has no kernel for %s", hx_op_info_get(call->op)->name,
                    hx_dtype_name(dtype));

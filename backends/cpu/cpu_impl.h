@@ -23,6 +23,7 @@ typedef struct hx_cpu_kernel {
     int by;             /* operand whose dtype chooses: i for input i, 8+i for output i; -1: f32 takes all dtypes */
     bool dense;         /* wants every operand row-major without gaps; strided ones are copied around the call */
     bool takes_half;    /* reads and writes half types itself; for the others f32 copies stand in, see dense.c */
+    hx_cpu_fn other;    /* integers, bool and complex, where the shape rule lets them in; NULL: none */
 } hx_cpu_kernel;
 
 typedef struct hx_cpu_kernels {
@@ -72,6 +73,9 @@ static inline void hx__cpu_run(hx_cpu *cpu, int64_t n_tasks, double cost, hx_tas
 /** Execute with dense copies in the place of operands that the kernel does not take: strided ones where it wants them
  *  dense, and those of half types, whose copies are f32. Results are copied back, half types rounded to nearest even. */
 hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_kernel *kernel, hx_cpu_fn fn);
+
+/** Run a kernel that is linear over the reals on the real parts of its complex operands, then on the imaginary ones. */
+hx_status hx__cpu_by_parts(hx_cpu *cpu, const hx_op_call *call);
 
 /* Random ops are bound by their definition in float64 and gain nothing from an instruction set. */
 hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call);

@@ -41,3 +41,25 @@ hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_ke
         if (is_copied[i]) HX_TRY(copy(cpu, &dense.out[i], &call->out[i]));
     return HX_OK;
 }
+
+/* The real (0) or imaginary (1) parts of a complex array as a strided real one. */
+static hx_array part_of(const hx_array *a, int part) {
+    hx_array real = *a;
+    if (hx__cpu_absent(a) || !hx_dtype_is_complex(a->dtype)) return real;
+    real.dtype = hx_dtype_real(a->dtype);
+    real.data = (char *)a->data + (size_t)part * hx_dtype_bytes(real.dtype);
+    for (int d = 0; d < a->ndim; d++) real.strides[d] *= 2;
+    return real;
+}
+
+hx_status hx__cpu_by_parts(hx_cpu *cpu, const hx_op_call *call) {
+    const hx_cpu_kernel *k = &cpu->kernels->op[call->op];
+    hx_cpu_fn kernel = call->out[0].dtype == HX_C64 ? k->f32 : k->f64;
+    for (int part = 0; part < 2; part++) {
+        hx_op_call real = *call;
+        for (int i = 0; i < call->n_in; i++) real.in[i] = part_of(&call->in[i], part);
+        for (int i = 0; i < call->n_out; i++) real.out[i] = part_of(&call->out[i], part);
+        HX_TRY(hx__cpu_run_dense(cpu, &real, k, kernel));
+    }
+    return HX_OK;
+}

@@ -9,7 +9,8 @@ typedef struct random_job {
     hx_rng rng;
     uint64_t first;
     double a, b;
-    bool is_normal;
+    double p; /* of a 1 */
+    bool is_normal, is_bernoulli;
     int64_t n;
 } random_job;
 
@@ -35,7 +36,7 @@ static void random_task(void *arg, int64_t task, int worker) {
         uint64_t element = job->first + (uint64_t)at;
         draw4(job, element / 4, draws);
         for (uint64_t k = element % 4; k < 4 && at < end; k++, at++) {
-            double value = job->a + job->b * draws[k];
+            double value = job->is_bernoulli ? (double)(draws[k] < job->p) : job->a + job->b * draws[k];
             if (job->out.dtype == HX_F32)
                 ((float *)job->out.data)[at] = (float)value;
             else
@@ -46,7 +47,8 @@ static void random_task(void *arg, int64_t task, int worker) {
 
 hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call) {
     random_job job = {.out = call->out[0], .rng = call->attr.random.rng, .first = (uint64_t)call->attr.random.offset,
-                      .a = call->attr.random.a, .b = call->attr.random.b,
+                      .a = call->attr.random.a, .b = call->attr.random.b, .p = call->attr.random.p,
+                      .is_bernoulli = call->op == HX_OP_random_bernoulli,
                       .is_normal = call->op == HX_OP_random_normal, .n = hx_array_count(&call->out[0])};
     hx__cpu_run(cpu, hx__ceil_div(job.n, BLOCK), 20.0 * (double)job.n, random_task, &job);
     return HX_OK;

@@ -1,5 +1,7 @@
 #include "backends/ref/ref_impl.h"
 
+#include <string.h>
+
 double hx__ref_get(const hx_array *a, int64_t at) { return hx_elem_get(a->dtype, a->data, at); }
 
 int64_t hx__ref_get_int(const hx_array *a, int64_t at) { return hx_elem_get_int(a->dtype, a->data, at); }
@@ -15,6 +17,31 @@ void hx__ref_set(const hx_array *a, int64_t at, double value) {
 void hx__ref_put(const hx_array *a, int64_t at, double value, bool accumulate) {
     if (!hx__ref_has(a)) return;
     hx__ref_set(a, at, accumulate ? hx__ref_get(a, at) + value : value);
+}
+
+void hx__ref_move(const hx_array *to, int64_t at_to, const hx_array *from, int64_t at_from) {
+    int64_t n_bytes = (int64_t)hx_dtype_bytes(to->dtype);
+    memcpy((char *)to->data + at_to * n_bytes, (const char *)from->data + at_from * n_bytes, (size_t)n_bytes);
+}
+
+/* The real (0) or imaginary (1) parts of a complex array as a strided real one. */
+static hx_array part_of(const hx_array *a, int part) {
+    hx_array real = *a;
+    if (!hx__ref_has(a) || !hx_dtype_is_complex(a->dtype)) return real;
+    real.dtype = hx_dtype_real(a->dtype);
+    real.data = (char *)a->data + (size_t)part * hx_dtype_bytes(real.dtype);
+    for (int d = 0; d < a->ndim; d++) real.strides[d] *= 2;
+    return real;
+}
+
+hx_status hx__ref_by_parts(const hx_op_call *call, hx__ref_fn run) {
+    for (int part = 0; part < 2; part++) {
+        hx_op_call real = *call;
+        for (int i = 0; i < call->n_in; i++) real.in[i] = part_of(&call->in[i], part);
+        for (int i = 0; i < call->n_out; i++) real.out[i] = part_of(&call->out[i], part);
+        HX_TRY(run(&real));
+    }
+    return HX_OK;
 }
 
 /* Broadcasting is right-aligned: dims that an operand lacks, or has with size 1, repeat with stride 0. */

@@ -19,7 +19,10 @@ hx_status hx__ref_random(const hx_op_call *call) {
     uint64_t first = (uint64_t)call->attr.random.offset;
     for (hx__ref_walk w = hx__ref_walk_start(1, HX_REF_ARRAYS(y)); !w.is_done; hx__ref_walk_next(&w)) {
         double value = draw(call->attr.random.rng, first + (uint64_t)w.index);
-        hx__ref_set(y, w.at[0], call->attr.random.a + call->attr.random.b * value);
+        if (call->op == HX_OP_random_bernoulli)
+            hx__ref_set(y, w.at[0], value < call->attr.random.p);
+        else
+            hx__ref_set(y, w.at[0], call->attr.random.a + call->attr.random.b * value);
     }
     return HX_OK;
 }

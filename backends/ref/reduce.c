@@ -2,9 +2,7 @@
 
 #include <math.h>
 
-/* Split x's dims into those that the sum runs over and those that stay; with keepdim a summed dim stays as 1.
- */
-static void split_dims(const hx_op_call *call, hx_array *kept, hx_array *summed) {
+void hx__ref_split_dims(const hx_op_call *call, hx_array *kept, hx_array *summed) {
     const hx_array *x = &call->in[0];
     *kept = *summed = *x;
     kept->ndim = summed->ndim = 0;
@@ -22,43 +20,26 @@ static void split_dims(const hx_op_call *call, hx_array *kept, hx_array *summed)
     }
 }
 
-/* Compensated summation (Neumaier 1974): a sum of any length is good to an ulp or two, as what it is compared
- * with may be summed in blocks and thereby better than a plain loop. */
-typedef struct exact_sum {
-    double high, low;
-} exact_sum;
-
-static void exact_add(exact_sum *sum, double x) {
-    double high = sum->high + x;
-    sum->low += fabs(sum->high) >= fabs(x) ? (sum->high - high) + x : (x - high) + sum->high;
-    sum->high = high;
-}
-
-/* After an infinity or a NaN the correction means nothing. */
-static double exact_value(const exact_sum *sum) {
-    return isfinite(sum->high) ? sum->high + sum->low : sum->high;
-}
-
 hx_status hx__ref_sum(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
     hx_array kept, summed;
-    split_dims(call, &kept, &summed);
+    hx__ref_split_dims(call, &kept, &summed);
     for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, &kept)); !w.is_done; hx__ref_walk_next(&w)) {
-        exact_sum sum = {0, 0};
+        hx__ref_total sum = {0, 0};
         for (hx__ref_walk v = hx__ref_walk_start(1, HX_REF_ARRAYS(&summed)); !v.is_done;
              hx__ref_walk_next(&v))
-            exact_add(&sum, hx__ref_get(x, w.at[1] + v.at[0]));
-        hx__ref_put(y, w.at[0], exact_value(&sum), call->attr.reduce.accumulate);
+            hx__ref_add(&sum, hx__ref_get(x, w.at[1] + v.at[0]));
+        hx__ref_put(y, w.at[0], hx__ref_value(&sum), call->attr.reduce.accumulate);
     }
     return HX_OK;
 }
 
 hx_status hx__ref_sumsq(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
-    exact_sum sum = {0, 0};
+    hx__ref_total sum = {0, 0};
     for (hx__ref_walk w = hx__ref_walk_start(1, HX_REF_ARRAYS(x)); !w.is_done; hx__ref_walk_next(&w))
-        exact_add(&sum, hx__ref_get(x, w.at[0]) * hx__ref_get(x, w.at[0]));
-    hx__ref_put(y, 0, exact_value(&sum), call->attr.reduce.accumulate);
+        hx__ref_add(&sum, hx__ref_get(x, w.at[0]) * hx__ref_get(x, w.at[0]));
+    hx__ref_put(y, 0, hx__ref_value(&sum), call->attr.reduce.accumulate);
     return HX_OK;
 }
 
@@ -92,6 +73,39 @@ hx_status hx__ref_softmax_bwd(const hx_op_call *call) {
         for (int64_t c = 0; c < n; c++)
             hx__ref_set(dx, w.at[0] + c * sdx,
                         hx__ref_get(y, w.at[1] + c * sy) * (hx__ref_get(dy, w.at[2] + c * sdy) - dot));
+    }
+    return HX_OK;
+}
+
+/* y_c = x_c - max - ln sum_j e^(x_j - max) */
+hx_status hx__ref_log_softmax(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    int64_t n = hx__ref_dim(x, 1), sx = hx__ref_stride(x, 1), sy = hx__ref_stride(y, 1);
+    hx_array x_rows = hx__ref_lead(x, 1), y_rows = hx__ref_lead(y, 1);
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&y_rows, &x_rows)); !w.is_done;
+         hx__ref_walk_next(&w)) {
+        double max = -INFINITY, sum = 0;
+        for (int64_t c = 0; c < n; c++) max = fmax(max, hx__ref_get(x, w.at[1] + c * sx));
+        for (int64_t c = 0; c < n; c++) sum += exp(hx__ref_get(x, w.at[1] + c * sx) - max);
+        for (int64_t c = 0; c < n; c++)
+            hx__ref_set(y, w.at[0] + c * sy, hx__ref_get(x, w.at[1] + c * sx) - max - log(sum));
+    }
+    return HX_OK;
+}
+
+/* dx_c = dy_c - e^y_c sum_j dy_j */
+hx_status hx__ref_log_softmax_bwd(const hx_op_call *call) {
+    const hx_array *y = &call->in[0], *dy = &call->in[1], *dx = &call->out[0];
+    int64_t n = hx__ref_dim(y, 1), sy = hx__ref_stride(y, 1), sdy = hx__ref_stride(dy, 1),
+            sdx = hx__ref_stride(dx, 1);
+    hx_array rows = hx__ref_lead(dx, 1), y_rows = hx__ref_lead(y, 1), dy_rows = hx__ref_lead(dy, 1);
+    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&rows, &y_rows, &dy_rows)); !w.is_done;
+         hx__ref_walk_next(&w)) {
+        double sum = 0;
+        for (int64_t c = 0; c < n; c++) sum += hx__ref_get(dy, w.at[2] + c * sdy);
+        for (int64_t c = 0; c < n; c++)
+            hx__ref_set(dx, w.at[0] + c * sdx,
+                        hx__ref_get(dy, w.at[2] + c * sdy) - exp(hx__ref_get(y, w.at[1] + c * sy)) * sum);
     }
     return HX_OK;
 }

@@ -17,19 +17,21 @@ typedef struct ref_op {
     hx__ref_fn run;
     unsigned integers;
     bool takes_any; /* every dtype, in and out */
+    hx__ref_fn run_complex; /* on complex operands; NULL: refuses them */
+    bool by_parts;          /* on complex operands: runs on the real and on the imaginary parts */
 } ref_op;
 
 #define IN(i)  (1u << (i))
 #define OUT(i) (1u << (8 + (i)))
 
 static const ref_op ref_ops[HX_OP_COUNT] = {
-    [HX_OP_add] = {.run = hx__ref_binary},
-    [HX_OP_sub] = {.run = hx__ref_binary},
-    [HX_OP_mul] = {.run = hx__ref_binary},
+    [HX_OP_add] = {.run = hx__ref_binary, .by_parts = true},
+    [HX_OP_sub] = {.run = hx__ref_binary, .by_parts = true},
+    [HX_OP_mul] = {.run = hx__ref_binary, .run_complex = hx__ref_complex},
     [HX_OP_div] = {.run = hx__ref_binary},
     [HX_OP_maximum] = {.run = hx__ref_binary},
     [HX_OP_minimum] = {.run = hx__ref_binary},
-    [HX_OP_affine] = {.run = hx__ref_affine},
+    [HX_OP_affine] = {.run = hx__ref_affine, .run_complex = hx__ref_complex},
     [HX_OP_exp] = {.run = hx__ref_unary},
     [HX_OP_log] = {.run = hx__ref_unary},
     [HX_OP_sqrt] = {.run = hx__ref_unary},
@@ -48,7 +50,7 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_gelu_tanh_bwd] = {.run = hx__ref_binary},
     [HX_OP_gelu_erf_bwd] = {.run = hx__ref_binary},
     [HX_OP_copy] = {.run = hx__ref_copy, .takes_any = true},
-    [HX_OP_sum] = {.run = hx__ref_sum},
+    [HX_OP_sum] = {.run = hx__ref_sum, .by_parts = true},
     [HX_OP_sumsq] = {.run = hx__ref_sumsq},
     [HX_OP_softmax] = {.run = hx__ref_softmax},
     [HX_OP_softmax_bwd] = {.run = hx__ref_softmax_bwd},
@@ -88,12 +90,65 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_lion] = {.run = hx__ref_lion},
     [HX_OP_sumabs] = {.run = hx__ref_sumabs},
     [HX_OP_maxabs] = {.run = hx__ref_maxabs},
+    /* elementary functions, comparisons, choice */
+    [HX_OP_pow] = {.run = hx__ref_binary},
+    [HX_OP_expm1] = {.run = hx__ref_unary},
+    [HX_OP_log1p] = {.run = hx__ref_unary},
+    [HX_OP_square] = {.run = hx__ref_unary},
+    [HX_OP_reciprocal] = {.run = hx__ref_unary},
+    [HX_OP_floor] = {.run = hx__ref_unary},
+    [HX_OP_ceil] = {.run = hx__ref_unary},
+    [HX_OP_round] = {.run = hx__ref_unary},
+    [HX_OP_sin] = {.run = hx__ref_unary},
+    [HX_OP_cos] = {.run = hx__ref_unary},
+    [HX_OP_tan] = {.run = hx__ref_unary},
+    [HX_OP_asin] = {.run = hx__ref_unary},
+    [HX_OP_acos] = {.run = hx__ref_unary},
+    [HX_OP_atan] = {.run = hx__ref_unary},
+    [HX_OP_sinh] = {.run = hx__ref_unary},
+    [HX_OP_cosh] = {.run = hx__ref_unary},
+    [HX_OP_asinh] = {.run = hx__ref_unary},
+    [HX_OP_acosh] = {.run = hx__ref_unary},
+    [HX_OP_atanh] = {.run = hx__ref_unary},
+    [HX_OP_erf] = {.run = hx__ref_unary},
+    [HX_OP_softplus] = {.run = hx__ref_unary},
+    [HX_OP_conj] = {.run_complex = hx__ref_complex},
+    [HX_OP_clamp] = {.run = hx__ref_bounded},
+    [HX_OP_leaky_relu] = {.run = hx__ref_bounded},
+    [HX_OP_clamp_bwd] = {.run = hx__ref_bounded_bwd},
+    [HX_OP_leaky_relu_bwd] = {.run = hx__ref_bounded_bwd},
+    [HX_OP_equal] = {.run = hx__ref_compare, .takes_any = true},
+    [HX_OP_not_equal] = {.run = hx__ref_compare, .takes_any = true},
+    [HX_OP_less] = {.run = hx__ref_compare, .takes_any = true},
+    [HX_OP_less_equal] = {.run = hx__ref_compare, .takes_any = true},
+    [HX_OP_where] = {.run = hx__ref_where, .takes_any = true},
+    /* joining, picking, padding */
+    [HX_OP_cat] = {.run = hx__ref_cat, .takes_any = true},
+    [HX_OP_gather] = {.run = hx__ref_gather, .takes_any = true},
+    [HX_OP_gather_bwd] = {.run = hx__ref_gather_bwd, .integers = IN(0), .by_parts = true},
+    [HX_OP_pad] = {.run = hx__ref_pad, .takes_any = true},
+    [HX_OP_pad_bwd] = {.run = hx__ref_pad_bwd, .by_parts = true},
+    /* reductions */
+    [HX_OP_log_softmax] = {.run = hx__ref_log_softmax},
+    [HX_OP_log_softmax_bwd] = {.run = hx__ref_log_softmax_bwd},
+    [HX_OP_max] = {.run = hx__ref_stat},
+    [HX_OP_min] = {.run = hx__ref_stat},
+    [HX_OP_var] = {.run = hx__ref_stat},
+    [HX_OP_pnorm] = {.run = hx__ref_stat},
+    [HX_OP_argmax] = {.run = hx__ref_arg, .takes_any = true},
+    [HX_OP_argmin] = {.run = hx__ref_arg, .takes_any = true},
+    [HX_OP_topk] = {.run = hx__ref_topk, .integers = OUT(1)},
+    [HX_OP_random_bernoulli] = {.run = hx__ref_random},
 };
+
+static bool takes_complex(const ref_op *op) { return op->run_complex || op->by_parts; }
 
 static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool is_integer, const char *side,
                                int i) {
     if (!hx__ref_has(a)) return HX_OK;
-    bool fits = is_integer ? a->dtype == HX_I32 || a->dtype == HX_I64 : hx_dtype_is_float(a->dtype);
+    if (!is_integer && hx_dtype_is_complex(a->dtype) && takes_complex(&ref_ops[call->op])) return HX_OK;
+    bool fits = is_integer ? a->dtype == HX_I32 || a->dtype == HX_I64
+                           : hx_dtype_is_float(a->dtype) && ref_ops[call->op].run;
     if (fits) return HX_OK;
     return HX_FAIL(HX_ERR_UNSUPPORTED, "%s on ref: %s %d is %s; there is a kernel for %s",
                    hx_op_info_get(call->op)->name, side, i, hx_dtype_name(a->dtype),
@@ -104,7 +159,7 @@ static hx_status check_operand(const hx_op_call *call, const hx_array *a, bool i
  */
 static hx_status check(hx_host *host, const hx_op_call *call) {
     (void)host;
-    if ((unsigned)call->op >= HX_OP_COUNT || !ref_ops[call->op].run)
+    if ((unsigned)call->op >= HX_OP_COUNT || (!ref_ops[call->op].run && !ref_ops[call->op].run_complex))
         return HX_FAIL(HX_ERR_UNSUPPORTED, "op %d on ref: there is no kernel", (int)call->op);
     const ref_op *op = &ref_ops[call->op];
     for (int i = 0; i < call->n_in && !op->takes_any; i++)
@@ -116,7 +171,10 @@ static hx_status check(hx_host *host, const hx_op_call *call) {
 
 static hx_status run(hx_host *host, const hx_op_call *call) {
     (void)host;
-    return ref_ops[call->op].run(call);
+    const ref_op *op = &ref_ops[call->op];
+    bool is_complex = takes_complex(op) && call->n_out > 0 && hx_dtype_is_complex(call->out[0].dtype);
+    if (is_complex && op->by_parts) return hx__ref_by_parts(call, op->run);
+    return is_complex ? op->run_complex(call) : op->run(call);
 }
 
 static hx_status ref_open(const hx_device_config *config, void **self) {

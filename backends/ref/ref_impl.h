@@ -5,6 +5,8 @@
 #ifndef HX_BACKENDS_REF_REF_IMPL_H
 #define HX_BACKENDS_REF_REF_IMPL_H
 
+#include <math.h>
+
 #include "core/op/op.h"
 
 /* ---- elements: `at` counts elements from a->data ---- */
@@ -19,6 +21,9 @@ void hx__ref_set(const hx_array *a, int64_t at, double value);
 void hx__ref_set_int(const hx_array *a, int64_t at, int64_t value);
 /** Store, or add to what is there. */
 void hx__ref_put(const hx_array *a, int64_t at, double value, bool accumulate);
+
+/** Copy an element as it is; both arrays have one dtype. */
+void hx__ref_move(const hx_array *to, int64_t at_to, const hx_array *from, int64_t at_from);
 
 static inline bool hx__ref_has(const hx_array *a) { return a->data != NULL; }
 
@@ -56,16 +61,59 @@ static inline int64_t hx__ref_stride(const hx_array *a, int from_end) {
     return a->strides[a->ndim - from_end];
 }
 
+/** Split input 0's dims into those that attr.reduce runs over (attr.stat begins the same) and those that stay; with
+ *  keepdim a reduced dim stays as 1. */
+void hx__ref_split_dims(const hx_op_call *call, hx_array *kept, hx_array *reduced);
+
+/* ---- sums ---- */
+
+/* Compensated summation (Neumaier 1974): a sum of any length is good to an ulp or two, as what it is compared
+ * with may be summed in blocks and thereby better than a plain loop. */
+typedef struct hx__ref_total {
+    double high, low;
+} hx__ref_total;
+
+static inline void hx__ref_add(hx__ref_total *sum, double x) {
+    double high = sum->high + x;
+    sum->low += fabs(sum->high) >= fabs(x) ? (sum->high - high) + x : (x - high) + sum->high;
+    sum->high = high;
+}
+
+/* After an infinity or a NaN the correction means nothing. */
+static inline double hx__ref_value(const hx__ref_total *sum) {
+    return isfinite(sum->high) ? sum->high + sum->low : sum->high;
+}
+
 /* ---- the ops, by file ---- */
 
 typedef hx_status (*hx__ref_fn)(const hx_op_call *call);
+
+/** Run an op that is linear over the reals on the real parts of its complex operands, then on the imaginary ones. */
+hx_status hx__ref_by_parts(const hx_op_call *call, hx__ref_fn run);
 
 /* elementwise.c */
 hx_status hx__ref_unary(const hx_op_call *call);
 hx_status hx__ref_binary(const hx_op_call *call);
 hx_status hx__ref_affine(const hx_op_call *call);
+hx_status hx__ref_bounded(const hx_op_call *call);
+hx_status hx__ref_bounded_bwd(const hx_op_call *call);
+hx_status hx__ref_compare(const hx_op_call *call);
+hx_status hx__ref_where(const hx_op_call *call);
+/* complex.c */
+hx_status hx__ref_complex(const hx_op_call *call);
+/* pad.c */
+hx_status hx__ref_pad(const hx_op_call *call);
+hx_status hx__ref_pad_bwd(const hx_op_call *call);
+/* stat.c */
+hx_status hx__ref_stat(const hx_op_call *call);
+/* order.c */
+hx_status hx__ref_arg(const hx_op_call *call);
+hx_status hx__ref_topk(const hx_op_call *call);
 /* movement.c */
 hx_status hx__ref_copy(const hx_op_call *call);
+hx_status hx__ref_cat(const hx_op_call *call);
+hx_status hx__ref_gather(const hx_op_call *call);
+hx_status hx__ref_gather_bwd(const hx_op_call *call);
 hx_status hx__ref_embedding(const hx_op_call *call);
 hx_status hx__ref_embedding_bwd(const hx_op_call *call);
 /* reduce.c */
@@ -73,6 +121,8 @@ hx_status hx__ref_sum(const hx_op_call *call);
 hx_status hx__ref_sumsq(const hx_op_call *call);
 hx_status hx__ref_softmax(const hx_op_call *call);
 hx_status hx__ref_softmax_bwd(const hx_op_call *call);
+hx_status hx__ref_log_softmax(const hx_op_call *call);
+hx_status hx__ref_log_softmax_bwd(const hx_op_call *call);
 /* matmul.c */
 hx_status hx__ref_matmul(const hx_op_call *call);
 hx_status hx__ref_linear(const hx_op_call *call);

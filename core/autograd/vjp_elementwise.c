@@ -13,10 +13,17 @@ hx_status hx__vjp_sub(hx_vjp *v) {
     return hx__grad_give_scaled(v, 1, -1);
 }
 
-/* da = dy b, db = dy a */
+static hx_status give_product(hx_vjp *v, int i, hx_tensor *factor) {
+    HX_AUTO_TENSOR conj = NULL;
+    if (!hx_vjp_wants(v, i) || !hx_dtype_is_complex(v->in_dtype[i])) return hx__grad_give_op(v, i, HX_OP_mul, v->grad_out[0], factor, NULL);
+    HX_TRY(hx__grad_run(v, HX_OP_conj, factor, NULL, NULL, &conj));
+    return hx__grad_give_op(v, i, HX_OP_mul, v->grad_out[0], conj, NULL);
+}
+
+/* da = dy conj(b), db = dy conj(a) */
 hx_status hx__vjp_mul(hx_vjp *v) {
-    HX_TRY(hx__grad_give_op(v, 0, HX_OP_mul, v->grad_out[0], v->in[1], NULL));
-    return hx__grad_give_op(v, 1, HX_OP_mul, v->grad_out[0], v->in[0], NULL);
+    HX_TRY(give_product(v, 0, v->in[1]));
+    return give_product(v, 1, v->in[0]);
 }
 
 /* da = dy / b, db = -(dy / b) (a / b) */

@@ -11,11 +11,32 @@ hx_status hx__need_float(const hx_op_args *a, int i) {
 
 hx_status hx__need_same_float(const hx_op_args *a, int first, int last) {
     HX_TRY(hx__need_float(a, first));
+    return hx__need_same(a, first, last);
+}
+
+hx_status hx__need_same(const hx_op_args *a, int first, int last) {
     for (int i = first + 1; i <= last; i++)
         if (a->in[i].present && a->in[i].dtype != a->in[first].dtype)
             return HX_FAIL(HX_ERR_DTYPE, "%s: operands %d and %d are %s and %s: expected one dtype", a->name, first, i,
                            hx_dtype_name(a->in[first].dtype), hx_dtype_name(a->in[i].dtype));
     return HX_OK;
+}
+
+hx_status hx__need_not_complex(const hx_op_args *a, int i) {
+    if (!hx_dtype_is_complex(a->in[i].dtype)) return HX_OK;
+    return HX_FAIL(HX_ERR_DTYPE, "%s: operand %d is %s: expected a type with an order", a->name, i, hx_dtype_name(a->in[i].dtype));
+}
+
+hx_status hx__need_float_or_complex(const hx_op_args *a, int i) {
+    if (hx_dtype_is_float(a->in[i].dtype) || hx_dtype_is_complex(a->in[i].dtype)) return HX_OK;
+    return HX_FAIL(HX_ERR_DTYPE, "%s: operand %d is %s: expected a floating or a complex type", a->name, i, hx_dtype_name(a->in[i].dtype));
+}
+
+hx_status hx__need_dim(const hx_op_args *a, int i, int dim) {
+    if (dim >= 0 && dim < a->in[i].shape.ndim) return HX_OK;
+    char text[HX_SHAPE_TEXT];
+    return HX_FAIL(HX_ERR_SHAPE, "%s: dim %d of operand %d, which is %s: expected 0 to %d", a->name, dim, i,
+                   hx_shape_text(&a->in[i].shape, text), a->in[i].shape.ndim - 1);
 }
 
 hx_status hx__need_dtype(const hx_op_args *a, int i, hx_dtype want) {

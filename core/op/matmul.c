@@ -42,11 +42,32 @@ hx_status hx__infer_linear(const hx_op_args *a, hx_op_meta *out) {
     return HX_OK;
 }
 
-hx_status hx_matmul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
+static hx_status product(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
     hx_tensor *y = NULL;
     HX_TRY(hx_op_run(ctx, HX_OP_matmul, (hx_tensor *[]){a, b}, 2, &(hx_op_attr){.matmul = {.alpha = 1}}, 0, &y));
     *out = y;
     return HX_OK;
+}
+
+/* [K] x [..,K,N] as [1,K] x [..,K,N]; [..,M,K] x [K] as [..,M,K] x [K,1]; the dim of 1 is dropped afterwards. */
+static hx_status product_with_vector(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
+    bool is_row = hx_tensor_ndim(a) == 1, is_column = hx_tensor_ndim(b) == 1;
+    HX_AUTO_TENSOR row = NULL;
+    HX_AUTO_TENSOR column = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    if (is_row) HX_TRY(hx_reshape(ctx, a, HX_SHAPE(1, hx_tensor_dim(a, 0)), &row));
+    if (is_column) HX_TRY(hx_reshape(ctx, b, HX_SHAPE(hx_tensor_dim(b, 0), 1), &column));
+    HX_TRY(product(ctx, is_row ? row : a, is_column ? column : b, &y));
+    hx_shape s = hx_tensor_shape(y);
+    int64_t last = s.dims[s.ndim - 1];
+    s.ndim -= is_row + is_column;
+    if (is_row && !is_column) s.dims[s.ndim - 1] = last;
+    return hx_reshape(ctx, y, s, out);
+}
+
+hx_status hx_matmul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
+    bool has_vector = hx_tensor_ndim(a) == 1 || hx_tensor_ndim(b) == 1;
+    return has_vector ? product_with_vector(ctx, a, b, out) : product(ctx, a, b, out);
 }
 
 hx_status hx_linear_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **out) {

@@ -19,6 +19,12 @@
 hx_status hx__need_float(const hx_op_args *a, int i);
 /* All present operands from first to last have one floating dtype. */
 hx_status hx__need_same_float(const hx_op_args *a, int first, int last);
+/* All present operands from first to last have one dtype, whatever it is. */
+hx_status hx__need_same(const hx_op_args *a, int first, int last);
+hx_status hx__need_not_complex(const hx_op_args *a, int i);
+hx_status hx__need_float_or_complex(const hx_op_args *a, int i);
+/* dim is one of operand i's, 0..ndim-1. */
+hx_status hx__need_dim(const hx_op_args *a, int i, int dim);
 hx_status hx__need_dtype(const hx_op_args *a, int i, hx_dtype want);
 /* Operand i is a statistic of operand `of`: of dtype hx_dtype_accum. */
 hx_status hx__need_statistic(const hx_op_args *a, int i, int of);

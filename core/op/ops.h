@@ -67,7 +67,7 @@ hx_status hx_compare(hx_ctx *ctx, hx_op op, hx_tensor *a, hx_tensor *b, hx_tenso
  *  does its gradient. */
 hx_status hx_where(hx_ctx *ctx, hx_tensor *cond, hx_tensor *a, hx_tensor *b, hx_tensor **out);
 /** One operand: exp expm1 log log1p sqrt abs sign square reciprocal floor ceil round (half to even) sin cos tan asin
- *  acos atan sinh cosh tanh asinh acosh atanh erf sigmoid softplus relu silu gelu_tanh gelu_erf. */
+ *  acos atan sinh cosh tanh asinh acosh atanh erf sigmoid softplus relu silu gelu_tanh gelu_erf; conj of a complex x. */
 hx_status hx_unary(hx_ctx *ctx, hx_op op, hx_tensor *x, hx_tensor **out);
 /** alpha x + beta; complex x too. */
 hx_status hx_affine(hx_ctx *ctx, hx_tensor *x, double alpha, double beta, hx_tensor **out);
@@ -120,7 +120,8 @@ hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool k
 /** Largest and smallest (NaN wins); the gradient is divided evenly among ties. @return HX_ERR_SHAPE over no elements */
 hx_status hx_max(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
 hx_status hx_min(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
-/** Sum of squared deviations from the mean over n - correction, in two passes; 0/0 is NaN. std is its root. */
+/** Sum of squared deviations from the mean over max(n - correction, 0), in two passes; 0/0 is NaN. std is its root.
+ *  @param correction  >= 0 */
 hx_status hx_var(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);
 hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);
 /** (sum |x|^p)^(1/p), p > 0; HUGE_VAL: largest |x|. Gradient 0 where the norm is 0. */

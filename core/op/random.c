@@ -6,6 +6,8 @@
 hx_status hx__infer_random(const hx_op_args *a, hx_op_meta *out) {
     if (!hx_dtype_is_float(out[0].dtype))
         return HX_FAIL(HX_ERR_DTYPE, "%s: x is %s: expected a floating type", a->name, hx_dtype_name(out[0].dtype));
+    if (a->op == HX_OP_random_bernoulli && !(a->attr->random.p >= 0 && a->attr->random.p <= 1))
+        return HX_FAIL(HX_ERR_ARG, "random_bernoulli: p = %g: expected 0 <= p <= 1", a->attr->random.p);
     return HX_OK;
 }
 
@@ -35,4 +37,9 @@ hx_status hx_fill_uniform(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset,
 
 hx_status hx_fill_normal(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b) {
     return fill(ctx, HX_OP_random_normal, x, rng, offset, a, b);
+}
+
+hx_status hx_fill_bernoulli(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double p) {
+    hx_op_attr attr = {.random = {.rng = rng, .offset = offset, .p = p}};
+    return hx_op_run(ctx, HX_OP_random_bernoulli, NULL, 0, &attr, 0, &x);
 }

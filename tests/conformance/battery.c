@@ -179,6 +179,12 @@ static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rn
         return 2e4 * u - 1e4;
     case CONF_APART:
         return apart(i);
+    case CONF_ABOVE_ONE:
+        return 1.5 + 1.5 * u;
+    case CONF_HALF:
+        return u - 0.5;
+    case CONF_STEPS:
+        return (double)((i * 7 + 3) % 16) * 0.25 - 1.875;
     default:
         return 4 * u - 2;
     }
@@ -384,12 +390,14 @@ bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *w
             const unsigned char *a = want->out[k].bytes + (size_t)i * item,
                                 *b = got->out[k].bytes + (size_t)i * item;
             bool is_guard = i < CONF_GUARD || i >= last, is_same = memcmp(a, b, item) == 0;
-            double x = hx_elem_get(want->out[k].dtype, a, 0), y = hx_elem_get(want->out[k].dtype, b, 0);
+            double x[2], y[2];
+            hx_elem_get_complex(want->out[k].dtype, a, 0, x);
+            hx_elem_get_complex(want->out[k].dtype, b, 0, y);
             if (is_same || (!is_guard && !is_exact && is_close_element(c, dtype, want->out[k].dtype, a, b))) continue;
             char name[256];
-            snprintf(text, n_bytes, "%s: output %d%s element %lld is %.17g, expected %.17g (%s)",
+            snprintf(text, n_bytes, "%s: output %d%s element %lld is %.17g %+.17gi, expected %.17g %+.17gi (%s)",
                      conf_case_text(c, dtype, name, sizeof name), k, is_guard ? ", outside it," : "",
-                     (long long)(i - CONF_GUARD), y, x,
+                     (long long)(i - CONF_GUARD), y[0], y[1], x[0], x[1],
                      is_exact ? "bit for bit" : conf_tolerances[c->tolerance].why);
             return true;
         }

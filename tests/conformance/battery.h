@@ -38,6 +38,10 @@ typedef enum conf_range {
     CONF_WIDE,      /* -1e4 .. 1e4 */
     CONF_APART,     /* 64 numbers, in no order, farther from each other than the longest step of a gradient check: which
                        is the largest does not change */
+    CONF_ABOVE_ONE, /* 1.5 .. 3 */
+    CONF_HALF,      /* -0.5 .. 0.5: within the unit circle, with room for the steps of a gradient check */
+    CONF_STEPS,     /* 16 numbers between -2 and 2, a quarter apart: the first 16 of an operand differ, larger operands
+                       are full of ties */
 } conf_range;
 
 /* How far a kernel's result may be from ref's, which is exact up to its one rounding. conf_tolerances has the

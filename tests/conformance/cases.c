@@ -1,5 +1,7 @@
 /* The table of cases. Shapes are odd on purpose: a scalar, an empty dim, broadcasts, strided and transposed
  * views, and one shape that spans several blocks or tiles of any kernel. */
+#include <math.h>
+
 #include "tests/conformance/battery.h"
 
 const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
@@ -62,6 +64,66 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define IRFFT(m, s, c) {.fft = {.n = m, .scale = s, .interior = c}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
+/* elementwise, comparisons, reductions, movement */
+#define CLAMP(a, b)         {.clamp = {a, b}}
+#define LEAKY(a)            {.leaky = {a}}
+#define STAT(a, b, n, ...)  {.stat = {.p = a, .correction = b, .n_dims = n, .dims = {__VA_ARGS__}}}
+#define STAT_KEEP(a, b, n, ...) {.stat = {.p = a, .correction = b, .n_dims = n, .dims = {__VA_ARGS__}, .keepdim = true}}
+#define ALONG(d)            {.dim = {.dim = d}}
+#define ALONG_KEEP(d)       {.dim = {.dim = d, .keepdim = true}}
+#define INTO(d, n)          {.dim = {.dim = d, .size = n}}
+#define TOPK(n, s)          {.topk = {.k = n, .smallest = s}}
+#define PAD(m, ...)         {.pad = {.mode = m, .value = 0.5, __VA_ARGS__}}
+#define BEFORE(...)         .before = {__VA_ARGS__}
+#define AFTER(...)          .after = {__VA_ARGS__}
+#define COMPARE(o)                                                                                           \
+    {.op = HX_OP_##o, .in = "3,5 3,5", .range = CONF_STEPS},                                                 \
+    {.op = HX_OP_##o, .in = "4,1 1,7", .range = CONF_STEPS},                                                 \
+    {.op = HX_OP_##o, .in = ". 3,2t", .range = CONF_STEPS},                                                  \
+    {.op = HX_OP_##o, .in = "0,3 3"},                                                                        \
+    {.op = HX_OP_##o, .in = "3,40e 3,40s", .range = CONF_STEPS},                                             \
+    {.op = HX_OP_##o, .in = "3,5 3,5", .out = "o3,5t", .range = CONF_STEPS},                                 \
+    {.op = HX_OP_##o, .in = "70001 70001", .range = CONF_STEPS},                                             \
+    {.op = HX_OP_##o, .in = "i5,7 i5,7t", .n_ids = 3},                                                       \
+    {.op = HX_OP_##o, .in = "l40,70s l70", .n_ids = 3},                                                      \
+    {.op = HX_OP_##o, .in = "b5,7 b5,1", .n_ids = 3},                                                        \
+    {.op = HX_OP_##o, .in = "c5,7 c5,7s", .n_ids = 3},                                                       \
+    {.op = HX_OP_##o, .in = "o70 o70", .n_ids = 2}
+/* each reduction over one dim, all, a leading one, strided, repeated, empty results, and across blocks */
+#define STATISTIC(o, r, t, a, b)                                                                          \
+    {.op = HX_OP_##o, .in = "3,5", .attr = STAT(a, b, 2, 0, 1), .range = r, .tolerance = t},     \
+    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t},      \
+    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT_KEEP(a, b, 2, 0, 2), .range = r, .tolerance = t}, \
+    {.op = HX_OP_##o, .in = "5,12t", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},      \
+    {.op = HX_OP_##o, .in = "7,12", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},       \
+    {.op = HX_OP_##o, .in = "2,5,7s", .attr = STAT(a, b, 1, 2), .range = r, .tolerance = t},     \
+    {.op = HX_OP_##o, .in = "4,5e", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},       \
+    {.op = HX_OP_##o, .in = "0,4", .attr = STAT(a, b, 1, 1)},                                                \
+    {.op = HX_OP_##o, .in = "6,11", .out = "6s", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}, \
+    {.op = HX_OP_##o, .in = "90001", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},      \
+    {.op = HX_OP_##o, .in = "1031,37", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},    \
+    {.op = HX_OP_##o, .in = "3,200,2100", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}, \
+    {.op = HX_OP_##o, .in = "37,1031", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}
+#define ARG(o)                                                                                               \
+    {.op = HX_OP_##o, .in = "3,5", .attr = ALONG(1), .range = CONF_STEPS},                                   \
+    {.op = HX_OP_##o, .in = "3,5,2", .attr = ALONG(1), .range = CONF_STEPS},                                 \
+    {.op = HX_OP_##o, .in = "5,3t", .attr = ALONG_KEEP(0), .range = CONF_STEPS},                             \
+    {.op = HX_OP_##o, .in = "4,5e", .attr = ALONG(0)},                                                       \
+    {.op = HX_OP_##o, .in = "0,4", .attr = ALONG(1)},                                                        \
+    {.op = HX_OP_##o, .in = "1031", .attr = ALONG(0), .range = CONF_STEPS},                                  \
+    {.op = HX_OP_##o, .in = "70,9,150", .attr = ALONG(1), .range = CONF_STEPS},                              \
+    {.op = HX_OP_##o, .in = "i9,70", .attr = ALONG(0), .n_ids = 5},                                          \
+    {.op = HX_OP_##o, .in = "l9,7s", .attr = ALONG(1), .n_ids = 5},                                          \
+    {.op = HX_OP_##o, .in = "b9,7", .attr = ALONG(1), .n_ids = 5},                                           \
+    {.op = HX_OP_##o, .in = "c9,7t", .attr = ALONG(1), .n_ids = 5},                                          \
+    {.op = HX_OP_##o, .in = "o9,7", .attr = ALONG(0), .n_ids = 2}
+#define COMPLEX(o)                                                                                           \
+    {.op = HX_OP_##o, .in = "x3,5 x3,5", .tolerance = CONF_MIXED},                                           \
+    {.op = HX_OP_##o, .in = "x4,1 x1,7", .tolerance = CONF_MIXED},                                           \
+    {.op = HX_OP_##o, .in = "x5,40t x5,40s", .tolerance = CONF_MIXED},                                       \
+    {.op = HX_OP_##o, .in = "x0,3 x3"},                                                                      \
+    {.op = HX_OP_##o, .in = "x3,5e x.", .out = "x3,5t", .tolerance = CONF_MIXED},                                   \
+    {.op = HX_OP_##o, .in = "x20001 x20001", .tolerance = CONF_MIXED}
 /* optimizers */
 #define ADAMW(t)            {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t}}
 #define ADAM(t)             {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = t, .l2 = true}}
@@ -483,6 +545,180 @@ const conf_case conf_cases[] = {
     {HX_OP_maxabs, "5,3t", .attr.reduce.accumulate = true, .tolerance = CONF_EXACT, .fills = true},
     {HX_OP_maxabs, "0", .tolerance = CONF_EXACT},
     {HX_OP_maxabs, "70001", .tolerance = CONF_EXACT},
+    /* ---- elementary functions ---- */
+    BINARY(pow, CONF_POSITIVE, CONF_LIBM),
+    UNARY(expm1, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(log1p, CONF_POSITIVE, CONF_LIBM, true),
+    UNARY(square, CONF_PLAIN, CONF_EXACT, true),
+    UNARY(reciprocal, CONF_POSITIVE, CONF_EXACT, true),
+    UNARY(floor, CONF_OFF_KINKS, CONF_EXACT, true),
+    UNARY(ceil, CONF_OFF_KINKS, CONF_EXACT, true),
+    UNARY(round, CONF_OFF_KINKS, CONF_EXACT, true),
+    UNARY(sin, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(cos, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(tan, CONF_UNIT, CONF_LIBM, true),
+    UNARY(asin, CONF_UNIT, CONF_LIBM, false),
+    UNARY(acos, CONF_UNIT, CONF_LIBM, false),
+    UNARY(atan, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(sinh, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(cosh, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(asinh, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(acosh, CONF_ABOVE_ONE, CONF_LIBM, true),
+    UNARY(atanh, CONF_UNIT, CONF_LIBM, false),
+    UNARY(erf, CONF_PLAIN, CONF_LIBM, true),
+    UNARY(softplus, CONF_PLAIN, CONF_LIBM, true),
+    {HX_OP_asin, "2,3", .range = CONF_HALF, .tolerance = CONF_LIBM, .grad = true},
+    {HX_OP_acos, "2,3", .range = CONF_HALF, .tolerance = CONF_LIBM, .grad = true},
+    {HX_OP_atanh, "2,3", .range = CONF_HALF, .tolerance = CONF_LIBM, .grad = true},
+    {HX_OP_expm1, "5001", .range = CONF_WIDE, .tolerance = CONF_LIBM},
+    {HX_OP_softplus, "5001", .range = CONF_WIDE, .tolerance = CONF_LIBM},
+    {HX_OP_sin, "5001", .range = CONF_WIDE, .tolerance = CONF_LIBM},
+    {HX_OP_clamp, "3,5", .attr = CLAMP(-1, 0.9), .range = CONF_OFF_KINKS, .grad = true},
+    {HX_OP_clamp, "5,3t", .attr = CLAMP(-INFINITY, 0.1), .range = CONF_OFF_KINKS, .grad = true},
+    {HX_OP_clamp, "70001", .attr = CLAMP(-0.5, 0.5)},
+    {HX_OP_clamp, ".", .attr = CLAMP(1, 1)},
+    {HX_OP_clamp_bwd, "3,5 3,5", .attr = CLAMP(-0.5, 0.5)},
+    {HX_OP_clamp_bwd, "0,3 0,3", .attr = CLAMP(-0.5, 0.5)},
+    {HX_OP_clamp_bwd, "5,70t 5,70s", .attr = CLAMP(-0.5, 0.5)},
+    {HX_OP_leaky_relu, "3,5", .attr = LEAKY(0.1), .range = CONF_OFF_KINKS, .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_leaky_relu, "5,3t", .attr = LEAKY(-0.5), .range = CONF_OFF_KINKS, .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_leaky_relu, "70001", .attr = LEAKY(0.01), .tolerance = CONF_FEW},
+    {HX_OP_leaky_relu, ".", .attr = LEAKY(0.01), .tolerance = CONF_FEW},
+    {HX_OP_leaky_relu_bwd, "3,5 3,5", .attr = LEAKY(0.1), .tolerance = CONF_FEW},
+    {HX_OP_leaky_relu_bwd, "0,3 0,3", .attr = LEAKY(0.1)},
+    {HX_OP_leaky_relu_bwd, "5,70t 5,70s", .attr = LEAKY(0.1), .tolerance = CONF_FEW},
+
+    /* ---- comparisons, choice ---- */
+    COMPARE(equal),
+    COMPARE(not_equal),
+    COMPARE(less),
+    COMPARE(less_equal),
+    {HX_OP_where, "o3,5 3,5 3,5", .n_ids = 2, .grad = true},
+    {HX_OP_where, "o3,1 5 3,1", .n_ids = 2, .grad = true},
+    {HX_OP_where, "o. 3,5t 5", .n_ids = 2, .grad = true},
+    {HX_OP_where, "o0,3 3 .", .n_ids = 2},
+    {HX_OP_where, "o4,40e 4,40s 4,40", "4,40t", .n_ids = 2},
+    {HX_OP_where, "o70001 70001 .", .n_ids = 2},
+    {HX_OP_where, "o5,7 i5,7t i7", .n_ids = 2},
+    {HX_OP_where, "o5,7 c5,7t c7", .n_ids = 2},
+    {HX_OP_where, "o5,7 h5,7t h7", .n_ids = 2},
+    {HX_OP_where, "o5,7 z5,7t z7", .n_ids = 2},
+    {HX_OP_where, "o5,7 w5,7t w7", .n_ids = 2},
+
+    /* ---- complex ---- */
+    COMPLEX(add),
+    COMPLEX(sub),
+    COMPLEX(mul),
+    {HX_OP_affine, "x3,5", .attr = AFFINE(-1.7, 0.3), .tolerance = CONF_MIXED},
+    {HX_OP_affine, "x5,40t", .attr = AFFINE(0.5, 1), .tolerance = CONF_MIXED},
+    {.op = HX_OP_conj, .in = "x3,5"},
+    {.op = HX_OP_conj, .in = "x5,40t"},
+    {.op = HX_OP_conj, .in = "x0,4"},
+    {.op = HX_OP_conj, .in = "x."},
+    {HX_OP_sum, "x3,5,2", .attr = REDUCE(1, 1), .tolerance = CONF_SUM, .terms = 5},
+    {HX_OP_sum, "x5,40t", .attr = REDUCE_KEEP(1, 0), .tolerance = CONF_SUM, .terms = 5},
+    {HX_OP_sum, "x40001", .attr = REDUCE(1, 0), .tolerance = CONF_SUM, .terms = 300},
+
+    /* ---- joining, picking, padding ---- */
+    {HX_OP_cat, "3,5 3,2 3,4", .attr = ALONG(1), .grad = true},
+    {HX_OP_cat, "3,5 2,5t", .attr = ALONG(0), .grad = true},
+    {HX_OP_cat, "4", .attr = ALONG(0), .grad = true},
+    {HX_OP_cat, "2,0,3 2,2,3 2,1,3h", .attr = ALONG(1)},
+    {HX_OP_cat, "0,3 0,2", .attr = ALONG(1)},
+    {HX_OP_cat, "i5,7 i3,7s", .attr = ALONG(0), .n_ids = 9},
+    {HX_OP_cat, "o5,7 o5,3", .attr = ALONG(1), .n_ids = 2},
+    {HX_OP_cat, "h5,7t h5,3", .attr = ALONG(1)},
+    {HX_OP_cat, "x5,7 x5,3t", .attr = ALONG(1)},
+    {HX_OP_cat, "2 2 2 2 2 2 2 2", .attr = ALONG(0)},
+    {HX_OP_cat, "200,150 200,50e", .attr = ALONG(1)},
+    {HX_OP_gather, "5,4 i7,4", .attr = ALONG(0), .n_ids = 5, .grad = true},
+    {HX_OP_gather, "3,5,2 l3,4,2", .attr = ALONG(1), .n_ids = 5, .grad = true},
+    {HX_OP_gather, "5,4t l5,3", .attr = ALONG(1), .n_ids = 4, .grad = true},
+    {HX_OP_gather, "5,4 i0,4", .attr = ALONG(0), .n_ids = 5},
+    {HX_OP_gather, "5 i70", .attr = ALONG(0), .n_ids = 5, .wild_ids = true, .has_nan = true},
+    {HX_OP_gather, "i5,4s i7,4s", .attr = ALONG(0), .n_ids = 5, .wild_ids = true, .has_nan = true},
+    {HX_OP_gather, "o5,4 i7,4", .attr = ALONG(0), .n_ids = 2, .wild_ids = true, .has_nan = true},
+    {HX_OP_gather, "h5,4 i7,4", .attr = ALONG(0), .n_ids = 5},
+    {HX_OP_gather, "x5,4t i7,4", .attr = ALONG(0), .n_ids = 5},
+    {HX_OP_gather, "9,300,70 i9,250,70", .attr = ALONG(1), .n_ids = 300},
+    {HX_OP_gather_bwd, "i7,4 7,4", .attr = INTO(0, 5), .n_ids = 5, .tolerance = CONF_SUM, .terms = 7},
+    {HX_OP_gather_bwd, "l3,4,2 3,4,2", .attr = INTO(1, 5), .n_ids = 5, .tolerance = CONF_SUM, .terms = 4},
+    {HX_OP_gather_bwd, "l5,9t 5,9s", .attr = INTO(1, 3), .n_ids = 3, .wild_ids = true, .tolerance = CONF_SUM, .terms = 9},
+    {HX_OP_gather_bwd, "i0,4 0,4", .attr = INTO(0, 3), .n_ids = 3},
+    {HX_OP_gather_bwd, "i7,4t x7,4", .attr = INTO(0, 5), .n_ids = 5, .tolerance = CONF_SUM, .terms = 7},
+    {HX_OP_gather_bwd, "i9,250,70 9,250,70", .attr = INTO(1, 31), .n_ids = 31, .tolerance = CONF_SUM, .terms = 250},
+    {HX_OP_pad, "3,5", .attr = PAD(HX_PAD_ZERO, BEFORE(1, 2), AFTER(0, 3)), .grad = true},
+    {HX_OP_pad, "3,5", .attr = PAD(HX_PAD_REFLECT, BEFORE(2, 4), AFTER(1, 4)), .grad = true},
+    {HX_OP_pad, "3,5t", .attr = PAD(HX_PAD_REPLICATE, BEFORE(4, 1), AFTER(0, 7)), .grad = true},
+    {HX_OP_pad, "2,3,2", .attr = PAD(HX_PAD_CIRCULAR, BEFORE(0, 3, 1), AFTER(2, 2, 2)), .grad = true},
+    {HX_OP_pad, ".", .attr = PAD(HX_PAD_REFLECT, BEFORE(0))},
+    {HX_OP_pad, "0,3", .attr = PAD(HX_PAD_ZERO, BEFORE(2, 1), AFTER(1))},
+    {HX_OP_pad, "0,3", .attr = PAD(HX_PAD_CIRCULAR, BEFORE(0, 1), AFTER(0))},
+    {HX_OP_pad, "i4,7s", .attr = PAD(HX_PAD_ZERO, BEFORE(2, 1), AFTER(1)), .n_ids = 9},
+    {HX_OP_pad, "o4,7", .attr = PAD(HX_PAD_CIRCULAR, BEFORE(2, 1), AFTER(1)), .n_ids = 2},
+    {HX_OP_pad, "h4,7", .attr = PAD(HX_PAD_REPLICATE, BEFORE(2, 1), AFTER(1))},
+    {HX_OP_pad, "x4,7t", .attr = PAD(HX_PAD_ZERO, BEFORE(2, 1), AFTER(1))},
+    {HX_OP_pad, "3,70,90", .attr = PAD(HX_PAD_REFLECT, BEFORE(0, 5, 7), AFTER(1, 30, 2))},
+    {HX_OP_pad_bwd, "4,10", .attr = PAD(HX_PAD_ZERO, BEFORE(1, 2), AFTER(0, 3)), .tolerance = CONF_FEW},
+    {HX_OP_pad_bwd, "6,13t", .attr = PAD(HX_PAD_REFLECT, BEFORE(2, 4), AFTER(1, 4)), .tolerance = CONF_MIXED},
+    {HX_OP_pad_bwd, "7,13s", .attr = PAD(HX_PAD_REPLICATE, BEFORE(4, 1), AFTER(0, 7)), .tolerance = CONF_SUM, .terms = 40},
+    {HX_OP_pad_bwd, "4,8,5", .attr = PAD(HX_PAD_CIRCULAR, BEFORE(0, 3, 1), AFTER(2, 2, 2)), .tolerance = CONF_MIXED},
+    {HX_OP_pad_bwd, ".", .attr = PAD(HX_PAD_ZERO, BEFORE(0))},
+    {HX_OP_pad_bwd, "3,4", .attr = PAD(HX_PAD_ZERO, BEFORE(1, 0), AFTER(2))},
+    {HX_OP_pad_bwd, "x6,9t", .attr = PAD(HX_PAD_REFLECT, BEFORE(2, 1), AFTER(1, 1)), .tolerance = CONF_MIXED},
+    {HX_OP_pad_bwd, "4,105,99", .attr = PAD(HX_PAD_REFLECT, BEFORE(0, 5, 7), AFTER(1, 30, 2)), .tolerance = CONF_MIXED},
+
+    /* ---- reductions ---- */
+    {HX_OP_log_softmax, "3,5", .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_log_softmax, "5,3t", .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_log_softmax, "4,1", .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_log_softmax, "0,4", .tolerance = CONF_MIXED},
+    {HX_OP_log_softmax, "4,0", .tolerance = CONF_MIXED},
+    {HX_OP_log_softmax, "5,1031", .tolerance = CONF_MIXED},
+    {HX_OP_log_softmax, "5,1031", .range = CONF_WIDE, .tolerance = CONF_MIXED},
+    {HX_OP_log_softmax_bwd, "3,5 3,5", .tolerance = CONF_SUM, .terms = 50},
+    {HX_OP_log_softmax_bwd, "0,3 0,3", .tolerance = CONF_EXACT},
+    {HX_OP_log_softmax_bwd, "5,7t 5,7s", .tolerance = CONF_SUM, .terms = 70},
+    {HX_OP_log_softmax_bwd, "5,1031 5,1031", .range = CONF_UNIT, .tolerance = CONF_SUM, .terms = 4000},
+    STATISTIC(max, CONF_STEPS, CONF_EXACT, 0, 0),
+    STATISTIC(min, CONF_STEPS, CONF_EXACT, 0, 0),
+    STATISTIC(var, CONF_PLAIN, CONF_LIBM, 0, 1),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 1, 0),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 2, 0),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 2.5, 0),
+    STATISTIC(pnorm, CONF_STEPS, CONF_EXACT, INFINITY, 0),
+    {HX_OP_var, "4,0", .attr = STAT(0, 0, 1, 1), .has_nan = true},
+    {HX_OP_var, "4,1", .attr = STAT(0, 1, 1, 1), .has_nan = true},
+    {HX_OP_pnorm, "4,0", .attr = STAT(2, 0, 1, 1)},
+    {HX_OP_pnorm, "4,0", .attr = STAT(INFINITY, 0, 1, 1)},
+    {HX_OP_max, ".", .attr = REDUCE(0, 0)},
+    {HX_OP_max, "3,5", .attr = REDUCE(1, 1), .range = CONF_STEPS, .grad = true},
+    {HX_OP_max, "2,3,2", .attr = REDUCE_KEEP(2, 0, 2), .range = CONF_STEPS, .grad = true},
+    {HX_OP_min, "5,3t", .attr = REDUCE(1, 0), .range = CONF_STEPS, .grad = true},
+    {HX_OP_min, "3,4", .attr = REDUCE(2, 0, 1), .range = CONF_STEPS, .grad = true},
+    {HX_OP_var, ".", .attr = STAT(0, 0, 0, 0)},
+    {HX_OP_var, "3,5", .attr = STAT(0, 1, 1, 1), .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_var, "3,4,2", .attr = STAT_KEEP(0, 0, 2, 0, 2), .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_pnorm, "3,5", .attr = STAT(2, 0, 1, 1), .range = CONF_OFF_KINKS, .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_pnorm, "3,5", .attr = STAT(1, 0, 1, 0), .range = CONF_OFF_KINKS, .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_pnorm, "3,4,2", .attr = STAT_KEEP(2.5, 0, 2, 0, 2), .range = CONF_OFF_KINKS, .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_pnorm, "3,4", .attr = STAT(0.5, 0, 1, 1), .range = CONF_POSITIVE, .tolerance = CONF_MIXED, .grad = true},
+    {HX_OP_pnorm, "2,2", .attr = STAT(INFINITY, 0, 1, 1), .range = CONF_STEPS, .grad = true},
+    ARG(argmax),
+    ARG(argmin),
+    {HX_OP_topk, "3,5", .attr = TOPK(2, false), .range = CONF_STEPS, .grad = true},
+    {HX_OP_topk, "5,3t", .attr = TOPK(2, true), .range = CONF_STEPS, .grad = true},
+    {HX_OP_topk, "4", .attr = TOPK(4, false), .range = CONF_STEPS, .grad = true},
+    {HX_OP_topk, "3,5", .attr = TOPK(0, false)},
+    {HX_OP_topk, "0,5", .attr = TOPK(2, false)},
+    {HX_OP_topk, "3,7s", .attr = TOPK(7, true), .range = CONF_STEPS},
+    {HX_OP_topk, "3,50", .attr = TOPK(9, false), .range = CONF_STEPS, .skip = 2},
+    {HX_OP_topk, "3,50", .attr = TOPK(9, false), .range = CONF_STEPS, .skip = 1},
+    {HX_OP_topk, "70,301", .attr = TOPK(17, false), .range = CONF_STEPS},
+    {HX_OP_topk, "7,301", .attr = TOPK(300, true)},
+    {HX_OP_random_bernoulli, "", "7,11", .attr = RANDOM(0, 0.3, 0, 0), .fills = true},
+    {HX_OP_random_bernoulli, "", "0", .attr = RANDOM(0, 0.3, 0, 0), .fills = true},
+    {HX_OP_random_bernoulli, "", "70001", .attr = RANDOM(5, 0.7, 0, 0), .fills = true},
 };
 
 const int conf_n_cases = sizeof conf_cases / sizeof *conf_cases;

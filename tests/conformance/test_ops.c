@@ -151,7 +151,8 @@ Test(conformance, results_do_not_depend_on_the_number_of_threads) {
 
 /* Ops whose output may be their first input's memory. */
 static bool is_elementwise(hx_op op) {
-    return op <= HX_OP_gelu_erf_bwd || op == HX_OP_softmax || op == HX_OP_softmax_bwd || op == HX_OP_dropout;
+    return op <= HX_OP_leaky_relu_bwd || op == HX_OP_softmax || op == HX_OP_softmax_bwd || op == HX_OP_dropout ||
+           op == HX_OP_log_softmax || op == HX_OP_log_softmax_bwd;
 }
 
 /* Run a case onto its first operand, and compare with the result elsewhere. */

@@ -25,16 +25,30 @@
     X(rope)                                                                                                  \
     X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)                                                            \
     X(conv) X(conv_bwd_x) X(conv_bwd_w) X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)              \
-    X(batchnorm) X(batchnorm_bwd)
+    X(batchnorm) X(batchnorm_bwd)                                                                            \
+    X(log_softmax) X(log_softmax_bwd) X(stat) X(arg) X(topk) X(gather_bwd) X(pad_bwd)
 #define HX_CPU_DECLARE_(name)                                                                                \
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
 hx_status HX_K(copy)(hx_cpu *cpu, const hx_op_call *call);
+/* kernels of every dtype, of integers and bool, of complex numbers */
+hx_status HX_K(where)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(cat)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(gather)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(pad)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(compare_int)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(arg_int)(hx_cpu *cpu, const hx_op_call *call);
+hx_status HX_K(complex)(hx_cpu *cpu, const hx_op_call *call);
+
+/* An element of 16 bytes that is only moved. */
+typedef struct hx_bytes16 {
+    uint64_t v[2];
+} hx_bytes16;
 
 /* ---- elementwise engine ---- */
 
-#define HX_MAP_ARRAYS 3
+#define HX_MAP_ARRAYS 4
 
 /* n elements, all operands dense; p[0] is written and may equal an input. */
 typedef void (*hx_map_fn)(int64_t n, void *const *p, const void *param);

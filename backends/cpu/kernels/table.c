@@ -10,17 +10,24 @@
 #define ROW(op, kernel, by, dense) [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense}
 #define MAP(op)                    [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true}
 #define DENSE(op, by)              ROW(op, op, by, true)
+/* with a kernel for integers, bool or complex besides */
+#define ROW_TOO(op, kernel, by, dense, other)                                                                \
+    [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense, false, other}
+#define MAP_TOO(op, other) [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true, other}
+/* elements of every dtype, as they are stored */
+#define MOVE(op, dense)    [HX_OP_##op] = {HX_K(op), NULL, -1, dense, true}
 
 const hx_cpu_kernels HX_K(kernels) = {
     .isa = STRING_(HX_ISA),
     .op =
         {
-            MAP(add), MAP(sub), MAP(mul), MAP(div), MAP(maximum), MAP(minimum),
-            MAP(affine), MAP(exp), MAP(log), MAP(sqrt), MAP(abs), MAP(sign), MAP(tanh), MAP(sigmoid), MAP(relu),
+            MAP_TOO(add, HX_K(complex)), MAP_TOO(sub, HX_K(complex)), MAP_TOO(mul, HX_K(complex)),
+            MAP(div), MAP(maximum), MAP(minimum),
+            MAP_TOO(affine, HX_K(complex)), MAP(exp), MAP(log), MAP(sqrt), MAP(abs), MAP(sign), MAP(tanh), MAP(sigmoid), MAP(relu),
             MAP(silu), MAP(gelu_tanh), MAP(gelu_erf),
             MAP(tanh_bwd), MAP(sigmoid_bwd), MAP(relu_bwd), MAP(silu_bwd), MAP(gelu_tanh_bwd), MAP(gelu_erf_bwd),
             [HX_OP_copy] = {HX_K(copy), NULL, -1, false, true},
-            ROW(sum, sum, IN(0), false),
+            ROW_TOO(sum, sum, IN(0), false, hx__cpu_by_parts),
             DENSE(sumsq, IN(0)),
             DENSE(softmax, IN(0)),
             DENSE(softmax_bwd, IN(0)),
@@ -56,5 +63,30 @@ const hx_cpu_kernels HX_K(kernels) = {
             DENSE(avg_pool_bwd, IN(0)),
             DENSE(batchnorm, IN(0)),
             DENSE(batchnorm_bwd, IN(0)),
+            /* elementary functions, comparisons, choice */
+            MAP(pow), MAP(expm1), MAP(log1p), MAP(square), MAP(reciprocal), MAP(floor), MAP(ceil), MAP(round), MAP(sin),
+            MAP(cos), MAP(tan), MAP(asin), MAP(acos), MAP(atan), MAP(sinh), MAP(cosh), MAP(asinh), MAP(acosh), MAP(atanh),
+            MAP(erf), MAP(softplus), MAP(clamp), MAP(leaky_relu), MAP(clamp_bwd), MAP(leaky_relu_bwd),
+            [HX_OP_conj] = {NULL, NULL, IN(0), false, false, HX_K(complex)},
+            MAP_TOO(equal, HX_K(compare_int)), MAP_TOO(not_equal, HX_K(compare_int)),
+            MAP_TOO(less, HX_K(compare_int)), MAP_TOO(less_equal, HX_K(compare_int)),
+            MOVE(where, false),
+            /* joining, picking, padding */
+            MOVE(cat, false),
+            MOVE(gather, true),
+            ROW_TOO(gather_bwd, gather_bwd, IN(1), true, hx__cpu_by_parts),
+            MOVE(pad, true),
+            ROW_TOO(pad_bwd, pad_bwd, IN(0), true, hx__cpu_by_parts),
+            /* reductions */
+            DENSE(log_softmax, IN(0)),
+            DENSE(log_softmax_bwd, IN(0)),
+            ROW(max, stat, IN(0), false),
+            ROW(min, stat, IN(0), false),
+            ROW(var, stat, IN(0), false),
+            ROW(pnorm, stat, IN(0), false),
+            ROW_TOO(argmax, arg, IN(0), true, HX_K(arg_int)),
+            ROW_TOO(argmin, arg, IN(0), true, HX_K(arg_int)),
+            DENSE(topk, IN(0)),
+            [HX_OP_random_bernoulli] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
         },
 };

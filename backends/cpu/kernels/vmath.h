@@ -110,8 +110,50 @@ HX_VFN float vnormcdf_f32(float x) {
     return t < 0.925f ? near : far;
 }
 
+/* ln(1 + x) and e^x - 1 after Kahan: what rounding 1 + x to u (e^x to u) lost is made up for by the factor
+ * x / (u - 1) (the quotient (u - 1) / ln u), which is exact where u is near 1. */
+HX_VFN float vlog1p_f32(float x) {
+    float u = 1.0f + x, d = u - 1.0f;
+    float y = vlog_f32(u) * (x / d);
+    y = d == 0.0f ? x : y;
+    return x > 3.40282347e+38f ? x : y;
+}
+HX_VFN float vexpm1_f32(float x) {
+    float u = vexp_f32(x), d = u - 1.0f;
+    float y = d * (x / vlog_f32(u));
+    y = d == 0.0f ? x : y;
+    y = x > 80.0f ? u : y;
+    return x < -18.0f ? -1.0f : y;
+}
+
 HX_VFN float vsqrt_f32(float x) { return sqrtf(x); }
 HX_VFN float vabs_f32(float x) { return fabsf(x); }
+
+HX_VFN double vlog1p_f64(double x) { return log1p(x); }
+HX_VFN double vexpm1_f64(double x) { return expm1(x); }
+
+/* Functions that are libm's in both types: used too seldom to be worth a vector version, or one instruction. */
+#define HX_LIBM(name)                                                                                        \
+    HX_VFN float v##name##_f32(float x) { return name##f(x); }                                               \
+    HX_VFN double v##name##_f64(double x) { return name(x); }
+HX_LIBM(floor)
+HX_LIBM(ceil)
+HX_LIBM(rint)
+HX_LIBM(sin)
+HX_LIBM(cos)
+HX_LIBM(tan)
+HX_LIBM(asin)
+HX_LIBM(acos)
+HX_LIBM(atan)
+HX_LIBM(sinh)
+HX_LIBM(cosh)
+HX_LIBM(asinh)
+HX_LIBM(acosh)
+HX_LIBM(atanh)
+HX_LIBM(erf)
+#undef HX_LIBM
+HX_VFN float vpow_f32(float a, float b) { return powf(a, b); }
+HX_VFN double vpow_f64(double a, double b) { return pow(a, b); }
 
 HX_VFN double vexp_f64(double x) { return exp(x); }
 HX_VFN double vlog_f64(double x) { return log(x); }
