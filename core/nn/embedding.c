@@ -9,8 +9,13 @@ static hx_status embedding_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids,
     return hx_embedding_op(ctx, ids, ((const embedding *)layer)->weight->value, y);
 }
 
+/* No product follows whose variance a fan could keep. */
+static hx_status embedding_init(hx_layer *layer, hx_stream *stream, uint64_t seed) {
+    return hx_param_init(((const embedding *)layer)->weight, stream, seed, HX_INIT_NORMAL, 1);
+}
+
 static const hx_layer_type embedding_type = {
-    .name = "embedding", .n_bytes = sizeof(embedding), .forward = embedding_forward};
+    .name = "embedding", .n_bytes = sizeof(embedding), .forward = embedding_forward, .init = embedding_init};
 
 hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int64_t dim, hx_layer **out) {
     hx_layer *layer = NULL;

@@ -50,7 +50,8 @@ static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_te
     return hx_linear_op(ctx, normed, weight_of(g->tok), NULL, logits);
 }
 
-static const hx_layer_type gpt_type = {.name = "gpt", .n_bytes = sizeof(gpt), .forward = gpt_forward};
+static const hx_layer_type gpt_type = {
+    .name = "gpt", .n_bytes = sizeof(gpt), .forward = gpt_forward, .init = hx_gpt_init};
 
 /* ---- creation ---- */
 

@@ -29,6 +29,9 @@ typedef struct hx_layer_type {
     size_t n_bytes;   /* of the struct that embeds hx_layer */
     hx_status (*forward)(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y);
     void (*destroy)(hx_layer *layer); /* what the layer owns beyond parameters and children; may be NULL */
+    /* Fill all parameters of the layer and of those below it. NULL: parameters of two dims or more are Kaiming-normal
+     * with gain sqrt 2, of the vectors those named "weight" are 1 and the rest 0; then the children. */
+    hx_status (*init)(hx_layer *layer, hx_stream *stream, uint64_t seed);
 } hx_layer_type;
 
 /* A logical tensor inside a parameter's storage: fused q, k, v are three parts of one parameter. */
@@ -106,9 +109,32 @@ void hx_param_list_destroy(hx_param_list *list);
 int64_t hx_param_list_count(const hx_param_list *list);
 
 /* ---- initialisation: a function of (seed, path of the logical tensor, element), not of order or layout ---- */
-typedef enum hx_init_kind { HX_INIT_ZEROS, HX_INIT_ONES, HX_INIT_NORMAL, HX_INIT_UNIFORM } hx_init_kind;
-/** @param scale  standard deviation, or half width of the uniform */
+
+/* What an element is drawn from, with `scale` s. Kaiming and Xavier take their fans from the logical tensor's global
+ * shape: fan_in is the product of all dims but the first, fan_out that of all dims but the second. */
+typedef enum hx_init_kind {
+    HX_INIT_ZEROS,
+    HX_INIT_ONES,
+    HX_INIT_NORMAL,          /* N(0, s^2) */
+    HX_INIT_UNIFORM,         /* [-s, s) */
+    HX_INIT_CONSTANT,        /* s */
+    HX_INIT_TRUNC_NORMAL,    /* N(0, s^2) drawn again until within +-2s; its deviation is 0.8796 s */
+    HX_INIT_KAIMING_NORMAL,  /* N(0, s^2 / fan_in); He et al. 2015 */
+    HX_INIT_KAIMING_UNIFORM, /* [-b, b), b = s sqrt(3 / fan_in) */
+    HX_INIT_XAVIER_NORMAL,   /* N(0, 2 s^2 / (fan_in + fan_out)); Glorot & Bengio 2010 */
+    HX_INIT_XAVIER_UNIFORM,  /* [-b, b), b = s sqrt(6 / (fan_in + fan_out)) */
+    HX_INIT_ORTHOGONAL       /* s Q, rows or columns (the fewer) orthonormal over dims [first, rest]; Saxe et al. 2014 */
+} hx_init_kind;
+/** Fill a parameter, each logical tensor of its storage as if it stood alone.
+ *  @param scale  s above; for Kaiming, Xavier and orthogonal it is the gain (hx_init_gain)
+ *  @return HX_ERR_SHAPE: the kind needs two dims; HX_ERR_ARG: no such kind, scale not finite */
 hx_status hx_param_init(hx_param *param, hx_stream *stream, uint64_t seed, hx_init_kind kind, double scale);
+/** The gain that keeps the variance through an activation: 1 for affine (none) and sigmoid, 5/3 for tanh,
+ *  sqrt(2 / (1 + slope^2)) for relu, leaky_relu, silu and gelu.
+ *  @param slope  of the negative side; 0 but for leaky_relu. @return HX_ERR_ARG for other ops */
+hx_status hx_init_gain(hx_op activation, double slope, double *out);
+/** Fill all parameters below a layer with the layers' documented defaults (hx_layer_type.init). */
+hx_status hx_layer_init(hx_layer *root, hx_stream *stream, uint64_t seed);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
 /* The layers: linear, embedding, norms, convolutions, pools, attention, feed-forward, GPT block, GPT. Each create
- * function builds the layer with uninitialised parameters; the model's own init function (hx_gpt_init) or hx_param_init
+ * function builds the layer with uninitialised parameters; hx_layer_init, the model's own (hx_gpt_init) or hx_param_init
  * fills them.
  */
 #ifndef HX_CORE_NN_LAYERS_H
@@ -12,13 +12,14 @@
 extern "C" {
 #endif
 
-/** y = x w^T + b. Parameters: weight [out,in], bias [out]. x [..,in] -> [..,out] */
+/** y = x w^T + b. Parameters: weight [out,in], bias [out]. x [..,in] -> [..,out]
+ *  hx_layer_init: weight Kaiming-normal, deviation sqrt(2/in) (He et al. 2015), bias 0 */
 hx_status hx_linear_create(hx_device *device, hx_dtype dtype, int64_t n_in, int64_t n_out, bool has_bias, hx_layer **out);
-/** ids [..] -> [..,dim]. Parameters: weight [n,dim] */
+/** ids [..] -> [..,dim]. Parameters: weight [n,dim]; hx_layer_init: N(0,1) */
 hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int64_t dim, hx_layer **out);
-/** Ba et al. 2016. Parameters: weight [dim], bias [dim]. @param eps 0 means 1e-5 */
+/** Ba et al. 2016. Parameters: weight [dim], bias [dim]; hx_layer_init: 1, 0. @param eps 0 means 1e-5 */
 hx_status hx_layernorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
-/** Zhang & Sennrich 2019. Parameters: weight [dim]. @param eps 0 means 1e-5 */
+/** Zhang & Sennrich 2019. Parameters: weight [dim]; hx_layer_init: 1. @param eps 0 means 1e-5 */
 hx_status hx_rmsnorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
 /** Inverted dropout. @param p in [0,1) */
 hx_status hx_dropout_create(hx_device *device, double p, hx_layer **out);
