@@ -108,6 +108,12 @@ void hx_param_list_destroy(hx_param_list *list);
 /** Elements of all parameters. */
 int64_t hx_param_list_count(const hx_param_list *list);
 
+/** Freeze (or free again) the parameters all of whose logical names match `glob`, as fnmatch: `*` matches anything,
+ *  dots too ("blocks.0.*"), `?` one character, [a-c] a set. A frozen parameter gets no gradient and no update.
+ *  @param[out] n  logical tensors that match; 0 is no error. May be NULL
+ *  @return HX_ERR_CONFIG: the glob matches some parts of a fused parameter only; nothing is changed then */
+hx_status hx_layer_freeze(hx_layer *root, const char *glob, bool frozen, int64_t *n);
+
 /* ---- initialisation: a function of (seed, path of the logical tensor, element), not of order or layout ---- */
 
 /* What an element is drawn from, with `scale` s. Kaiming and Xavier take their fans from the logical tensor's global
