@@ -8,7 +8,20 @@ typedef struct attention {
     hx_param *weight, *bias; /* bias NULL: none */
     hx_layer *proj;
     int64_t n_heads, n_kv_heads, head_dim;
+    double rope_base; /* 0: no rotary positions */
+    hx_tensor *mask;  /* owned; NULL: none */
+    bool is_causal;
 } attention;
+
+static hx_status attend(const attention *a, hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v,
+                        hx_tensor **mixed) {
+    HX_AUTO_TENSOR turned_q = NULL; /* [B,T,H,D] */
+    HX_AUTO_TENSOR turned_k = NULL; /* [B,T,G,D] */
+    if (a->rope_base == 0) return hx_attention_op(ctx, q, k, v, a->mask, a->is_causal, 0, mixed);
+    HX_TRY(hx_rope(ctx, q, a->rope_base, 0, &turned_q));
+    HX_TRY(hx_rope(ctx, k, a->rope_base, 0, &turned_k));
+    return hx_attention_op(ctx, turned_q, turned_k, v, a->mask, a->is_causal, 0, mixed);
+}
 
 static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const attention *a = (const attention *)layer;
@@ -31,45 +44,28 @@ static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, h
     HX_AUTO_TENSOR q = parts[0];
     HX_AUTO_TENSOR k = parts[1];
     HX_AUTO_TENSOR v = parts[2];
-    HX_TRY(hx_attention_op(ctx, q, k, v, NULL, true, 0, &mixed));
+    HX_TRY(attend(a, ctx, q, k, v, &mixed));
     HX_TRY(hx_reshape(ctx, mixed, HX_SHAPE(B, T, H * D), &joined));
     return hx_layer_forward(a->proj, ctx, joined, y);
 }
 
-static const hx_layer_type attention_type = {
-    .name = "attention", .n_bytes = sizeof(attention), .forward = attention_forward};
+static void attention_destroy(hx_layer *layer) { hx_tensor_destroy(&((attention *)layer)->mask); }
 
-/* Name the three blocks of rows [H*D], [G*D], [G*D] of a fused parameter. */
-static hx_status name_parts(const attention *a, hx_param *param, const char *const names[3]) {
-    const int64_t rows[3] = {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim,
-                             a->n_kv_heads * a->head_dim};
-    const hx_shape fused = hx_tensor_shape(param->value);
-    hx_layout layouts[3] = {0};
-    hx_status status = HX_OK;
-    int64_t local = 0;
-    for (int i = 0; i < 3; i++) {
-        hx_shape shape = fused;
-        shape.dims[0] = rows[i];
-        hx_box box = {.local = local};
-        for (int d = 0; d < shape.ndim; d++) box.extent[d] = shape.dims[d];
-        HX_TRY_GOTO(hx_layout_boxes(&shape, &box, 1, &layouts[i]), done);
-        local += hx_shape_count(&shape);
-    }
-    HX_TRY_GOTO(hx_param_set_parts(param, 3, names, layouts), done);
-done:
-    for (int i = 0; i < 3; i++) hx_layout_destroy(&layouts[i]);
-    return status;
-}
+static const hx_layer_type attention_type = {.name = "attention",
+                                             .n_bytes = sizeof(attention),
+                                             .forward = attention_forward,
+                                             .destroy = attention_destroy};
 
 static hx_status create_params(attention *a, hx_dtype dtype, int64_t n_rows, int64_t dim, bool has_bias) {
     static const char *const weights[3] = {"q.weight", "k.weight", "v.weight"};
     static const char *const biases[3] = {"q.bias", "k.bias", "v.bias"};
+    const int64_t D = a->head_dim, rows[3] = {a->n_heads * D, a->n_kv_heads * D, a->n_kv_heads * D};
     hx_layer *proj = NULL;
     HX_TRY(hx_layer_param(&a->base, "weight", dtype, HX_SHAPE(n_rows, dim), true, &a->weight));
-    HX_TRY(name_parts(a, a->weight, weights));
+    HX_TRY(hx__param_name_rows(a->weight, 3, rows, weights));
     if (has_bias) {
         HX_TRY(hx_layer_param(&a->base, "bias", dtype, HX_SHAPE(n_rows), false, &a->bias));
-        HX_TRY(name_parts(a, a->bias, biases));
+        HX_TRY(hx__param_name_rows(a->bias, 3, rows, biases));
     }
     HX_TRY(hx_linear_create(a->base.device, dtype, dim, dim, has_bias, &proj));
     return hx__layer_adopt(&a->base, "proj", &proj, &a->proj);
@@ -97,10 +93,43 @@ hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, in
     a->n_heads = n_heads;
     a->n_kv_heads = n_kv_heads;
     a->head_dim = dim / n_heads;
+    a->is_causal = true;
     HX_TRY_GOTO(create_params(a, dtype, n_rows, dim, has_bias), done);
     *out = layer;
     return HX_OK;
 done:
     hx_layer_destroy(&layer);
     return status;
+}
+
+static hx_status check_attention(const hx_layer *layer) {
+    if (layer != NULL && layer->type == &attention_type) return HX_OK;
+    return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected attention", layer ? layer->type->name : "NULL");
+}
+
+hx_status hx_attention_set_rotary(hx_layer *layer, double base) {
+    HX_TRY(check_attention(layer));
+    attention *a = (attention *)layer;
+    if (!(base >= 0 && isfinite(base)))
+        return HX_FAIL(HX_ERR_CONFIG, "attention: rope base = %g: expected a finite number >= 0", base);
+    if (base > 0 && a->head_dim % 2 != 0)
+        return HX_FAIL(
+            HX_ERR_CONFIG,
+            "attention: rotary positions turn pairs: %lld elements per head, expected an even number",
+            (long long)a->head_dim);
+    a->rope_base = base;
+    return HX_OK;
+}
+
+hx_status hx_attention_set_mask(hx_layer *layer, hx_tensor *mask, bool is_causal) {
+    HX_TRY(check_attention(layer));
+    attention *a = (attention *)layer;
+    if (mask != NULL && hx_tensor_dtype(mask) != HX_BOOL)
+        return HX_FAIL(HX_ERR_DTYPE, "attention: mask of %s: expected bool",
+                       hx_dtype_name(hx_tensor_dtype(mask)));
+    if (mask != NULL) hx_tensor_retain(mask);
+    hx_tensor_destroy(&a->mask);
+    a->mask = mask;
+    a->is_causal = is_causal;
+    return HX_OK;
 }

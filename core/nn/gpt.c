@@ -10,11 +10,16 @@ const int hx_gpt_n_options = (int)(sizeof hx_gpt_options / sizeof *hx_gpt_option
 typedef struct gpt {
     hx_layer base;
     hx_gpt_config config;
-    hx_layer *tok, *pos, *drop, *blocks, *norm, *head; /* head NULL: tied to tok */
+    hx_layer *tok, *pos, *drop, *blocks, *norm, *head; /* pos NULL: none learned; head NULL: tied to tok */
 } gpt;
 
 /* The only parameter of an embedding. */
 static hx_tensor *weight_of(const hx_layer *layer) { return layer->params[0]->value; }
+
+hx_dtype hx__gpt_dtype(const hx_gpt_config *config) {
+    static const hx_dtype dtypes[] = {HX_F32, HX_F64, HX_BF16, HX_F16};
+    return dtypes[config->dtype];
+}
 
 /* tok[ids] + pos[0..T-1], the rows broadcast over the batch. */
 static hx_status embed(const gpt *g, hx_ctx *ctx, hx_tensor *ids, hx_tensor **out) {
@@ -23,6 +28,7 @@ static hx_status embed(const gpt *g, hx_ctx *ctx, hx_tensor *ids, hx_tensor **ou
     HX_AUTO_TENSOR positions = NULL; /* [T,dim] */
     HX_AUTO_TENSOR sum = NULL;       /* [B,T,dim] */
     HX_TRY(hx_layer_forward(g->tok, ctx, ids, &tokens));
+    if (g->pos == NULL) return hx_layer_forward(g->drop, ctx, tokens, out);
     /* The whole table needs no slice, whose derivative would fill zeros around the gradient. */
     if (T == g->config.ctx)
         positions = hx_tensor_retain(weight_of(g->pos));
@@ -73,6 +79,12 @@ static hx_status check_config(const hx_gpt_config *c) {
     if (c->dim % c->heads != 0)
         return HX_FAIL(HX_ERR_CONFIG, "model heads = %lld does not divide dim = %lld", (long long)c->heads,
                        (long long)c->dim);
+    if (c->kv_heads > 0 && c->heads % c->kv_heads != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "model kv_heads = %lld does not divide heads = %lld",
+                       (long long)c->kv_heads, (long long)c->heads);
+    if (c->positions == 1 && c->dim / c->heads % 2 != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "model positions = rotary: dim / heads = %lld: expected an even number",
+                       (long long)(c->dim / c->heads));
     return HX_OK;
 }
 
@@ -95,12 +107,14 @@ done:
 
 static hx_status create_children(gpt *g, hx_device *device) {
     const hx_gpt_config *c = &g->config;
-    const hx_dtype dtype = c->dtype == 0 ? HX_F32 : HX_F64;
+    const hx_dtype dtype = hx__gpt_dtype(c);
     hx_layer *child = NULL;
     HX_TRY(hx_embedding_create(device, dtype, c->vocab, c->dim, &child));
     HX_TRY(hx__layer_adopt(&g->base, "tok", &child, &g->tok));
-    HX_TRY(hx_embedding_create(device, dtype, c->ctx, c->dim, &child));
-    HX_TRY(hx__layer_adopt(&g->base, "pos", &child, &g->pos));
+    if (c->positions == 0) {
+        HX_TRY(hx_embedding_create(device, dtype, c->ctx, c->dim, &child));
+        HX_TRY(hx__layer_adopt(&g->base, "pos", &child, &g->pos));
+    }
     HX_TRY(hx_dropout_create(device, c->dropout, &child));
     HX_TRY(hx__layer_adopt(&g->base, "drop", &child, &g->drop));
     HX_TRY(create_blocks(g, device));
@@ -128,8 +142,8 @@ done:
 
 /* ---- initialisation ---- */
 
-/* The two products of a block whose result is added to the residual stream: each adds variance, which grows
- * with their number unless they start smaller. */
+/* The two products of a block (attn.proj and mlp.out) whose result is added to the residual stream: each adds
+ * variance, which grows with their number unless they start smaller. */
 static bool feeds_residual(const hx_param *param) {
     return strcmp(param->layer->name, "proj") == 0 || strcmp(param->layer->name, "out") == 0;
 }

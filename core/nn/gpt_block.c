@@ -10,8 +10,8 @@ typedef struct mlp {
 
 static hx_status mlp_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const mlp *m = (const mlp *)layer;
-    HX_AUTO_TENSOR wide = NULL;   /* [..,ratio*dim] */
-    HX_AUTO_TENSOR active = NULL; /* [..,ratio*dim] */
+    HX_AUTO_TENSOR wide = NULL;   /* [..,hidden] */
+    HX_AUTO_TENSOR active = NULL; /* [..,hidden] */
     HX_TRY(hx_layer_forward(m->in, ctx, x, &wide));
     HX_TRY(hx_unary(ctx, m->activation, wide, &active));
     return hx_layer_forward(m->out, ctx, active, y);
@@ -19,19 +19,19 @@ static hx_status mlp_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tens
 
 static const hx_layer_type mlp_type = {.name = "mlp", .n_bytes = sizeof(mlp), .forward = mlp_forward};
 
-static hx_dtype config_dtype(const hx_gpt_config *config) { return config->dtype == 0 ? HX_F32 : HX_F64; }
-
 static hx_status mlp_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
     static const hx_op activations[] = {HX_OP_gelu_tanh, HX_OP_gelu_erf, HX_OP_silu, HX_OP_relu};
-    const int64_t dim = config->dim, wide = dim * config->mlp_ratio;
+    const int64_t dim = config->dim, wide = config->mlp_dim > 0 ? config->mlp_dim : dim * config->mlp_ratio;
     hx_layer *layer = NULL, *child = NULL;
     hx_status status;
+    if (config->mlp == 1)
+        return hx_swiglu_create(device, hx__gpt_dtype(config), dim, wide, config->bias, out);
     HX_TRY(hx_layer_create(&mlp_type, device, &layer));
     mlp *m = (mlp *)layer;
     m->activation = activations[config->activation];
-    HX_TRY_GOTO(hx_linear_create(device, config_dtype(config), dim, wide, config->bias, &child), done);
+    HX_TRY_GOTO(hx_linear_create(device, hx__gpt_dtype(config), dim, wide, config->bias, &child), done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "in", &child, &m->in), done);
-    HX_TRY_GOTO(hx_linear_create(device, config_dtype(config), wide, dim, config->bias, &child), done);
+    HX_TRY_GOTO(hx_linear_create(device, hx__gpt_dtype(config), wide, dim, config->bias, &child), done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "out", &child, &m->out), done);
     *out = layer;
     return HX_OK;
@@ -70,8 +70,9 @@ static const hx_layer_type block_type = {
     .name = "gpt_block", .n_bytes = sizeof(block), .forward = block_forward};
 
 hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
-    if (config->norm == 0) return hx_layernorm_create(device, config_dtype(config), config->dim, 0, out);
-    return hx_rmsnorm_create(device, config_dtype(config), config->dim, 0, out);
+    const hx_dtype dtype = hx__gpt_dtype(config);
+    if (config->norm == 0) return hx_layernorm_create(device, dtype, config->dim, config->norm_eps, out);
+    return hx_rmsnorm_create(device, dtype, config->dim, config->norm_eps, out);
 }
 
 hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
@@ -81,10 +82,11 @@ hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, h
     block *b = (block *)layer;
     HX_TRY_GOTO(hx__gpt_norm_create(device, config, &child), done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "norm1", &child, &b->norm1), done);
-    HX_TRY_GOTO(hx_attention_create(device, config_dtype(config), config->dim, config->heads, 0, config->bias,
-                                    &child),
+    HX_TRY_GOTO(hx_attention_create(device, hx__gpt_dtype(config), config->dim, config->heads,
+                                    config->kv_heads, config->bias, &child),
                 done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "attn", &child, &b->attn), done);
+    if (config->positions == 1) HX_TRY_GOTO(hx_attention_set_rotary(b->attn, config->rope_base), done);
     HX_TRY_GOTO(hx_dropout_create(device, config->dropout, &child), done);
     HX_TRY_GOTO(hx__layer_adopt(layer, "drop1", &child, &b->drop1), done);
     HX_TRY_GOTO(hx__gpt_norm_create(device, config, &child), done);

@@ -1,5 +1,6 @@
 #include "core/nn/nn_impl.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +271,25 @@ hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *na
 done:
     while (n_copied > 0) hx_layout_destroy(&parts[--n_copied].layout);
     hx_mem_free((void **)&parts);
+    return status;
+}
+
+hx_status hx__param_name_rows(hx_param *param, int n, const int64_t *rows, const char *const *names) {
+    hx_layout layouts[HX__MAX_FUSED] = {0};
+    hx_status status = HX_OK;
+    int64_t local = 0;
+    assert(n <= HX__MAX_FUSED);
+    for (int i = 0; i < n; i++) {
+        hx_shape shape = hx_tensor_shape(param->value);
+        hx_box box = {.local = local};
+        shape.dims[0] = rows[i];
+        for (int d = 0; d < shape.ndim; d++) box.extent[d] = shape.dims[d];
+        HX_TRY_GOTO(hx_layout_boxes(&shape, &box, 1, &layouts[i]), done);
+        local += hx_shape_count(&shape);
+    }
+    HX_TRY_GOTO(hx_param_set_parts(param, n, names, layouts), done);
+done:
+    for (int i = 0; i < n; i++) hx_layout_destroy(&layouts[i]);
     return status;
 }
 

@@ -72,6 +72,17 @@ hx_status hx_batchnorm_create(hx_device *device, hx_dtype dtype, int64_t n_chann
  *  @param n_kv_heads  G; 0 means H. @return HX_ERR_CONFIG if dim % H or H % G */
 hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t n_heads, int64_t n_kv_heads,
                               bool has_bias, hx_layer **out);
+/** Turn queries and keys by their positions 0 .. T-1 (hx_rope; Su et al. 2021). @param base  e.g. 10000; 0: no longer
+ *  @return HX_ERR_CONFIG if a head has an odd number of elements; HX_ERR_ARG if the layer is no attention */
+hx_status hx_attention_set_rotary(hx_layer *attention, double base);
+/** From the next forward on, query t sees key s only where the mask is true.
+ *  @param mask  bool, broadcast to [B,H,T,T]; retained until it is replaced; NULL: none
+ *  @param is_causal  keys behind the query are hidden as well (so at creation) */
+hx_status hx_attention_set_mask(hx_layer *attention, hx_tensor *mask, bool is_causal);
+
+/** Gated feed-forward (Shazeer 2020), x [..,dim] -> [..,dim]: out(silu(gate(x)) * up(x)). Parameters: a fused weight
+ *  [2*hidden, dim] with bias, stored in checkpoints as gate.weight, up.weight (and biases), and out.weight, out.bias. */
+hx_status hx_swiglu_create(hx_device *device, hx_dtype dtype, int64_t dim, int64_t hidden, bool has_bias, hx_layer **out);
 
 /* kind, field, default, min, max, help */
 #define HX_GPT_OPTIONS(X)                                                                                    \
@@ -80,13 +91,19 @@ hx_status hx_attention_create(hx_device *device, hx_dtype dtype, int64_t dim, in
     X(INT, layers, 4, 1, 1000, "transformer blocks")                                                         \
     X(INT, dim, 192, 1, 1 << 20, "width of the residual stream")                                             \
     X(INT, heads, 6, 1, 4096, "attention heads; must divide dim")                                            \
+    X(INT, kv_heads, 0, 0, 4096, "key-value heads (grouped-query attention); must divide heads; 0: heads")   \
+    X(CHOICE, positions, 0, "learned|rotary|none", 0, "how tokens know their position")                      \
+    X(REAL, rope_base, 10000, 1, 1e12, "rotary positions: base of the frequencies")                          \
+    X(CHOICE, mlp, 0, "plain|swiglu", 0, "feed-forward: out(act(in x)), or out(silu(gate x) * up x)")        \
     X(INT, mlp_ratio, 4, 1, 64, "feed-forward width as a multiple of dim")                                   \
+    X(INT, mlp_dim, 0, 0, 1 << 24, "feed-forward width; 0: mlp_ratio * dim")                                 \
     X(REAL, dropout, 0.0, 0, 0.99, "dropout probability in embedding, attention output and feed-forward")    \
     X(CHOICE, norm, 0, "layernorm|rmsnorm", 0, "normalisation before each sub-layer")                        \
-    X(CHOICE, activation, 0, "gelu_tanh|gelu_erf|silu|relu", 0, "non-linearity of the feed-forward")         \
+    X(REAL, norm_eps, 1e-5, 1e-12, 1, "added to the variance in normalisations")                             \
+    X(CHOICE, activation, 0, "gelu_tanh|gelu_erf|silu|relu", 0, "non-linearity of the plain feed-forward")   \
     X(BOOL, bias, true, 0, 0, "biases in linear layers")                                                     \
     X(BOOL, tied, true, 0, 0, "the output projection is the token embedding")                                \
-    X(CHOICE, dtype, 0, "f32|f64", 0, "element type of parameters and activations")                          \
+    X(CHOICE, dtype, 0, "f32|f64|bf16|f16", 0, "element type of parameters and activations")                 \
     X(INT, recompute, 0, 0, 1000, "blocks in a segment whose activations are computed again in backward; 0: keep all")
 
 HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
@@ -94,8 +111,11 @@ HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
 extern const hx_option hx_gpt_options[];
 extern const int hx_gpt_n_options;
 
-/** GPT-2 (Radford et al. 2019): ids i32 [B,T] -> logits [B,T,vocab]; learned positions, pre-norm blocks, final norm.
- *  @return HX_ERR_CONFIG with both numbers if heads does not divide dim */
+/** ids i32 [B,T] -> logits [B,T,vocab]: embedding, pre-norm blocks, final norm, output projection. By default GPT-2
+ *  (Radford et al. 2019: learned positions, layer norm, GELU); LLaMA (Touvron et al. 2023) is {.norm = rmsnorm,
+ *  .positions = rotary, .mlp = swiglu, .bias = false, .tied = false}, with .kv_heads as of LLaMA 2.
+ *  @return HX_ERR_CONFIG with both numbers if heads does not divide dim or kv_heads does not divide heads, or if
+ *          rotary positions meet an odd number of elements per head */
 hx_status hx_gpt_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
 /** Normal(0, 0.02), output projections of residual branches divided by sqrt(2 layers), norms 1, biases 0. */
 hx_status hx_gpt_init(hx_layer *gpt, hx_stream *stream, uint64_t seed);

@@ -11,12 +11,18 @@ uint64_t hx__layer_hash(const hx_layer *layer, const char *text);
 /* Attach *child, made a moment ago, to parent, and remember it in *slot (borrowed). */
 hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, hx_layer **slot);
 
+/* Name consecutive blocks of rows (dim 0) of a fused parameter as logical tensors of their own. They must add up
+ * to its rows; n <= HX__MAX_FUSED. */
+#define HX__MAX_FUSED 3
+hx_status hx__param_name_rows(hx_param *param, int n, const int64_t *rows, const char *const *names);
+
 /* Sizes that count something: HX_ERR_CONFIG unless n >= 1. */
 hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n);
 
 /* One pre-norm transformer block: x + drop(attn(norm1(x))), then the same with mlp and norm2. Children:
- * norm1, attn, norm2, mlp (in, out). The configuration has been checked. */
+ * norm1, attn, norm2, mlp (in, out; or a SwiGLU). The configuration has been checked. */
 hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
+hx_dtype hx__gpt_dtype(const hx_gpt_config *config);
 /* The normalisation that the configuration names. */
 hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
 
