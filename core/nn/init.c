@@ -199,6 +199,7 @@ hx_status hx_init_gain(hx_op activation, double slope, double *out) {
         *out = 5.0 / 3;
         return HX_OK;
     case HX_OP_relu:
+    case HX_OP_leaky_relu:
     case HX_OP_silu:
     case HX_OP_gelu_tanh:
     case HX_OP_gelu_erf:

@@ -23,8 +23,10 @@ hx_status hx_layernorm_create(hx_device *device, hx_dtype dtype, int64_t dim, do
 hx_status hx_rmsnorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
 /** Inverted dropout. @param p in [0,1) */
 hx_status hx_dropout_create(hx_device *device, double p, hx_layer **out);
-/** An activation: op is one of HX_OP_relu, silu, gelu_tanh, gelu_erf, tanh, sigmoid. */
+/** An activation: op is one of HX_OP_relu, silu, gelu_tanh, gelu_erf, softplus, tanh, sigmoid. */
 hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out);
+/** x where x > 0, else slope x (Maas et al. 2013; 0.01 is usual). */
+hx_status hx_leaky_relu_create(hx_device *device, double slope, hx_layer **out);
 /** Children run one after the other. Takes ownership of layers [n] (entries become NULL), named "0", "1", ... */
 hx_status hx_sequential_create_consume(hx_device *device, hx_layer **layers, int n, hx_layer **out);
 /** Recompute in segments of n consecutive children (hx_checkpoint), the last one shorter; 0: not. About sqrt(L) of L

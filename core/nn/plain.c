@@ -44,8 +44,8 @@ static const hx_layer_type activation_type = {
     .name = "activation", .n_bytes = sizeof(activation), .forward = activation_forward};
 
 static bool is_activation(hx_op op) {
-    static const hx_op ops[] = {HX_OP_relu,     HX_OP_silu, HX_OP_gelu_tanh,
-                                HX_OP_gelu_erf, HX_OP_tanh, HX_OP_sigmoid};
+    static const hx_op ops[] = {HX_OP_relu,     HX_OP_silu, HX_OP_gelu_tanh, HX_OP_gelu_erf,
+                                HX_OP_softplus, HX_OP_tanh, HX_OP_sigmoid};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         if (ops[i] == op) return true;
     return false;
@@ -54,11 +54,34 @@ static bool is_activation(hx_op op) {
 hx_status hx_activation_create(hx_device *device, hx_op op, hx_layer **out) {
     hx_layer *layer;
     if (!is_activation(op))
-        return HX_FAIL(HX_ERR_ARG,
-                       "op %d is no activation: expected relu, silu, gelu_tanh, gelu_erf, tanh or sigmoid",
-                       (int)op);
+        return HX_FAIL(
+            HX_ERR_ARG,
+            "op %d is no activation: expected relu, silu, gelu_tanh, gelu_erf, softplus, tanh or sigmoid",
+            (int)op);
     HX_TRY(hx_layer_create(&activation_type, device, &layer));
     ((activation *)layer)->op = op;
+    *out = layer;
+    return HX_OK;
+}
+
+typedef struct leaky {
+    hx_layer base;
+    double slope;
+} leaky;
+
+static hx_status leaky_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
+    return hx_leaky_relu(ctx, x, ((const leaky *)layer)->slope, y);
+}
+
+static const hx_layer_type leaky_type = {
+    .name = "leaky_relu", .n_bytes = sizeof(leaky), .forward = leaky_forward};
+
+hx_status hx_leaky_relu_create(hx_device *device, double slope, hx_layer **out) {
+    hx_layer *layer;
+    if (!isfinite(slope))
+        return HX_FAIL(HX_ERR_CONFIG, "leaky_relu slope = %g: expected a finite number", slope);
+    HX_TRY(hx_layer_create(&leaky_type, device, &layer));
+    ((leaky *)layer)->slope = slope;
     *out = layer;
     return HX_OK;
 }

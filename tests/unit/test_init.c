@@ -192,6 +192,8 @@ Test(init, gains_are_those_of_the_literature) {
     cr_expect_float_eq(gain, 5.0 / 3, 1e-15);
     OK(hx_init_gain(HX_OP_relu, 0, &gain));
     cr_expect_float_eq(gain, sqrt(2), 1e-15);
+    OK(hx_init_gain(HX_OP_leaky_relu, 0.5, &gain));
+    cr_expect_float_eq(gain, sqrt(1.6), 1e-15);
     FAILS(hx_init_gain(HX_OP_matmul, 0, &gain), HX_ERR_ARG);
 }
 

@@ -66,7 +66,7 @@ Test(layer, attention_has_right_gradients) {
 }
 
 Test(layer, activations_have_right_gradients) {
-    const hx_op ops[] = {HX_OP_silu, HX_OP_gelu_tanh, HX_OP_gelu_erf, HX_OP_tanh, HX_OP_sigmoid};
+    const hx_op ops[] = {HX_OP_silu, HX_OP_gelu_tanh, HX_OP_gelu_erf, HX_OP_softplus, HX_OP_tanh, HX_OP_sigmoid};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
         hx_layer *layer;
         OK(hx_activation_create(dev, ops[i], &layer));
@@ -81,6 +81,8 @@ Test(layer, relu_has_right_gradients_away_from_its_kink) {
     OK(hx_tensor_write(stream, x, (double[]){-2, -1, 1, 2}));
     hx_tensor_set_requires_grad(x, true);
     OK(hx_activation_create(dev, HX_OP_relu, &layer));
+    check_gradients(layer, x);
+    OK(hx_leaky_relu_create(dev, 0.1, &layer));
     check_gradients(layer, x);
 }
 
