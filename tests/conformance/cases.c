@@ -91,19 +91,19 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
     {.op = HX_OP_##o, .in = "o70 o70", .n_ids = 2}
 /* each reduction over one dim, all, a leading one, strided, repeated, empty results, and across blocks */
 #define STATISTIC(o, r, t, a, b)                                                                          \
-    {.op = HX_OP_##o, .in = "3,5", .attr = STAT(a, b, 2, 0, 1), .range = r, .tolerance = t},     \
-    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t},      \
-    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT_KEEP(a, b, 2, 0, 2), .range = r, .tolerance = t}, \
-    {.op = HX_OP_##o, .in = "5,12t", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},      \
-    {.op = HX_OP_##o, .in = "7,12", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},       \
-    {.op = HX_OP_##o, .in = "2,5,7s", .attr = STAT(a, b, 1, 2), .range = r, .tolerance = t},     \
-    {.op = HX_OP_##o, .in = "4,5e", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},       \
+    {.op = HX_OP_##o, .in = "3,5", .attr = STAT(a, b, 2, 0, 1), .range = r, .tolerance = t, .terms = 300},     \
+    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t, .terms = 300},      \
+    {.op = HX_OP_##o, .in = "3,5,2", .attr = STAT_KEEP(a, b, 2, 0, 2), .range = r, .tolerance = t, .terms = 300}, \
+    {.op = HX_OP_##o, .in = "5,12t", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t, .terms = 300},      \
+    {.op = HX_OP_##o, .in = "7,12", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t, .terms = 300},       \
+    {.op = HX_OP_##o, .in = "2,5,7s", .attr = STAT(a, b, 1, 2), .range = r, .tolerance = t, .terms = 300},     \
+    {.op = HX_OP_##o, .in = "4,5e", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t, .terms = 300},       \
     {.op = HX_OP_##o, .in = "0,4", .attr = STAT(a, b, 1, 1)},                                                \
-    {.op = HX_OP_##o, .in = "6,11", .out = "6s", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}, \
-    {.op = HX_OP_##o, .in = "90001", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},      \
-    {.op = HX_OP_##o, .in = "1031,37", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t},    \
-    {.op = HX_OP_##o, .in = "3,200,2100", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}, \
-    {.op = HX_OP_##o, .in = "37,1031", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t}
+    {.op = HX_OP_##o, .in = "6,11", .out = "6s", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t, .terms = 300}, \
+    {.op = HX_OP_##o, .in = "90001", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t, .terms = 300},      \
+    {.op = HX_OP_##o, .in = "1031,37", .attr = STAT(a, b, 1, 0), .range = r, .tolerance = t, .terms = 300},    \
+    {.op = HX_OP_##o, .in = "3,200,2100", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t, .terms = 300}, \
+    {.op = HX_OP_##o, .in = "37,1031", .attr = STAT(a, b, 1, 1), .range = r, .tolerance = t, .terms = 300}
 #define ARG(o)                                                                                               \
     {.op = HX_OP_##o, .in = "3,5", .attr = ALONG(1), .range = CONF_STEPS},                                   \
     {.op = HX_OP_##o, .in = "3,5,2", .attr = ALONG(1), .range = CONF_STEPS},                                 \
@@ -682,10 +682,10 @@ const conf_case conf_cases[] = {
     {HX_OP_log_softmax_bwd, "5,1031 5,1031", .range = CONF_UNIT, .tolerance = CONF_SUM, .terms = 4000},
     STATISTIC(max, CONF_STEPS, CONF_EXACT, 0, 0),
     STATISTIC(min, CONF_STEPS, CONF_EXACT, 0, 0),
-    STATISTIC(var, CONF_PLAIN, CONF_LIBM, 0, 1),
-    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 1, 0),
-    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 2, 0),
-    STATISTIC(pnorm, CONF_PLAIN, CONF_LIBM, 2.5, 0),
+    STATISTIC(var, CONF_PLAIN, CONF_SUM, 0, 1),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_SUM, 1, 0),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_SUM, 2, 0),
+    STATISTIC(pnorm, CONF_PLAIN, CONF_SUM, 2.5, 0),
     STATISTIC(pnorm, CONF_STEPS, CONF_EXACT, INFINITY, 0),
     {HX_OP_var, "4,0", .attr = STAT(0, 0, 1, 1), .has_nan = true},
     {HX_OP_var, "4,1", .attr = STAT(0, 1, 1, 1), .has_nan = true},

@@ -444,7 +444,7 @@ Test(conv, a_small_network_learns_to_tell_stripes_apart) {
     HX_AUTO_TENSOR ids = NULL;
     make_images(&images, &ids);
     OK(hx_layer_params(layer, &params));
-    OK(hx_adamw_create_default(dev, stream, &params, &config, &optim));
+    OK(hx_optim_create_default(dev, stream, &params, &config, &optim));
     cr_expect_lt(n_right(layer, images), IMAGES);
     for (int64_t step = 1; step <= 60; step++) descend(layer, &params, optim, images, ids, step);
     cr_expect_eq(n_right(layer, images), IMAGES, "in evaluation, by running statistics: %d of %d", n_right(layer, images), IMAGES);
