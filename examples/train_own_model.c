@@ -142,10 +142,10 @@ static hx_status train(hx_session *session, hx_layer *net) {
     hx_model model = {.self = net, .root = net, .loss = angle_loss};
     hx_train_parts parts = {.train = &train_source, .eval = &eval_source};
     double loss = 0;
-    int64_t count = 0;
+    double count = 0;
     hx_status status = hx_session_train(session, &model, &parts);
     if (status == HX_OK) status = hx_session_eval(session, &model, &eval_source, &loss, &count);
-    if (status == HX_OK && hx_comm_rank(world) == 0) printf("mean squared error %.6f over %lld points\n", loss, (long long)count);
+    if (status == HX_OK && hx_comm_rank(world) == 0) printf("mean squared error %.6f over %g points\n", loss, count);
     if (status == HX_OK && !(loss < 0.01)) status = HX_FAIL(HX_ERR_NUMERIC, "mean squared error %g: expected less than 0.01", loss);
     angle_data_clear(&train_data);
     angle_data_clear(&eval_data);

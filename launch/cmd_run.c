@@ -28,7 +28,8 @@ hx_status hx__load_model(hx_session *session, const char *file, const hx_model *
 
 typedef struct eval_result {
     const char *file;
-    int64_t step, count;
+    int64_t step;
+    double count; /* targets, or the sum of their weights */
     double loss;
     const hx_model *model;
 } eval_result;
@@ -38,11 +39,11 @@ static hx_status print_eval(const eval_result *e, bool json) {
     if (!json) {
         printf("%s, step %lld: loss %.4f nats", e->file, (long long)e->step, e->loss);
         if (e->model->unit_name) printf(", %.4f %s", second, e->model->unit_name);
-        printf(" over %lld targets\n", (long long)e->count);
+        printf(" over %.15g targets\n", e->count);
         return HX_OK;
     }
-    json_t *o = json_pack("{s:s, s:I, s:o, s:I}", "checkpoint", e->file, "step", (json_int_t)e->step, "loss",
-                          hx__json_real(e->loss), "targets", (json_int_t)e->count);
+    json_t *o = json_pack("{s:s, s:I, s:o, s:o}", "checkpoint", e->file, "step", (json_int_t)e->step, "loss",
+                          hx__json_real(e->loss), "targets", hx__json_real(e->count));
     if (o && e->model->unit_name) json_object_set_new(o, "bits_per_byte", hx__json_real(second));
     return hx__print_json(o);
 }

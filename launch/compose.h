@@ -94,8 +94,10 @@ typedef struct hx_train_parts {
  *  @param parts  NULL: all from the configuration
  *  @return HX_ERR_INTERRUPTED after SIGTERM or SIGUSR1 and a checkpoint */
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts);
-/** Collective. Mean loss per target of a GPT checkpoint on a whole file or the held-out part. */
-hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count);
+/** Collective. Mean loss per target of a model, without a tape and in eval mode.
+ *  @param eval  NULL: the held-out part of data.path
+ *  @param[out] count  targets, or the sum of their weights */
+hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, double *count);
 
 /** The GPT of the configuration, initialised from train.seed: destroy model->root with hx_layer_destroy. */
 hx_status hx_session_gpt(hx_session *session, hx_model *model);

@@ -49,7 +49,8 @@ hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval
     int64_t split = whole ? 0 : split_at(n_bytes, c->data.holdout);
     loader_job job = {.corpus = d.corpus, .out = &d.train_loader,
                       .config = {.end = split, .ctx = c->model.ctx, .batch = c->train.batch,
-                                 .micro_batch = c->train.micro_batch, .shuffle = true,
+                                 .micro_batch = c->train.micro_batch, .shuffle = c->train.shuffle,
+                                 .last = c->train.drop_last ? HX_LAST_DROP : HX_LAST_JOIN,
                                  .seed = (uint64_t)c->train.seed, .rank = hx_comm_rank(dp), .size = hx_comm_size(dp)}};
     if (wants_train) {
         HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
@@ -59,6 +60,7 @@ hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval
         job.config.begin = split;
         job.config.end = n_bytes;
         job.config.shuffle = false;
+        job.config.last = HX_LAST_SHORT;
         job.out = &d.eval_loader;
         HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
         hx_loader_source(d.eval_loader, &d.eval);

@@ -147,8 +147,8 @@ static void show_step(hx_progress *p, const hx_train_event *e) {
 static void show_eval(hx_progress *p, const hx_train_event *e) {
     char loss[96], line[256];
     loss_text(p, e->loss, loss);
-    snprintf(line, sizeof line, "step %lld  held-out loss %s over %lld targets%s, %.1f s", (long long)e->step, loss,
-             (long long)e->count, e->is_best ? ", the best so far" : "", e->seconds);
+    snprintf(line, sizeof line, "step %lld  held-out loss %s over %.15g targets%s, %.1f s", (long long)e->step, loss, e->count,
+             e->is_best ? ", the best so far" : "", e->seconds);
     say(p, line);
 }
 

@@ -243,35 +243,11 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
 
 /* ---- evaluation ---- */
 
-/* This rank's share. There is no collective inside, so a failure needs no care until the sums are shared. */
-static hx_status eval_local(hx_ctx *ctx, const hx_model *model, const hx_batch_source *eval, double sums[2]) {
-    for (int64_t cursor = 0; cursor < eval->n_global; cursor += eval->batch) {
-        int64_t n_micro;
-        HX_TRY(eval->n_micro(eval->self, cursor, &n_micro));
-        for (int64_t i = 0; i < n_micro; i++) {
-            HX_AUTO_TENSOR loss = NULL;
-            HX_AUTO_TENSOR count = NULL;
-            hx_batch batch;
-            double loss_value, count_value;
-            HX_TRY(eval->get(eval->self, cursor, i, ctx->stream, &batch));
-            HX_TRY(model->loss(model->self, ctx, &batch, &loss, &count));
-            HX_TRY(hx_tensor_item(ctx->stream, loss, &loss_value));
-            HX_TRY(hx_tensor_item(ctx->stream, count, &count_value));
-            sums[0] += loss_value;
-            sums[1] += count_value;
-        }
-    }
-    return HX_OK;
-}
-
-static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count) {
+static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_source *eval, double *loss, double *count) {
     hx_agreement agreement;
     hx_session_data data = {0};
     hx_status status = HX_OK;
     double sums[2] = {0, 0};
-    hx_ctx ctx = s->ctx;
-    ctx.tape = NULL;
-    ctx.training = false;
     hx_comm_agreement(s->world, &agreement);
     if (!eval) {
         HX_TRY_GOTO(hx__session_data_open(s, false, true, false, &data), done);
@@ -279,23 +255,19 @@ static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_s
         status = data.eval_loader ? HX_OK : HX_FAIL(HX_ERR_CONFIG, "data.holdout = %g: there is no held-out part to evaluate on", s->config.data.holdout);
         if (status != HX_OK) goto done;
     }
-    if (eval->batch < 1) {
-        status = HX_FAIL(HX_ERR_ARG, "the source's batch is %lld: expected at least 1", (long long)eval->batch);
-        goto done;
-    }
-    HX_TRY_GOTO(hx_comm_agree(s->world, eval_local(&ctx, model, eval, sums)), done);
+    HX_TRY_GOTO(hx_comm_agree(s->world, hx_eval_share(&s->ctx, model, eval, 0, NULL, sums)), done);
     HX_TRY_GOTO(agreement.sum(agreement.self, sums, 2), done);
-    if (sums[1] < 1) {
+    if (!(sums[1] > 0)) {
         status = HX_FAIL(HX_ERR_CONFIG, "the evaluation data hold no target");
         goto done;
     }
     *loss = sums[0] / sums[1];
-    *count = (int64_t)sums[1];
+    *count = sums[1];
 done:
     hx__session_data_close(&data);
     return status;
 }
 
-hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, int64_t *count) {
+hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_batch_source *eval, double *loss, double *count) {
     return hx__session_fail(session, eval_all(session, model, eval, loss, count));
 }

@@ -2,51 +2,92 @@
 #include <math.h>
 #include "core/train/trainer_impl.h"
 
-static hx_status run_batch(hx_trainer *t, int64_t cursor) {
-    const hx_batch_source *source = t->setup.eval;
+/* What one evaluation adds up. */
+typedef struct share {
+    hx_ctx ctx;
+    const hx_model *model;
+    const hx_batch_source *source;
+    hx_metrics *metrics; /* NULL: none */
+    hx__loss_sums *sums;
+} share;
+
+static hx_status run_micro(share *s, const hx_batch *batch) {
+    HX_AUTO_TENSOR loss = NULL;
+    HX_AUTO_TENSOR scores = NULL;
+    HX_TRY(hx__loss_add(s->sums, s->model, &s->ctx, batch, &loss, s->metrics != NULL ? &scores : NULL));
+    return s->metrics != NULL ? hx_metrics_update(s->metrics, s->ctx.stream, scores, batch->target) : HX_OK;
+}
+
+static hx_status run_batch(share *s, int64_t cursor) {
     int64_t n_micro;
-    HX_TRY(source->n_micro(source->self, cursor, &n_micro));
+    HX_TRY(s->source->n_micro(s->source->self, cursor, &n_micro));
     for (int64_t i = 0; i < n_micro; i++) {
         hx_batch batch;
-        HX_AUTO_TENSOR loss = NULL;
-        HX_TRY(source->get(source->self, cursor, i, t->quiet.stream, &batch));
-        HX_TRY(hx__trainer_loss(t, &t->quiet, &batch, &loss));
+        HX_TRY(s->source->get(s->source->self, cursor, i, s->ctx.stream, &batch));
+        HX_TRY(run_micro(s, &batch));
     }
     return HX_OK;
 }
 
-static hx_status run_share(hx_trainer *t, double sums[HX__SUM_N]) {
-    const hx_batch_source *source = t->setup.eval;
-    const int64_t limit = t->setup.config->eval_batches;
-    int64_t n_batches = source->n_global / source->batch + (source->n_global % source->batch != 0);
-    if (limit > 0 && limit < n_batches) n_batches = limit;
-    HX_TRY(hx_tensor_fill(t->quiet.stream, t->sums, 0));
-    for (int64_t i = 0; i < n_batches; i++) HX_TRY(run_batch(t, i * source->batch));
-    return hx_tensor_read(t->quiet.stream, t->sums, sums);
+static hx_status check_share(const hx_model *model, const hx_batch_source *source, const hx_metrics *metrics) {
+    if (source->batch < 1)
+        return HX_FAIL(HX_ERR_ARG, "the source's batch is %lld: expected at least 1", (long long)source->batch);
+    if (metrics != NULL && model->loss_scores == NULL)
+        return HX_FAIL(HX_ERR_ARG, "metrics need a model with loss_scores");
+    return HX_OK;
+}
+
+hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch_source *source, int64_t n_batches,
+                        hx_metrics *metrics, double sums[2]) {
+    HX_CLEANUP(hx__loss_sums_destroy) hx__loss_sums on_device = {.all = NULL};
+    double values[HX__SUM_N];
+    HX_TRY(check_share(model, source, metrics));
+    HX_TRY(hx__loss_sums_create(ctx->device, ctx->stream, &on_device));
+    share s = {.ctx = *ctx, .model = model, .source = source, .metrics = metrics, .sums = &on_device};
+    s.ctx.tape = NULL;
+    s.ctx.training = false;
+    const int64_t all = source->n_global / source->batch + (source->n_global % source->batch != 0);
+    if (n_batches <= 0 || n_batches > all) n_batches = all;
+    for (int64_t i = 0; i < n_batches; i++) HX_TRY(run_batch(&s, i * source->batch));
+    HX_TRY(hx_tensor_read(ctx->stream, on_device.all, values));
+    sums[0] = values[HX__SUM_LOSS];
+    sums[1] = values[HX__SUM_COUNT];
+    if (metrics != NULL) hx_metrics_add_loss(metrics, sums[0], sums[1]);
+    return HX_OK;
+}
+
+static hx_status run_share(hx_trainer *t, double sums[2]) {
+    const hx_trainer_setup *s = &t->setup;
+    t->quiet.seed = t->state.seed;
+    if (s->metrics != NULL) hx_metrics_reset(s->metrics);
+    return hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, s->metrics, sums);
 }
 
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event) {
     hx_trainer *t = trainer;
+    const hx_agreement *agreement = t->setup.agreement;
     const double began = hx__seconds_now();
-    double sums[HX__SUM_N] = {0}, values[HX__RED_N] = {0};
+    double sums[2] = {0}, values[HX__RED_N] = {0};
     if (t->setup.eval == NULL)
         return HX_FAIL(HX_ERR_STATE, "the trainer was set up without an evaluation source");
-    t->quiet.seed = t->state.seed;
     if (t->failure == HX_OK) hx__trainer_note(t, run_share(t, sums));
     if (t->failure == HX_OK) {
-        values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
-        values[HX__RED_COUNT] = sums[HX__SUM_COUNT];
+        values[HX__RED_LOSS] = sums[0];
+        values[HX__RED_COUNT] = sums[1];
     } else {
         values[HX__RED_FAILED] = 1;
     }
     HX_TRY(hx__trainer_reduce(t, values));
+    if (t->setup.metrics != NULL && agreement != NULL && agreement->sum != NULL)
+        HX_TRY(hx_metrics_reduce(t->setup.metrics, agreement));
     const double seconds = hx__seconds_now() - began;
     t->unbooked_s += seconds;
     hx__trainer_event(t, HX_EVENT_EVAL, seconds);
     t->event.loss = values[HX__RED_LOSS] / values[HX__RED_COUNT];
-    t->event.count = (int64_t)values[HX__RED_COUNT];
+    t->event.count = values[HX__RED_COUNT];
     t->event.tokens_per_s = seconds > 0 ? values[HX__RED_COUNT] / seconds : 0;
     t->event.is_best = t->event.loss < t->state.best_loss;
+    t->event.metrics = t->setup.metrics;
     if (event != NULL) *event = t->event;
     return HX_OK;
 }
@@ -62,6 +103,7 @@ hx_plateau_config hx__trainer_plateau(const hx_optim_config *config) {
 hx_status hx__trainer_evaluate(hx_trainer *t) {
     HX_TRY(hx_trainer_eval(t, NULL));
     t->evaluated_step = t->state.step;
+    t->evaluated_epoch = hx__trainer_epoch(t);
     t->is_best = t->event.is_best; /* false for NaN, which is a bad evaluation too */
     t->state.last_eval_loss = t->event.loss;
     if (t->is_best) t->state.best_loss = t->event.loss;

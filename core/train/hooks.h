@@ -41,10 +41,13 @@ typedef struct hx_batch {
  * together have consumed: any number of ranks continues from it. */
 typedef struct hx_batch_source {
     void *self;
-    int64_t n_global;      /* samples in the split: one epoch */
+    int64_t n_global;      /* samples of one epoch */
     int64_t batch;         /* samples of a global batch */
-    /** Micro-batches this rank gets for the global batch at `cursor` (may differ between ranks by one; a last
-     *  evaluation batch may be smaller; 0 is possible then). */
+    /** Samples of the global batch at `cursor`, over all ranks: fewer than `batch` at the end of an epoch. The same on
+     *  all ranks. NULL: always `batch`; batches then go on over the end of an epoch. */
+    hx_status (*n_samples)(void *self, int64_t cursor, int64_t *out);
+    /** Micro-batches this rank gets for the global batch at `cursor`; differs between ranks by one at most; 0 is
+     *  possible where the batch is smaller than the number of ranks. */
     hx_status (*n_micro)(void *self, int64_t cursor, int64_t *out);
     /** Micro-batch `index` of this rank's share of the global batch that starts at sample `cursor`. */
     hx_status (*get)(void *self, int64_t cursor, int64_t index, hx_stream *stream, hx_batch *out);
@@ -59,10 +62,11 @@ typedef struct hx_grad_sync {
     hx_status (*begin)(void *self, bool is_last);
     /** A leaf's gradient is final (the tape's ready hook; called during backward). */
     hx_status (*ready)(void *self, hx_tensor *leaf);
-    /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, also
-     *  after a failure in this rank's backward (then with `failed`), so that no rank waits for ever.
-     *  @return HX_ERR_STATE names a parameter that took no part on this rank */
-    hx_status (*finish)(void *self, hx_stream *stream, bool failed);
+    /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, so that no
+     *  rank waits for ever. @param partial  this rank's gradients are incomplete, because its backward failed or it had
+     *  no samples: those that are missing count as zero
+     *  @return HX_ERR_STATE names a parameter that took no part on this rank, unless `partial` */
+    hx_status (*finish)(void *self, hx_stream *stream, bool partial);
     /** Seconds this rank waited for communication in the last step, and bytes it reduced. */
     void (*stats)(void *self, double *wait_s, int64_t *n_bytes);
 } hx_grad_sync;
@@ -94,6 +98,9 @@ typedef struct hx_train_state {
     double last_loss;      /* of the last step */
     double last_eval_loss; /* NaN before the first */
     double elapsed_s;      /* training time over all incarnations */
+    double loss_scale;     /* of parameters in f16; 0: none yet */
+    int64_t n_clean;       /* updates since the scale last changed */
+    uint64_t data_hash;    /* of the training data; 0: not known. Compared when a run is resumed */
 } hx_train_state;
 
 typedef struct hx_checkpoint_hook {

@@ -58,6 +58,7 @@ void hx__trainer_event(hx_trainer *t, hx_event_kind kind, double seconds) {
                                 .step = t->state.step,
                                 .n_steps = t->n_steps,
                                 .cursor = t->state.cursor,
+                                .epoch = (double)t->state.cursor / (double)t->setup.train->n_global,
                                 .loss = t->state.last_loss,
                                 .seconds = seconds,
                                 .elapsed_s = t->state.elapsed_s + t->unbooked_s,

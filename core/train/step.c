@@ -5,44 +5,16 @@
  *   3. their norm, before the root; one copy of three numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
  *   5. update with the gradients scaled by 1/count and by clipping, or no update if a number is not finite
- * A rank that fails in 1 to 3 still takes part in 2 and 4. */
+ * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4.
+ * Models with parameters in f16 differentiate the loss times a scale, which keeps small gradients from vanishing in
+ * f16's range; 5 divides by it again. It adapts: see adapt_scale. */
 #include <math.h>
 #include <stdio.h>
 #include "core/autograd/tape.h"
+#include "core/optim/scaler.h"
 #include "core/train/trainer_impl.h"
 
 /* ---- 1: this rank's share ---- */
-
-/* sum += x, by a new tensor and a copy: kernels need not allow that their output is an input. */
-static hx_status add_to(hx_trainer *t, hx_tensor *x, hx_tensor *sum) {
-    HX_AUTO_TENSOR converted = NULL;
-    HX_AUTO_TENSOR added = NULL;
-    HX_TRY(hx_cast(&t->quiet, x, HX_F64, &converted));
-    HX_TRY(hx_add(&t->quiet, sum, converted, &added));
-    return hx_copy_into(&t->quiet, added, sum);
-}
-
-static hx_status check_scalar(const char *what, const hx_tensor *x, hx_dtype dtype) {
-    char text[HX_SHAPE_TEXT];
-    if (x == NULL) return HX_FAIL(HX_ERR_STATE, "the model's loss function gave no %s", what);
-    if (hx_tensor_ndim(x) == 0 && hx_tensor_dtype(x) == dtype) return HX_OK;
-    hx_shape shape = hx_tensor_shape(x);
-    return HX_FAIL(HX_ERR_SHAPE, "the model's %s is %s %s: expected a scalar of %s", what,
-                   hx_dtype_name(hx_tensor_dtype(x)), hx_shape_text(&shape, text), hx_dtype_name(dtype));
-}
-
-hx_status hx__trainer_loss(hx_trainer *t, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss) {
-    const hx_model *model = &t->setup.model;
-    HX_AUTO_TENSOR sum = NULL;
-    HX_AUTO_TENSOR count = NULL;
-    HX_TRY(model->loss(model->self, ctx, batch, &sum, &count));
-    HX_TRY(check_scalar("loss sum", sum, HX_F64));
-    HX_TRY(check_scalar("count", count, HX_I64));
-    HX_TRY(add_to(t, sum, t->sum[HX__SUM_LOSS]));
-    HX_TRY(add_to(t, count, t->sum[HX__SUM_COUNT]));
-    *loss = hx_tensor_move(&sum);
-    return HX_OK;
-}
 
 static hx_status run_micro(hx_trainer *t, int64_t index, bool is_last) {
     const hx_batch_source *train = t->setup.train;
@@ -52,25 +24,51 @@ static hx_status run_micro(hx_trainer *t, int64_t index, bool is_last) {
     if (sync != NULL) HX_TRY(sync->begin(sync->self, is_last));
     HX_TRY(train->get(train->self, t->state.cursor, index, t->ctx.stream, &batch));
     t->ctx.sample_base = batch.sample_base;
-    HX_TRY(hx__trainer_loss(t, &t->ctx, &batch, &loss));
-    return hx_backward(&t->ctx, loss, NULL);
+    HX_TRY(hx__loss_add(&t->sums, &t->setup.model, &t->ctx, &batch, &loss, NULL));
+    return hx_backward(&t->ctx, loss, t->seed);
+}
+
+/* Samples of the step's global batch, and this rank's micro-batches of them. */
+static hx_status find_share(hx_trainer *t, int64_t *n_micro) {
+    const hx_batch_source *train = t->setup.train;
+    const int64_t cursor = t->state.cursor;
+    t->n_batch_samples = train->batch;
+    if (train->n_samples != NULL) HX_TRY(train->n_samples(train->self, cursor, &t->n_batch_samples));
+    HX_TRY(train->n_micro(train->self, cursor, n_micro));
+    t->is_idle = *n_micro == 0;
+    const bool may_be_idle = t->setup.sync != NULL && t->n_batch_samples < train->batch;
+    if (t->n_batch_samples < 1 || *n_micro < (may_be_idle ? 0 : 1))
+        return HX_FAIL(HX_ERR_STATE,
+                       "the global batch at %lld has %lld samples, and this rank got %lld micro-batches of it: expected "
+                       "at least 1 each",
+                       (long long)cursor, (long long)t->n_batch_samples, (long long)*n_micro);
+    return HX_OK;
+}
+
+/* What the first backward pass starts from, and the counters random numbers depend on. */
+static hx_status prepare(hx_trainer *t) {
+    for (int64_t i = 0; i < t->params.n_items; i++) hx_tensor_grad_reset(t->params.items[i]->value);
+    HX_TRY(hx_tensor_fill(t->ctx.stream, t->sums.all, 0));
+    if (t->seed == NULL)
+        t->state.loss_scale = 0;
+    else if (t->state.loss_scale == 0) /* the first step, or a checkpoint that knows none */
+        t->state.loss_scale = t->setup.config->loss_scale;
+    if (t->seed != NULL) HX_TRY(hx_tensor_fill(t->ctx.stream, t->seed, t->state.loss_scale));
+    t->ctx.seed = t->state.seed;
+    t->ctx.step = t->state.step;
+    return HX_OK;
 }
 
 static hx_status run_share(hx_trainer *t) {
     const hx_train_state *state = &t->state;
+    const hx_grad_sync *sync = t->setup.sync;
     int64_t n_micro;
     if (state->step < 0 || state->cursor < 0 || state->cursor > INT64_MAX - t->setup.train->batch)
         return HX_FAIL(HX_ERR_STATE, "training state: step %lld, cursor %lld: expected counts that can go on",
                        (long long)state->step, (long long)state->cursor);
-    HX_TRY(t->setup.train->n_micro(t->setup.train->self, state->cursor, &n_micro));
-    if (n_micro < 1)
-        return HX_FAIL(HX_ERR_STATE,
-                       "this rank got %lld micro-batches of the global batch at %lld: expected at least 1",
-                       (long long)n_micro, (long long)state->cursor);
-    for (int64_t i = 0; i < t->params.n_items; i++) hx_tensor_grad_reset(t->params.items[i]->value);
-    HX_TRY(hx_tensor_fill(t->ctx.stream, t->sums, 0));
-    t->ctx.seed = state->seed;
-    t->ctx.step = state->step;
+    HX_TRY(find_share(t, &n_micro));
+    HX_TRY(prepare(t));
+    if (t->is_idle) return sync->begin(sync->self, true);
     for (int64_t i = 0; i < n_micro; i++) HX_TRY(run_micro(t, i, i == n_micro - 1));
     return HX_OK;
 }
@@ -90,8 +88,8 @@ static hx_status check_gradients(const hx_trainer *t) {
 
 static hx_status measure(hx_trainer *t, double sums[HX__SUM_N]) {
     HX_TRY(check_gradients(t));
-    HX_TRY(hx_grad_norm_part(&t->quiet, &t->params, hx_clip_norm_p(t->setup.optim_config), t->sum[HX__SUM_NORM]));
-    return hx_tensor_read(t->ctx.stream, t->sums, sums);
+    HX_TRY(hx_grad_norm_part(&t->quiet, &t->params, hx_clip_norm_p(t->setup.optim_config), t->sums.sum[HX__SUM_NORM]));
+    return hx_tensor_read(t->ctx.stream, t->sums.all, sums);
 }
 
 /* 1 to 3; what fails is noted. */
@@ -101,11 +99,15 @@ static void run_local(hx_trainer *t, double sums[HX__SUM_N]) {
         hx__trainer_note(t, run_share(t));
         if (t->failure != HX_OK) hx_tape_reset(t->ctx.tape);
     }
-    if (sync != NULL) hx__trainer_note(t, sync->finish(sync->self, t->ctx.stream, t->failure != HX_OK));
+    const bool is_partial = t->failure != HX_OK || t->is_idle;
+    if (sync != NULL) hx__trainer_note(t, sync->finish(sync->self, t->ctx.stream, is_partial));
     if (t->failure == HX_OK) hx__trainer_note(t, measure(t, sums));
 }
 
 /* ---- 5: update or skip ---- */
+
+/* What the loss was multiplied with before it was differentiated. */
+static double seed_of(const hx_trainer *t) { return t->seed != NULL ? t->state.loss_scale : 1; }
 
 /* The first parameter whose gradient is not finite, or NULL; for the message only, so failures end the
  * search. */
@@ -115,27 +117,45 @@ static const char *find_bad_gradient(hx_trainer *t) {
         hx_tensor *grad = hx_tensor_grad(param->value);
         double squares;
         if (param->is_frozen || grad == NULL) continue;
-        if (hx_sumsq_into(&t->quiet, grad, false, t->sum[HX__SUM_NORM]) != HX_OK) return NULL;
-        if (hx_tensor_item(t->ctx.stream, t->sum[HX__SUM_NORM], &squares) != HX_OK) return NULL;
+        if (hx_sumsq_into(&t->quiet, grad, false, t->sums.sum[HX__SUM_NORM]) != HX_OK) return NULL;
+        if (hx_tensor_item(t->ctx.stream, t->sums.sum[HX__SUM_NORM], &squares) != HX_OK) return NULL;
         if (!isfinite(squares)) return param->path;
     }
     return NULL;
 }
 
+static void adapt_scale(hx_train_state *state, bool is_clean) {
+    hx_scaler scaler = {.scale = state->loss_scale, .n_clean = state->n_clean};
+    if (scaler.scale == 0) return; /* this model needs none */
+    hx_scaler_update(&scaler, is_clean);
+    state->loss_scale = scaler.scale;
+    state->n_clean = scaler.n_clean;
+}
+
+/* A gradient that overflowed while the loss is finite is mended by a smaller scale, unless there is none. */
+static bool is_mended_by_scale(const hx_trainer *t, const double values[HX__RED_N]) {
+    return t->state.loss_scale > HX_SCALER_LEAST && isfinite(values[HX__RED_LOSS]) && values[HX__RED_COUNT] > 0;
+}
+
 static void skip(hx_trainer *t, const double values[HX__RED_N], double seconds) {
-    const double loss = values[HX__RED_LOSS], count = values[HX__RED_COUNT];
+    const double loss = values[HX__RED_LOSS], count = values[HX__RED_COUNT], scale = t->state.loss_scale;
     t->state.n_skipped++;
-    t->n_skips_in_row++;
+    t->n_skips_in_row += !is_mended_by_scale(t, values);
+    if (values[HX__RED_BAD_NORM] > 0 || !isfinite(loss)) adapt_scale(&t->state, false);
     if (!isfinite(loss)) {
         snprintf(t->event_text, sizeof t->event_text, "the loss is %g", loss);
     } else if (!(count > 0)) {
         snprintf(t->event_text, sizeof t->event_text, "the global batch has no valid targets");
     } else {
         const char *path = find_bad_gradient(t);
-        snprintf(t->event_text, sizeof t->event_text, "the gradient of %s is not finite",
-                 path ? path : "a parameter on another rank");
+        int n = snprintf(t->event_text, sizeof t->event_text, "the gradient of %s is not finite",
+                         path ? path : "a parameter on another rank");
+        if (scale > 0)
+            snprintf(t->event_text + n, sizeof t->event_text - (size_t)n, "; loss scale %g becomes %g", scale,
+                     t->state.loss_scale);
     }
     hx__trainer_event(t, HX_EVENT_SKIP, seconds);
+    t->event.loss_scale = scale;
     t->event.step++; /* the update that was left out */
     t->event.loss = loss / count;
     t->event.grad_norm = NAN;
@@ -152,23 +172,33 @@ hx_status hx__trainer_check_skips(const hx_trainer *t) {
 
 static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
     const hx_optim_config *config = t->setup.optim_config;
-    double scale = 1 / count;
+    double scale = 1 / (count * seed_of(t));
     if (config->clip > 0) scale *= hx_clip_factor(norm, config->clip);
-    /* the gradients are sums over the batch here, the bound is meant for their mean */
-    if (config->clip_value > 0) HX_TRY(hx_clip_grad_value(&t->quiet, &t->params, config->clip_value * count));
+    /* the gradients are sums over the batch here, times the loss scale; the bound is meant for their mean */
+    if (config->clip_value > 0) HX_TRY(hx_clip_grad_value(&t->quiet, &t->params, config->clip_value * count * seed_of(t)));
     HX_TRY(hx_schedule_lr(config, t->state.step + 1, t->n_steps, lr));
     *lr *= t->plateau.scale;
     HX_TRY(hx_tensor_fill(t->ctx.stream, t->gscale, scale));
     return hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale);
 }
 
-static void report_step(hx_trainer *t, double norm, double count, double lr, double seconds) {
+/* Share of the given peak that the device reached since the step began. */
+static double flops_share(const hx_trainer *t, double seconds) {
+    const double peak = t->setup.config->peak_flops;
+    hx_device_stats stats;
+    hx_device_stats_get(t->ctx.device, &stats);
+    return peak > 0 && seconds > 0 ? (stats.flops - t->flops_before) / seconds / peak : 0;
+}
+
+static void report_step(hx_trainer *t, double norm, double count, double lr, double scale, double seconds) {
     const hx_grad_sync *sync = t->setup.sync;
     hx__trainer_event(t, HX_EVENT_STEP, seconds);
-    t->event.count = (int64_t)count;
+    t->event.count = count;
+    t->event.loss_scale = t->seed != NULL ? scale : 0;
     t->event.lr = lr;
     t->event.grad_norm = norm;
     t->event.tokens_per_s = seconds > 0 ? count / seconds : 0;
+    t->event.flops_share = flops_share(t, seconds);
     if (sync != NULL && sync->stats != NULL && seconds > 0) {
         double wait_s = 0;
         int64_t n_bytes = 0;
@@ -180,9 +210,10 @@ static void report_step(hx_trainer *t, double norm, double count, double lr, dou
 /* All ranks see the same values here and take the same way. */
 static hx_status update(hx_trainer *t, const double values[HX__RED_N], double norm_part, double began) {
     const double count = values[HX__RED_COUNT], loss = values[HX__RED_LOSS] / count,
-                 norm = hx_grad_norm_of_part(hx_clip_norm_p(t->setup.optim_config), norm_part) / count;
+                 scale = seed_of(t),
+                 norm = hx_grad_norm_of_part(hx_clip_norm_p(t->setup.optim_config), norm_part) / (count * scale);
     double lr = 0;
-    t->state.cursor += t->setup.train->batch;
+    t->state.cursor += t->n_batch_samples;
     if (!(count > 0) || !isfinite(loss) || values[HX__RED_BAD_NORM] > 0) {
         skip(t, values, hx__seconds_now() - began);
         return HX_OK;
@@ -192,14 +223,26 @@ static hx_status update(hx_trainer *t, const double values[HX__RED_N], double no
     t->n_skips_in_row = 0;
     t->state.step++;
     t->state.last_loss = loss;
-    report_step(t, norm, count, lr, hx__seconds_now() - began);
+    adapt_scale(&t->state, true);
+    report_step(t, norm, count, lr, scale, hx__seconds_now() - began);
     return HX_OK;
+}
+
+static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {
+    const hx_trainer_setup *s = &t->setup;
+    const int wish = t->wish;
+    if (wish == HX__WISH_STOP || (s->should_stop != NULL && s->should_stop(s->should_stop_self))) values[HX__RED_STOP] = 1;
+    if (wish == HX__WISH_PAUSE) values[HX__RED_PAUSE] = 1;
+    if (wish != 0) t->wish = 0;
 }
 
 hx_status hx__trainer_update(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
     const double began = hx__seconds_now();
     double sums[HX__SUM_N] = {0}, values[HX__RED_N] = {0};
+    hx_device_stats stats;
+    hx_device_stats_get(t->ctx.device, &stats);
+    t->flops_before = stats.flops;
     run_local(t, sums);
     if (t->failure == HX_OK) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
@@ -208,8 +251,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     } else {
         values[HX__RED_FAILED] = 1;
     }
-    if (t->setup.should_stop != NULL)
-        values[HX__RED_STOP] = t->setup.should_stop(t->setup.should_stop_self) ? 1 : 0;
+    take_wishes(t, values);
     /* The state is the same on all ranks, so the time in it is rank 0's. */
     const double reached = hx__seconds_now();
     if (agreement == NULL || agreement->rank == 0)
@@ -218,6 +260,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     t->state.elapsed_s += values[HX__RED_SECONDS];
     t->unbooked_s = 0;
     t->stop_wanted = values[HX__RED_STOP] > 0;
+    t->pause_wanted = values[HX__RED_PAUSE] > 0;
     hx_status status = update(t, values, sums[HX__SUM_NORM], began);
     t->unbooked_s = hx__seconds_now() - reached;
     return status;

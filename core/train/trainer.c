@@ -29,14 +29,17 @@ static hx_status check_config(const hx_trainer_setup *s) {
     const hx_train_config *c = s->config;
     const struct {
         const char *name;
-        int64_t value;
-    } counts[] = {{"steps", c->steps},       {"eval_every", c->eval_every}, {"eval_batches", c->eval_batches},
-                  {"patience", c->patience}, {"max_skips", c->max_skips},   {"save_every", s->save_every},
-                  {"seed", c->seed}};
+        int64_t value, least;
+    } counts[] = {{"steps", c->steps, 0},       {"eval_every", c->eval_every, -1}, {"eval_batches", c->eval_batches, 0},
+                  {"patience", c->patience, 0}, {"max_skips", c->max_skips, 0},    {"save_every", s->save_every, -1},
+                  {"seed", c->seed, 0}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        if (counts[i].value < 0)
-            return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= 0", counts[i].name,
-                           (long long)counts[i].value);
+        if (counts[i].value < counts[i].least)
+            return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= %lld", counts[i].name, (long long)counts[i].value,
+                           (long long)counts[i].least);
+    if (!(c->loss_scale >= 0 && isfinite(c->loss_scale)) || !(c->peak_flops >= 0))
+        return HX_FAIL(HX_ERR_CONFIG, "loss_scale = %g, peak_flops = %g: expected numbers >= 0", c->loss_scale,
+                       c->peak_flops);
     return HX_OK;
 }
 
@@ -54,8 +57,10 @@ static hx_status check_setup(const hx_trainer_setup *s) {
     const int n_ranks = s->agreement != NULL ? s->agreement->size : 1;
     if (s->ctx.device == NULL || s->ctx.stream == NULL || s->ctx.tape == NULL)
         return HX_FAIL(HX_ERR_ARG, "ctx: expected a device, a stream and a tape");
-    if (s->model.root == NULL || s->model.loss == NULL)
+    if (s->model.root == NULL || (s->model.loss == NULL && s->model.loss_scores == NULL))
         return HX_FAIL(HX_ERR_ARG, "model: expected a root layer and a loss function");
+    if (s->metrics != NULL && s->model.loss_scores == NULL)
+        return HX_FAIL(HX_ERR_ARG, "metrics: expected a model with loss_scores");
     if (s->optim == NULL || s->optim_config == NULL || s->config == NULL || s->train == NULL)
         return HX_FAIL(HX_ERR_ARG, "expected optim, optim_config, config and train; one of them is NULL");
     if (s->agreement != NULL && (s->agreement->agree == NULL) != (s->agreement->sum == NULL))
@@ -67,12 +72,17 @@ static hx_status check_setup(const hx_trainer_setup *s) {
     return HX_OK;
 }
 
+/* Global batches in so many epochs. The small terms forgive that 0.1 epochs of 100 samples are a hair more than 10. */
+static double count_batches(const hx_batch_source *source, double epochs) {
+    const double in_one = (double)source->n_global / (double)source->batch, whole = floor(epochs + 1e-9);
+    if (source->n_samples == NULL) return ceil(epochs * in_one - 1e-9);
+    return whole * ceil(in_one) + ceil(fmax(0, epochs - whole) * in_one - 1e-9);
+}
+
 /* `steps`, or as many global batches as `epochs` passes need. */
 static hx_status count_steps(const hx_trainer_setup *s, int64_t *out) {
     const hx_train_config *c = s->config;
-    double n = (double)c->steps;
-    /* the small term forgives that 0.1 epochs of 100 samples are a hair more than 10 */
-    if (c->steps == 0) n = ceil(c->epochs * (double)s->train->n_global / (double)s->train->batch - 1e-9);
+    const double n = c->steps > 0 ? (double)c->steps : count_batches(s->train, c->epochs);
     if (!(n >= 1 && n <= MOST_STEPS))
         return HX_FAIL(HX_ERR_CONFIG,
                        "steps = %lld, epochs = %g, %lld samples in batches of %lld: %g updates, expected "
@@ -83,12 +93,20 @@ static hx_status count_steps(const hx_trainer_setup *s, int64_t *out) {
     return HX_OK;
 }
 
+/* f16 ends at 6e-5 (below that it loses digits) where gradients of deep models live; bf16 has f32's range. */
+static bool needs_loss_scale(const hx_trainer *t) {
+    for (int64_t i = 0; i < t->params.n_items && t->setup.config->loss_scale > 0; i++) {
+        const hx_param *param = t->params.items[i];
+        if (!param->is_frozen && hx_tensor_dtype(param->value) == HX_F16) return true;
+    }
+    return false;
+}
+
 static hx_status create_buffers(hx_trainer *t) {
     hx_device *device = t->ctx.device;
-    HX_TRY(hx_tensor_create(device, HX_F64, HX_SHAPE(HX__SUM_N), &t->sums));
-    for (int i = 0; i < HX__SUM_N; i++) HX_TRY(hx_tensor_window(t->sums, i, HX_SCALAR, &t->sum[i]));
-    HX_TRY(hx_tensor_create(device, HX_F64, HX_SCALAR, &t->gscale));
-    return hx_tensor_fill(t->ctx.stream, t->sums, 0);
+    HX_TRY(hx__loss_sums_create(device, t->ctx.stream, &t->sums));
+    if (needs_loss_scale(t)) HX_TRY(hx_tensor_create(device, HX_F64, HX_SCALAR, &t->seed));
+    return hx_tensor_create(device, HX_F64, HX_SCALAR, &t->gscale);
 }
 
 static hx_status init(hx_trainer *t) {
@@ -135,9 +153,9 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx_trainer *t = *trainer;
     if (t == NULL) return;
     if (t->setup.ctx.tape != NULL) hx_tape_set_ready_hook(t->setup.ctx.tape, NULL, NULL);
-    for (int i = 0; i < HX__SUM_N; i++) hx_tensor_destroy(&t->sum[i]);
-    hx_tensor_destroy(&t->sums);
+    hx__loss_sums_destroy(&t->sums);
     hx_tensor_destroy(&t->gscale);
+    hx_tensor_destroy(&t->seed);
     hx_state_list_destroy(&t->items);
     hx_param_list_destroy(&t->params);
     hx_mem_free((void **)trainer);
@@ -172,6 +190,12 @@ done:
 
 int64_t hx_trainer_n_steps(const hx_trainer *trainer) { return trainer->n_steps; }
 
+int64_t hx__trainer_epoch(const hx_trainer *t) { return t->state.cursor / t->setup.train->n_global; }
+
+/* One store of a signal's type: all that a handler may do. */
+void hx_trainer_stop(hx_trainer *trainer) { trainer->wish = HX__WISH_STOP; }
+void hx_trainer_pause(hx_trainer *trainer) { trainer->wish = HX__WISH_PAUSE; }
+
 /* ---- run ---- */
 
 /* A save that fails (a full disk) is reported and training goes on: earlier checkpoints are untouched. Before
@@ -187,6 +211,7 @@ static hx_status save(hx_trainer *t) {
     t->save_text[0] = '\0';
     if (t->save_status != HX_OK) snprintf(t->save_text, sizeof t->save_text, "%s", hx_error_message());
     t->saved_step = t->state.step;
+    t->saved_epoch = hx__trainer_epoch(t);
     const double seconds = hx__seconds_now() - began;
     t->unbooked_s += seconds;
     hx__trainer_event(t, HX_EVENT_SAVE, seconds);
@@ -195,25 +220,39 @@ static hx_status save(hx_trainer *t) {
     return hx__trainer_emit(t);
 }
 
-static bool is_due(const hx_trainer *t, int64_t every) { return every > 0 && t->state.step % every == 0; }
+#define SAVE_EPOCHS 10 /* between checkpoints, unless they come by steps */
+
+static bool is_eval_due(const hx_trainer *t) {
+    const int64_t every = t->setup.config->eval_every;
+    if (t->setup.eval == NULL || every < 0) return false;
+    return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) > t->evaluated_epoch;
+}
+
+/* The last step's checkpoint waits for the last evaluation, whose result belongs into it. */
+static bool is_save_due(const hx_trainer *t) {
+    const int64_t every = t->setup.save_every;
+    if (t->state.step == t->n_steps) return false;
+    if (t->setup.config->save_best && t->is_best && t->evaluated_step == t->state.step) return true;
+    if (every < 0) return false;
+    return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) / SAVE_EPOCHS > t->saved_epoch / SAVE_EPOCHS;
+}
 
 static bool has_lost_patience(const hx_trainer *t) {
     const int64_t patience = t->setup.config->patience;
     return patience > 0 && t->state.n_bad_evals >= patience;
 }
 
-/* Steps until all are done, a stop is wanted, or patience ends. */
+/* Steps until all are done, a stop or a pause is wanted, or patience ends. */
 static hx_status run_steps(hx_trainer *t) {
-    while (t->state.step < t->n_steps && !t->stop_wanted) {
+    while (t->state.step < t->n_steps && !t->stop_wanted && !t->pause_wanted) {
         HX_TRY(hx__trainer_update(t));
         const bool is_step = t->event.kind == HX_EVENT_STEP;
         HX_TRY(hx__trainer_emit(t));
         HX_TRY(hx__trainer_check_skips(t));
         /* Without an update the step's number stays, and what is due at it has been done. */
         if (!is_step || t->stop_wanted) continue;
-        if (t->setup.eval != NULL && is_due(t, t->setup.config->eval_every)) HX_TRY(hx__trainer_evaluate(t));
-        /* the last step's checkpoint waits for the last evaluation, whose result belongs into it */
-        if (t->state.step < t->n_steps && is_due(t, t->setup.save_every)) HX_TRY(save(t));
+        if (is_eval_due(t)) HX_TRY(hx__trainer_evaluate(t));
+        if (is_save_due(t)) HX_TRY(save(t));
         if (t->evaluated_step == t->state.step && has_lost_patience(t)) return HX_OK;
     }
     return HX_OK;
@@ -261,9 +300,22 @@ static hx_status run_nothing(hx_trainer *t) {
     return hx__trainer_share(t);
 }
 
+/* Neither evaluated nor saved: the run goes on soon, in this process. */
+static hx_status leave_for_pause(hx_trainer *t) {
+    snprintf(t->event_text, sizeof t->event_text, "paused at step %lld of %lld", (long long)t->state.step,
+             (long long)t->n_steps);
+    HX_TRY(emit_stop(t, t->event_text));
+    return hx__trainer_share(t);
+}
+
 hx_status hx_trainer_run(hx_trainer *trainer) {
-    trainer->stop_wanted = false;
-    if (trainer->state.step >= trainer->n_steps) return run_nothing(trainer);
-    HX_TRY(run_steps(trainer));
-    return finish(trainer);
+    hx_trainer *t = trainer;
+    t->stop_wanted = t->pause_wanted = false;
+    if (t->state.step >= t->n_steps) return run_nothing(t);
+    /* a resumed run has done what was due at the end of the epochs behind it */
+    if (t->evaluated_step < 0) t->evaluated_epoch = hx__trainer_epoch(t);
+    if (t->saved_step < 0) t->saved_epoch = hx__trainer_epoch(t);
+    HX_TRY(run_steps(t));
+    if (t->pause_wanted && !t->stop_wanted && t->state.step < t->n_steps) return leave_for_pause(t);
+    return finish(t);
 }

@@ -1,13 +1,18 @@
-/* Inside of the trainer: trainer.c (life and run), step.c (one update), eval.c (evaluation), report.c
- * (failures shared with the other ranks, and events). */
+/* Inside of the trainer: trainer.c (life and run), step.c (one update), sums.c (losses added up on the device),
+ * eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
+#include <signal.h>
 #include "core/optim/schedule.h"
 #include "core/train/trainer.h"
 
 /* Sums of this rank's share, kept on the device so that micro-batches do not wait for the host. */
 enum { HX__SUM_LOSS, HX__SUM_COUNT, HX__SUM_NORM, HX__SUM_N };
+typedef struct hx__loss_sums {
+    hx_tensor *all;            /* [HX__SUM_N] f64; owned */
+    hx_tensor *sum[HX__SUM_N]; /* its elements; owned */
+} hx__loss_sums;
 
 /* What the one small reduction of a step or an evaluation carries. */
 enum {
@@ -17,8 +22,11 @@ enum {
     HX__RED_FAILED,
     HX__RED_STOP,
     HX__RED_SECONDS,
+    HX__RED_PAUSE,
     HX__RED_N
 };
+
+enum { HX__WISH_STOP = 1, HX__WISH_PAUSE };
 
 struct hx_trainer {
     hx_trainer_setup setup; /* a copy; what it points to is borrowed */
@@ -30,11 +38,15 @@ struct hx_trainer {
     hx_plateau plateau; /* of the schedule "plateau"; its scale is 1 for the others */
     int64_t n_steps;
     int64_t n_skips_in_row;
-    bool stop_wanted; /* the same on all ranks: it comes out of the reduction */
+    volatile sig_atomic_t wish; /* of this rank alone: HX__WISH_STOP, HX__WISH_PAUSE */
+    bool stop_wanted, pause_wanted; /* the same on all ranks: they come out of the reduction */
 
-    hx_tensor *sums;           /* [HX__SUM_N] f64 */
-    hx_tensor *sum[HX__SUM_N]; /* its elements */
-    hx_tensor *gscale;         /* f64 scalar: what multiplies gradients in the update */
+    hx__loss_sums sums;
+    hx_tensor *gscale;       /* f64 scalar: what multiplies gradients in the update */
+    hx_tensor *seed;         /* f64 scalar: the loss scale; NULL: this model needs none */
+    int64_t n_batch_samples; /* in the global batch of this step */
+    bool is_idle;            /* this rank has none of them */
+    double flops_before;     /* of the device, at the start of the step */
 
     hx_status failure; /* of this rank, which the others have not heard of yet */
     char failure_text[1024];
@@ -42,6 +54,7 @@ struct hx_trainer {
     double unbooked_s;      /* rank's time since the reduction that last added to state.elapsed_s */
     int64_t evaluated_step; /* of the last evaluation and save; -1: none yet */
     int64_t saved_step;
+    int64_t evaluated_epoch, saved_epoch; /* whole epochs that were through then */
     bool is_best;          /* the last evaluation was the best one */
     hx_status save_status; /* of the last save */
     char save_text[1024];
@@ -66,10 +79,19 @@ void hx__trainer_event(hx_trainer *t, hx_event_kind kind, double seconds);
 /* Hand t->event to the callback. */
 hx_status hx__trainer_emit(hx_trainer *t);
 
-/* ---- step.c, eval.c ---- */
+/* ---- sums.c ---- */
 
-/* The model's loss of one micro-batch, checked, added to the sums. */
-hx_status hx__trainer_loss(hx_trainer *t, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss);
+hx_status hx__loss_sums_create(hx_device *device, hx_stream *stream, hx__loss_sums *out);
+void hx__loss_sums_destroy(hx__loss_sums *sums);
+/* The model's loss of one micro-batch, checked, and added to the sums without waiting for it.
+ * @param scores  NULL: not wanted */
+hx_status hx__loss_add(hx__loss_sums *sums, const hx_model *model, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss,
+                       hx_tensor **scores);
+
+/* ---- trainer.c, step.c, eval.c ---- */
+
+/* Whole epochs that are through. */
+int64_t hx__trainer_epoch(const hx_trainer *t);
 /* One update, done or left out; t->event tells. */
 hx_status hx__trainer_update(hx_trainer *t);
 /* HX_ERR_NUMERIC when as many updates in a row as allowed have been left out. */

@@ -113,7 +113,8 @@ hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *
 
 /* ---- inspect.c ---- */
 
-/* field of hx_train_state, dtype under which it is stored */
+/* Field of hx_train_state, dtype under which it is stored. A file of an older version may lack those of the second
+ * list: they are zero then, which means that they are not known. */
 #define HX_CKPT_STATE_FIELDS(X)                                                                              \
     X(step, I64)                                                                                             \
     X(cursor, I64)                                                                                           \
@@ -124,6 +125,10 @@ hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *
     X(last_loss, F64)                                                                                        \
     X(last_eval_loss, F64)                                                                                   \
     X(elapsed_s, F64)
+#define HX_CKPT_STATE_ADDED(X)                                                                               \
+    X(loss_scale, F64)                                                                                       \
+    X(n_clean, I64)                                                                                          \
+    X(data_hash, U64)
 
 #define HX_CKPT_H5_I64 H5T_STD_I64LE
 #define HX_CKPT_H5_U64 H5T_STD_U64LE

@@ -12,6 +12,7 @@ hx_status hx__ckpt_state_write(hid_t group, const hx_train_state *state) {
 #define WRITE_(field, type)                                                                                  \
     HX_TRY(hx__h5_attr_write(group, #field, HX_CKPT_H5_##type, 1, &state->field));
     HX_CKPT_STATE_FIELDS(WRITE_)
+    HX_CKPT_STATE_ADDED(WRITE_)
 #undef WRITE_
     return HX_OK;
 }
@@ -22,7 +23,14 @@ hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out) {
     if (group < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", "/train");
 #define READ_(field, type) HX_TRY(hx__h5_attr_read(group, #field, HX_CKPT_H5_##type, 1, &state.field));
     HX_CKPT_STATE_FIELDS(READ_)
+#define READ_IF_THERE_(field, type)                                                                          \
+    if (H5Aexists(group, #field) > 0) READ_(field, type)
+    HX_CKPT_STATE_ADDED(READ_IF_THERE_)
+#undef READ_IF_THERE_
 #undef READ_
+    if (!(state.loss_scale >= 0 && state.loss_scale < 0x1p64) || state.n_clean < 0)
+        return HX_FAIL(HX_ERR_FORMAT, "/train: loss_scale %g, n_clean %lld: expected finite numbers >= 0", state.loss_scale,
+                       (long long)state.n_clean);
     if (state.step < 0 || state.cursor < 0 || state.n_bad_evals < 0 || state.n_skipped < 0)
         return HX_FAIL(HX_ERR_FORMAT, "/train: step %lld, cursor %lld, n_bad_evals %lld, n_skipped %lld: expected "
                        "numbers >= 0", (long long)state.step, (long long)state.cursor,

@@ -4,11 +4,9 @@
  * The last `holdout` of it is the evaluation split. A sample is `ctx` consecutive tokens and, as targets, the same
  * shifted by one; samples do not overlap.
  *
- * The loader's whole state is one number: the samples that all ranks together have consumed (the cursor). Sample
- * number i of epoch e is permute(seed, e)(i), a keyed permutation, so the order is the same for any number of ranks
- * and needs no index. Of a global batch of n samples rank r of w takes positions [n r / w, n (r+1) / w).
- * A training batch that would cross the epoch's end goes on into the next epoch. Evaluation is in order, and its last
- * batch may be smaller.
+ * The loader's whole state is one number: the samples that all ranks together have consumed (the cursor). Order, batches
+ * and the ranks' shares of them are those of io/data/sampler.h. Training shuffles, and a batch that would cross the
+ * epoch's end goes on into the next one, or is dropped; evaluation is in order, and its last batch may be smaller.
  *
  *     hx_corpus *corpus; HX_TRY(hx_corpus_open("bible.txt", &corpus));
  *     hx_loader *train;  HX_TRY(hx_loader_create(dev, corpus, &lc, &train));
@@ -19,6 +17,7 @@
 
 #include "core/base/options.h"
 #include "core/train/hooks.h"
+#include "io/data/sampler.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,7 +48,8 @@ typedef struct hx_loader_config {
     int64_t ctx;          /* tokens in a sample */
     int64_t batch;        /* samples in a global batch */
     int64_t micro_batch;  /* samples at once on a rank; 0: its whole share */
-    bool shuffle;         /* training: yes; evaluation: in order, no wrap */
+    bool shuffle;         /* training: yes; evaluation: in order */
+    hx_last_batch last;   /* training: join or drop; evaluation: short */
     uint64_t seed;
     int rank, size;       /* on the data-parallel axis */
 } hx_loader_config;

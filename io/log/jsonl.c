@@ -63,6 +63,14 @@ static void put_real(json_t *o, const char *key, double value) {
     json_object_set_new(o, key, isfinite(value) ? json_real(value) : json_null());
 }
 
+/* A number of targets as an integer; a sum of weights may have a fraction. */
+static void put_count(json_t *o, const char *key, double value) {
+    if (fabs(value) < 0x1p53 && value == trunc(value))
+        put_int(o, key, (int64_t)value);
+    else
+        put_real(o, key, value);
+}
+
 static void put_text(json_t *o, const char *key, const char *text) {
     json_t *string = json_string(text);
     if (!string) { /* not UTF-8, e.g. a path in a message: keep what can be read */
@@ -89,7 +97,7 @@ static const char *kind_name(hx_event_kind kind) {
 static void put_loss(json_t *o, const hx_train_event *e, const char *unit_name, double unit_per_count) {
     put_real(o, "loss", e->loss);
     if (unit_name && unit_per_count != 0) put_real(o, unit_name, e->loss * unit_per_count);
-    put_int(o, "count", e->count);
+    put_count(o, "count", e->count);
 }
 
 static json_t *event_object(const hx_train_event *e, const char *unit_name, double unit_per_count) {

@@ -31,6 +31,7 @@ static void open_data(small_run *run, hx_comm *comm, const char *text_file, cons
                                .batch = config->batch,
                                .micro_batch = config->micro_batch,
                                .shuffle = true,
+                               .last = HX_LAST_JOIN,
                                .seed = 42,
                                .rank = hx_comm_rank(comm),
                                .size = hx_comm_size(comm)};

@@ -113,8 +113,8 @@ typedef struct training {
     hx_train_config tc;
     hx_trainer_setup setup;
     hx_trainer *trainer;
-    hx_train_event events[256];
-    char texts[256][160];
+    hx_train_event events[512];
+    char texts[512][160];
     int n_events;
     hx_event_kind fail_on; /* the callback fails at this kind of event, from fail_from on */
     int fail_from;
@@ -122,7 +122,7 @@ typedef struct training {
 
 __attribute__((unused)) static hx_status write_down(void *self, const hx_train_event *event) {
     training *r = self;
-    cr_assert_lt(r->n_events, 256);
+    cr_assert_lt(r->n_events, 512);
     r->events[r->n_events] = *event;
     snprintf(r->texts[r->n_events], sizeof r->texts[0], "%s", event->text ? event->text : "");
     r->n_events++;
@@ -155,7 +155,8 @@ __attribute__((unused)) static void training_open(training *r, hx_layer *layer, 
     r->oc.weight_decay = 0;
     r->oc.lr = 0.01;
     r->tc = (hx_train_config)HX_TRAIN_DEFAULT;
-    r->tc.eval_every = 0;
+    r->tc.eval_every = -1;
+    r->tc.patience = 0;
     r->setup = (hx_trainer_setup){.ctx = {.device = dev, .stream = stream, .tape = tape},
                                   .model = {.self = layer, .root = layer, .loss = square_loss},
                                   .optim_config = &r->oc,

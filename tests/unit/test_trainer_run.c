@@ -152,7 +152,8 @@ Test(trainer_run, stops_after_exactly_as_many_bad_evaluations_as_its_patience) {
     cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 4);
     cr_expect_eq(hx_trainer_state(r.trainer)->n_bad_evals, 3);
     cr_expect(strstr(r.texts[r.n_events - 1], "no better loss in 3") != NULL, "%s", r.texts[r.n_events - 1]);
-    cr_expect(saved.n == 1 && saved.steps[0] == 8);
+    cr_expect(saved.n == 2 && saved.steps[0] == 2 && saved.is_best[0], "the best one is kept");
+    cr_expect(saved.steps[1] == 8 && !saved.is_best[1]);
 }
 
 /* ---- the schedule that looks at the loss ---- */
@@ -215,6 +216,42 @@ Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
     cr_expect(saved.n == 1 && saved.steps[0] == 5);
     cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 0, "a stop is in a hurry");
     cr_expect_str_eq(r.texts[r.n_events - 1], "asked to stop at step 5 of 8");
+}
+
+static hx_status stop_or_pause(void *self, const hx_train_event *event) {
+    training *t = self;
+    HX_TRY(write_down(self, event));
+    if (event->kind != HX_EVENT_STEP) return HX_OK;
+    if (event->step == 3) hx_trainer_pause(t->trainer);
+    if (event->step == 6) hx_trainer_stop(t->trainer);
+    return HX_OK;
+}
+
+/* A wish uttered while step 3 is reported ends the run after step 4. */
+Test(trainer_run, pauses_and_stops_from_a_callback_and_goes_on) {
+    double *expected, *got;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    expected = weights_of(&r);
+    training_close(&r);
+    saved.n = 0;
+    training_open(&r, linear_layer(2, 1, true), &data);
+    r.setup.checkpoint = &checkpoint;
+    r.setup.on_event = stop_or_pause;
+    r.tc.steps = 8;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 4);
+    cr_expect_str_eq(r.texts[r.n_events - 1], "paused at step 4 of 8");
+    cr_expect_eq(saved.n, 0);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    cr_expect(saved.n == 1 && saved.steps[0] == 7);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 8);
+    got = weights_of(&r);
+    cr_expect_eq(memcmp(expected, got, 3 * sizeof *got), 0);
+    free(expected);
+    free(got);
 }
 
 /* With dropout, whose masks show whether seed and step go on. */
@@ -308,6 +345,62 @@ Test(trainer_run, epochs_become_steps) {
     cr_expect_eq(hx_trainer_n_steps(r.trainer), 21);
 }
 
+/* 32 samples in batches of 4: an epoch is 8 steps. */
+Test(trainer_run, evaluates_after_every_epoch_and_saves_every_ten) {
+    r.setup.eval = &held.source;
+    r.tc.eval_every = 0;
+    r.tc.steps = 0;
+    r.tc.epochs = 21.5;
+    r.tc.save_best = false;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    const hx_train_state *state = hx_trainer_state(r.trainer);
+    cr_expect_eq(state->step, 172);
+    cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 22);
+    for (int i = 0; i < 21; i++) {
+        const hx_train_event *e = event_of(&r, HX_EVENT_EVAL, i);
+        cr_expect(e->step == 8 * (i + 1) && e->epoch == i + 1);
+    }
+    cr_expect(saved.n == 3 && saved.steps[0] == 80 && saved.steps[1] == 160 && saved.steps[2] == 172);
+}
+
+Test(trainer_run, a_best_evaluation_between_two_checkpoints_is_saved) {
+    r.setup.eval = &held.source;
+    r.setup.save_every = 5;
+    r.tc.eval_every = 2;
+    r.oc.lr = 0.1;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    const int64_t steps[] = {2, 4, 5, 6, 8};
+    cr_assert_eq(saved.n, 5);
+    for (int i = 0; i < 5; i++) cr_expect(saved.steps[i] == steps[i] && saved.is_best[i] == (steps[i] != 5));
+}
+
+/* Evaluation in the middle of training, with dropout: not one bit of the run may change. */
+Test(trainer_run, evaluation_leaves_weights_and_random_numbers_as_they_were) {
+    double *weights[2];
+    for (int i = 0; i < 2; i++) {
+        training_close(&r);
+        training_open(&r, dropping_layer(), &data);
+        r.setup.eval = i ? &held.source : NULL;
+        r.tc.eval_every = 1;
+        r.tc.steps = 8;
+        training_start(&r);
+        OK(hx_trainer_run(r.trainer));
+        weights[i] = weights_of(&r);
+    }
+    cr_expect_eq(memcmp(weights[0], weights[1], 3 * sizeof *weights[0]), 0);
+    for (int i = 0; i < 2; i++) free(weights[i]);
+}
+
+Test(trainer_run, the_share_of_the_peak_is_told) {
+    r.tc.peak_flops = 1e9;
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    const hx_train_event *e = event_of(&r, HX_EVENT_STEP, 0);
+    cr_expect(e->flops_share > 0 && e->flops_share < 1, "%g", e->flops_share);
+}
+
 Test(trainer_run, a_steady_step_takes_no_new_memory_from_the_system) {
     hx_device_stats before, after;
     data.micro = 2; /* all micro-batches alike */
@@ -339,7 +432,7 @@ Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
         if (i == 4) tc.steps = 0, tc.epochs = 0;
         if (i == 5) tc.steps = 0, tc.epochs = 1e30;
         if (i == 6) s.agreement = &five; /* a batch of 4 */
-        if (i == 7) s.save_every = -1;
+        if (i == 7) s.save_every = -2;
         hx_status status = hx_trainer_create(&s, &r.trainer);
         cr_expect(status == (i < 2 ? HX_ERR_ARG : HX_ERR_CONFIG), "case %d: %s", i, hx_status_name(status));
         cr_expect_null(r.trainer);
