@@ -12,6 +12,7 @@ static const hx_cli_config cli_defaults = HX_OPTIONS_DEFAULT(HX_CLI_OPTIONS);
 
 static const hx_command commands[] = {
     {.name = "train", .summary = "train a model, or go on with a run", .run = hx_cmd_train, .own = "|", .takes_config = true,
+     .output_is_log = true,
      .examples = "  helix train --data.path corpus.txt --out runs/a --train.steps 500\n"
                  "  mpirun -n 2 helix train --config run.yaml                    two ranks, options from a file\n"
                  "  mpirun -n 2 helix train --config run.yaml --resume           go on from the latest checkpoint\n"

@@ -33,6 +33,7 @@ typedef struct hx_command {
     const char *own;       /* names of its own options, "|prompt|tokens|" */
     bool takes_config;     /* the run's options are its options */
     int max_words;
+    bool output_is_log;    /* what it prints is no result: a job whose output is lost has done its work */
     /** @param argc, argv  after the command's name; the command reads them with hx__cli_read when it wants */
     hx_status (*run)(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 } hx_command;

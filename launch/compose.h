@@ -85,6 +85,7 @@ const hx_config *hx_session_config(const hx_session *session);
 typedef struct hx_train_parts {
     const hx_batch_source *train; /* default: bytes of data.path, model.ctx tokens a sample */
     const hx_batch_source *eval;
+    hx_metrics *metrics; /* what evaluations count; the model needs loss_scores. NULL: nothing beside the loss */
     /** Called on every rank after the built-in reporting. */
     hx_status (*on_event)(void *self, const hx_train_event *event);
     void *on_event_self;

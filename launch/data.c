@@ -43,8 +43,8 @@ hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval
     hx_session_data d = {0};
     int64_t n_bytes;
     HX_TRY_GOTO(hx__session_first(s, open_corpus, &d.corpus), done);
-    int64_t hash = (int64_t)(hx_corpus_hash(d.corpus) >> 1);
-    HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", hash), done);
+    d.hash = hx_corpus_hash(d.corpus);
+    HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", (int64_t)(d.hash >> 1)), done);
     hx_corpus_bytes(d.corpus, &n_bytes);
     int64_t split = whole ? 0 : split_at(n_bytes, c->data.holdout);
     loader_job job = {.corpus = d.corpus, .out = &d.train_loader,

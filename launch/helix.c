@@ -56,7 +56,11 @@ static int run_command(const hx_command *command, int argc, char *const *argv) {
     hx_cli cli = {.config = HX_CONFIG_DEFAULT, .own = HX_OPTIONS_DEFAULT(HX_CLI_OPTIONS)};
     hx_session *session = NULL;
     hx_status status = command->run(&cli, argc, argv, &session);
-    if (status == HX_OK) status = check_output();
+    hx_status output = status == HX_OK ? check_output() : HX_OK;
+    if (output != HX_OK && command->output_is_log)
+        fprintf(stderr, "helix: warning: %s; the job itself went well\n", hx_error_message());
+    else if (output != HX_OK)
+        status = output;
     if (status != HX_OK) report(session, status);
     int exit_code = status == HX_OK ? cli.exit_code : hx__session_exit_code(session, status);
     hx_session_close(&session);

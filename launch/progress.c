@@ -85,12 +85,13 @@ static double seconds_left(const hx_progress *p, const hx_train_event *e) {
 }
 
 static void step_text(const hx_progress *p, const hx_train_event *e, char *out, size_t n_bytes) {
-    char loss[96], rate[32], left[32];
+    char loss[96], rate[32], left[32], peak[32] = "";
     loss_text(p, e->loss, loss);
     rate_text(e->tokens_per_s, rate);
     time_text(seconds_left(p, e), left);
-    snprintf(out, n_bytes, "loss %s  lr %.2e  grad %.2f  %s tok/s  comm %.0f%%  mem %.0f MB  left %s", loss, e->lr,
-             e->grad_norm, rate, 100 * e->comm_share, (double)e->memory_bytes / 1e6, left);
+    if (e->flops_share > 0) snprintf(peak, sizeof peak, "  peak %.1f%%", 100 * e->flops_share);
+    snprintf(out, n_bytes, "loss %s  lr %.2e  grad %.2f  %s tok/s%s  comm %.0f%%  mem %.0f MB  left %s", loss, e->lr,
+             e->grad_norm, rate, peak, 100 * e->comm_share, (double)e->memory_bytes / 1e6, left);
 }
 
 /* ---- showing ---- */
@@ -145,10 +146,15 @@ static void show_step(hx_progress *p, const hx_train_event *e) {
 }
 
 static void show_eval(hx_progress *p, const hx_train_event *e) {
-    char loss[96], line[256];
+    char loss[96], line[512];
     loss_text(p, e->loss, loss);
-    snprintf(line, sizeof line, "step %lld  held-out loss %s over %.15g targets%s, %.1f s", (long long)e->step, loss, e->count,
+    int n = snprintf(line, sizeof line, "step %lld  held-out loss %s over %.15g targets%s, %.1f s", (long long)e->step, loss, e->count,
              e->is_best ? ", the best so far" : "", e->seconds);
+    for (int i = 0; e->metrics && i < hx_metrics_n_values(e->metrics) && n < (int)sizeof line; i++) {
+        const char *name;
+        const double value = hx_metrics_value(e->metrics, i, &name);
+        n += snprintf(line + n, sizeof line - (size_t)n, ", %s %.4g", name, value);
+    }
     say(p, line);
 }
 

@@ -3,6 +3,7 @@
 #define HX_LAUNCH_SESSION_IMPL_H
 
 #include "core/autograd/tape.h"
+#include "io/log/history_h5.h"
 #include "io/log/jsonl.h"
 #include "launch/compose.h"
 #include "launch/placement.h"
@@ -43,6 +44,7 @@ typedef struct hx_session_data {
     hx_corpus *corpus;
     hx_loader *train_loader, *eval_loader; /* NULL: not asked for, or no held-out part */
     hx_batch_source train, eval;
+    uint64_t hash; /* of the corpus */
 } hx_session_data;
 
 /** Collective. Open the corpus of the configuration and make the loaders of this rank.

@@ -20,6 +20,7 @@ typedef struct train_run {
     int lock;          /* of the folder; -1: none */
     bool log_fails;    /* the last line could not be written */
     hx_jsonl *log;
+    hx_history *history;
     hx_progress *progress;
     hx_session_data data;
     hx_param_list params;
@@ -72,6 +73,7 @@ static hx_status share_resume(train_run *r) {
 /* Metrics that cannot be written (a full disk) are no reason to end a run: it is said once, and tried again. */
 static void log_event(train_run *r, const hx_train_event *event) {
     hx_status status = hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count);
+    if (status == HX_OK) status = hx_history_event(r->history, event);
     if (status != HX_OK && !r->log_fails)
         hx_progress_note(r->progress, "step %lld  METRICS NOT WRITTEN, training goes on: %s", (long long)event->step, hx_error_message());
     r->log_fails = status != HX_OK;
@@ -156,6 +158,7 @@ static hx_status create_trainer(train_run *r) {
     hx_session *s = r->session;
     hx_trainer_setup setup = {.ctx = s->ctx, .model = *r->model, .optim = r->optim, .optim_config = &s->config.optim,
                               .config = &s->config.train, .train = r->parts.train, .eval = r->parts.eval,
+                              .metrics = r->parts.metrics,
                               .agreement = &r->agreement, .sync = r->ddp ? &r->sync : NULL, .checkpoint = &r->hook,
                               .save_every = s->config.ckpt.every, .on_event = on_event, .on_event_self = r,
                               .should_stop = should_stop};
@@ -176,6 +179,24 @@ done:
     return status;
 }
 
+/* Another text under an old order of samples is no fault, but seldom what was meant. */
+static void note_data(train_run *r) {
+    hx_train_state *state = hx_trainer_state(r->trainer);
+    if (r->is_first && r->data.hash && state->data_hash && r->data.hash != state->data_hash)
+        hx_progress_note(r->progress, "WARNING: data.path %s holds other data than the run was trained on so far",
+                         r->session->config.data.path);
+    state->data_hash = r->data.train_loader ? r->data.hash : 0;
+}
+
+/* On rank 0, when it is known where the run goes on. */
+static hx_status open_history(train_run *r) {
+    char path[HX_PATH_BYTES];
+    if (!r->is_first) return HX_OK;
+    HX_TRY(hx__path_join(r->session->config.run.out, "history.h5", path));
+    HX_TRY(hx_history_open(path, hx_trainer_state(r->trainer)->step, &r->history));
+    return hx__folder_write_config(&r->session->config.run, r->config_text);
+}
+
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
     hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
@@ -193,7 +214,8 @@ static hx_status assemble(train_run *r) {
     HX_TRY(open_checkpoints(r));
     HX_TRY(create_trainer(r));
     HX_TRY(load_state(r));
-    return hx_comm_agree(s->world, r->is_first ? hx__folder_write_config(&s->config.run, r->config_text) : HX_OK);
+    note_data(r);
+    return hx_comm_agree(s->world, open_history(r));
 }
 
 static void take_apart(train_run *r) {
@@ -205,6 +227,7 @@ static void take_apart(train_run *r) {
     hx__session_data_close(&r->data);
     hx_progress_destroy(&r->progress);
     hx_jsonl_close(&r->log);
+    hx_history_close(&r->history);
     hx_mem_free((void **)&r->config_text);
     if (r->lock >= 0) close(r->lock);
     r->session->config = r->before;

@@ -100,6 +100,16 @@ static void put_loss(json_t *o, const hx_train_event *e, const char *unit_name, 
     put_count(o, "count", e->count);
 }
 
+static void put_metrics(json_t *o, const hx_metrics *metrics) {
+    json_t *values = json_object();
+    for (int i = 0; i < hx_metrics_n_values(metrics); i++) {
+        const char *name;
+        const double value = hx_metrics_value(metrics, i, &name);
+        put_real(values, name, value);
+    }
+    json_object_set_new(o, "metrics", values);
+}
+
 static json_t *event_object(const hx_train_event *e, const char *unit_name, double unit_per_count) {
     json_t *o = json_object();
     if (!o) return NULL;
@@ -107,11 +117,15 @@ static json_t *event_object(const hx_train_event *e, const char *unit_name, doub
     put_int(o, "step", e->step);
     put_int(o, "n_steps", e->n_steps);
     put_int(o, "cursor", e->cursor);
+    put_real(o, "epoch", e->epoch);
     if (e->kind == HX_EVENT_STEP || e->kind == HX_EVENT_EVAL) put_loss(o, e, unit_name, unit_per_count);
     if (e->kind == HX_EVENT_STEP || e->kind == HX_EVENT_SKIP) {
         put_real(o, "lr", e->lr);
         put_real(o, "grad_norm", e->grad_norm);
     }
+    if (e->loss_scale > 0) put_real(o, "loss_scale", e->loss_scale);
+    if (e->flops_share > 0) put_real(o, "flops_share", e->flops_share);
+    if (e->metrics) put_metrics(o, e->metrics);
     if (e->kind == HX_EVENT_STEP) {
         put_real(o, "tokens_per_s", e->tokens_per_s);
         put_real(o, "comm_share", e->comm_share);

@@ -24,6 +24,17 @@ for words in "inspect closed" "eval closed" "generate closed --tokens 3" "versio
     if [ "$code" -ne 4 ] || ! grep -q 'standard output' full.err; then fail "helix $words >/dev/full: $code $(cat full.err)"; fi
 done
 
+# a run whose log is lost went well all the same
+"${train[@]}" --out full >/dev/full 2>full.err || fail "a run with its log on a full disk left with $?: $(cat full.err)"
+grep -q 'standard output could not be written; the job itself went well' full.err || fail "the lost log is not told: $(cat full.err)"
+is_whole full
+
+# other data than before are named
+"${train[@]}" --out other >/dev/null
+(cat corpus.txt; echo 'More.') >longer.txt
+expect 0 'holds other data' "${train[@]}" --out other --resume --train.steps 22 --data.path longer.txt
+"${train[@]}" --out other --resume --train.steps 24 --data.path longer.txt | grep -q 'holds other data' && fail "the same data are called others"
+
 # metrics that cannot be written are said once and do not end the run
 mkdir metrics
 ln -s /dev/full metrics/metrics.jsonl
