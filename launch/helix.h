@@ -30,6 +30,7 @@
 #include "io/ckpt/ckpt.h"
 #include "io/data/data.h"
 #include "io/data/npy.h"
+#include "io/data/dataset.h"
 #include "io/log/jsonl.h"
 #include "launch/compose.h"
 

@@ -3,6 +3,42 @@
 
 TestSuite(ckpt, .init = fixture_open, .fini = fixture_close);
 
+/* A file in memory: state, and whether the attributes of later versions are there. */
+static hid_t state_file(const hx_train_state *state, bool is_old) {
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    cr_assert_geq(H5Pset_fapl_core(access, 1 << 16, false), 0);
+    hid_t h5 = H5Fcreate("state", H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    hid_t group = H5Gcreate2(h5, "/train", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    OK(hx__ckpt_state_write(group, state));
+#define DELETE_(field, type) if (is_old) cr_assert_geq(H5Adelete(group, #field), 0);
+    HX_CKPT_STATE_ADDED(DELETE_)
+#undef DELETE_
+    H5Gclose(group);
+    H5Pclose(access);
+    return h5;
+}
+
+Test(ckpt, a_state_of_an_older_version_lacks_what_came_later_and_is_read) {
+    const hx_train_state state = {.step = 7, .best_loss = 0.5, .loss_scale = 1024, .n_clean = 3, .data_hash = UINT64_MAX};
+    for (int is_old = 0; is_old < 2; is_old++) {
+        hx_train_state got = {0};
+        hid_t h5 = state_file(&state, is_old);
+        OK(hx__ckpt_state_read(h5, &got));
+        cr_expect(got.step == 7 && got.best_loss == 0.5);
+        cr_expect_eq(got.loss_scale, is_old ? 0 : 1024);
+        cr_expect_eq(got.n_clean, is_old ? 0 : 3);
+        cr_expect_eq(got.data_hash, is_old ? 0 : UINT64_MAX);
+        H5Fclose(h5);
+    }
+}
+
+Test(ckpt, a_loss_scale_that_is_no_number_is_refused) {
+    hx_train_state got = {0};
+    hid_t h5 = state_file(&(hx_train_state){.step = 7, .loss_scale = NAN}, false);
+    REFUSED(hx__ckpt_state_read(h5, &got), HX_ERR_FORMAT, "loss_scale nan");
+    H5Fclose(h5);
+}
+
 Test(ckpt, what_is_saved_is_loaded_bit_by_bit) {
     hx_train_state state = {0};
     OK(save_step(folder, 20, false));

@@ -78,6 +78,21 @@ Test(jsonl, numbers_that_are_not_finite_become_null) {
     json_decref(o);
 }
 
+Test(jsonl, an_evaluation_tells_its_metrics_and_a_count_of_weights_its_fraction) {
+    hx_metrics *m;
+    OK(hx_metrics_create(&(hx_metrics_config){.n_classes = 3}, &m));
+    hx_metrics_add_loss(m, 0, 1);
+    log_one(&(hx_train_event){.kind = HX_EVENT_EVAL, .step = 7, .count = 2.25, .epoch = 1.5, .metrics = m});
+    json_t *o = line(0), *metrics = json_object_get(o, "metrics");
+    cr_assert_not_null(metrics);
+    cr_expect_eq(real(metrics, "perplexity"), 1);
+    cr_expect(json_is_null(json_object_get(metrics, "accuracy")), "of nothing");
+    cr_expect_eq(real(o, "count"), 2.25);
+    cr_expect_eq(real(o, "epoch"), 1.5);
+    json_decref(o);
+    hx_metrics_destroy(&m);
+}
+
 Test(jsonl, runs_are_appended) {
     for (int i = 0; i < 3; i++) log_one(&(hx_train_event){.kind = HX_EVENT_EVAL, .step = i, .is_best = i == 1});
     for (int i = 0; i < 3; i++) {

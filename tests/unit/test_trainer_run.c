@@ -572,6 +572,16 @@ Test(trainer_run, a_wish_to_stop_elsewhere_stops_here) {
     cr_expect_eq(saved.n, 1);
 }
 
+Test(trainer_run, a_wish_to_pause_elsewhere_pauses_here) {
+    start_two();
+    other.add[6] = 1;
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 1);
+    cr_expect_eq(saved.n, 0);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 2);
+}
+
 Test(trainer_run, a_gradient_that_is_not_finite_elsewhere_leaves_the_update_out_here) {
     start_two();
     double *before = weights_of(&r);
