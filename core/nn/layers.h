@@ -44,7 +44,7 @@ typedef struct hx_conv_layer_config {
 } hx_conv_layer_config;
 /** Cross-correlation, [B,n_in,L..] -> [B,n_out,M..]; see hx_conv. Parameters: weight [n_out,n_in/groups,kernel..], bias
  *  [n_out]. @param n_spatial  1 to 3
- *  @return HX_ERR_CONFIG names the number that is out of range; HX_ERR_UNSUPPORTED for a pad_mode other than HX_PAD_ZERO */
+ *  @return HX_ERR_CONFIG names the number that is out of range */
 hx_status hx_conv_create(hx_device *device, hx_dtype dtype, int n_spatial, const hx_conv_layer_config *config, hx_layer **out);
 /** Pools; see hx_max_pool and hx_avg_pool. @param window  [n_spatial]; @param config  copied, NULL: the window's own stride
  *  @param count_padding  padded zeros count in the mean */

@@ -1,5 +1,5 @@
 /* Supervised training over a data set in memory: weighted and ignored targets, uneven and empty shares, numbers that are
- * not finite. Every number of ranks is compared with one process, which rank 0 runs by itself afterwards. */
+ * not finite, f16. Every number of ranks is compared with one process, which rank 0 runs by itself afterwards. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
@@ -125,7 +125,7 @@ static void train(hx_comm *comm, const job *j, result *out) {
     OK(hx_ddp_create(comm, dev, stream, &params, &dc, &ddp));
     hx_ddp_hook(ddp, &sync);
     hx_comm_agreement(comm, &agreement);
-    OK(hx_adamw_create_default(dev, stream, &params, &oc, &optim));
+    OK(hx_optim_create_default(dev, stream, &params, &oc, &optim));
     OK(hx_metrics_create(&(hx_metrics_config){.is_probability = true}, &metrics));
     hx_dataset *data = open_data(dev, comm, j, true), *eval = open_data(dev, comm, j, false);
     hx_dataset_source(data, &source);
@@ -222,4 +222,39 @@ Test(train_data, a_batch_with_nan_is_skipped_on_every_rank_and_counted) {
     cr_expect_eq(n_skips, 5, "once an epoch");
     cr_expect(r.state.n_skipped == 5 && r.state.step == STEPS - 5 && r.state.cursor == 5 * N);
     for (int k = 0; k < N_IN; k++) cr_expect(isfinite(r.weight[k]));
+}
+
+/* A scale of 2^24 overflows f16 (65504): all ranks halve it together, at once, until gradients fit. With max_skips = 1 a
+ * skip that counted as a failure would end the run. */
+Test(train_data, f16_recovers_from_a_scale_that_is_too_high_in_the_same_steps_on_all_ranks) {
+    result r;
+    const job j = {.dtype = HX_F16, .batch = 12, .nan_sample = -1, .loss_scale = 1 << 24, .max_skips = 1};
+    int n_skips = 0, last = -1;
+    compare(&j, &r, 2e-2);
+    for (int i = 0; i < STEPS; i++) {
+        cr_expect_eq(r.scale[i], ldexp(1, 24 - n_skips), "step %d", i);
+        if (r.kind[i] == HX_EVENT_SKIP) n_skips++, last = i;
+    }
+    cr_expect(n_skips > 5 && n_skips < 15, "%d skips", n_skips);
+    cr_expect_eq(r.state.loss_scale, ldexp(1, 24 - n_skips));
+    cr_expect_eq(r.state.n_clean, STEPS - 1 - last);
+    cr_expect(r.state.n_skipped == n_skips && r.state.step == STEPS - n_skips);
+}
+
+/* The same model in the other types: rounding of 2^-8 and 2^-11 a step moves losses by per cents at most. */
+Test(train_data, half_types_learn_like_f32) {
+    result r[3];
+    const hx_dtype dtypes[3] = {HX_F32, HX_BF16, HX_F16};
+    hx_comm *world;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    make_data(-1);
+    for (int d = 0; d < 3; d++)
+        train(world, &(job){.dtype = dtypes[d], .batch = 12, .nan_sample = -1, .loss_scale = 64, .max_skips = 1}, &r[d]);
+    for (int d = 1; d < 3; d++)
+        for (int i = 0; i < STEPS; i++)
+            cr_expect_leq(fabs(r[d].loss[i] - r[0].loss[i]), 0.03 * r[0].loss[i], "%s step %d: %g, f32 %g",
+                          hx_dtype_name(dtypes[d]), i, r[d].loss[i], r[0].loss[i]);
+    cr_expect(r[0].scale[0] == 0 && r[1].scale[0] == 0 && r[2].scale[0] == 64, "only f16 needs a scale");
+    hx_comm_close(&world);
 }
