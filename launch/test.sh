@@ -44,7 +44,7 @@ if [ "$sanitize" = yes ]; then
     # Programs under mpirun are left out: Open MPI's progress threads and shared-memory queues are not instrumented, so
     # every run reports hundreds of races and leaks of its own, which would hide ours. The code that runs on a rank is
     # covered by the unit and conformance tests, which use the same communication thread, queues and pool.
-    labels='unit|conformance|fuzz'
+    labels='unit|conformance|golden|fuzz'
     export OPENBLAS_NUM_THREADS=1
     build asan-ubsan all -DHELIX_TESTS=ON
     say "tests under AddressSanitizer and UBSan"

@@ -148,7 +148,7 @@ const conf_case conf_cases[] = {
     UNARY(log, CONF_POSITIVE, CONF_LIBM, true),
     UNARY(sqrt, CONF_POSITIVE, CONF_EXACT, true),
     UNARY(abs, CONF_OFF_KINKS, CONF_EXACT, true),
-    UNARY(sign, CONF_PLAIN, CONF_EXACT, false),
+    UNARY(sign, CONF_OFF_KINKS, CONF_EXACT, true),
     UNARY(tanh, CONF_PLAIN, CONF_LIBM, true),
     UNARY(sigmoid, CONF_PLAIN, CONF_LIBM, true),
     UNARY(relu, CONF_OFF_KINKS, CONF_EXACT, true),
