@@ -17,6 +17,7 @@
 #include "core/base/rng.h"
 #include "core/base/status.h"
 #include "core/nn/layers.h"
+#include "core/op/graph.h"
 #include "core/op/ops.h"
 #include "core/optim/ema.h"
 #include "core/optim/optim.h"
