@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <math.h>
 #include <string.h>
 
 #include "backends/backends.h"
@@ -239,6 +240,46 @@ Test(tensor, freed_memory_is_reused) {
     cr_assert_eq(after.n_raw_allocs, before.n_raw_allocs);
     cr_assert_geq(after.peak_bytes, 80000);
     cr_assert_leq(after.peak_bytes, 100000);
+}
+
+Test(tensor, ten_thousand_random_allocations_leave_nothing_behind) {
+    enum { SLOTS = 64 };
+    hx_tensor *slots[SLOTS] = {NULL};
+    hx_device_stats before, halfway, after;
+    const hx_rng rng = {7, hx_rng_stream(HX_RNG_USER, 0)};
+    hx_device_stats_get(dev, &before);
+    for (uint64_t i = 0; i < 10000; i++) {
+        uint64_t bits = hx_rng_bits(rng, i);
+        hx_tensor **slot = &slots[bits % SLOTS];
+        if (*slot != NULL) hx_tensor_destroy(slot);
+        else cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE((int64_t)(bits >> 8) % 20000), slot), HX_OK);
+        if (i == 4999) hx_device_stats_get(dev, &halfway);
+    }
+    for (int i = 0; i < SLOTS; i++) hx_tensor_destroy(&slots[i]);
+    hx_device_stats_get(dev, &after);
+    cr_expect_eq(after.live_bytes, before.live_bytes);
+    /* what is held is reused: it does not go on growing */
+    cr_expect_leq(after.held_bytes, halfway.held_bytes + halfway.held_bytes / 8, "%lld bytes held, %lld halfway",
+                  (long long)after.held_bytes, (long long)halfway.held_bytes);
+}
+
+/* Mean 1 with the deviation of a mean of n independent draws that are 0 or 1/(1-p). */
+Test(tensor, dropout_keeps_the_mean) {
+    enum { COUNT = 1 << 17 };
+    ctx.training = true;
+    ctx.seed = 5;
+    for (int k = 1; k <= 9; k += 4) {
+        double p = k / 10.0, mean, bound = 3 * sqrt(p / (1 - p) / COUNT);
+        HX_AUTO_TENSOR x = NULL;
+        HX_AUTO_TENSOR y = NULL;
+        HX_AUTO_TENSOR m = NULL;
+        cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(COUNT), &x), HX_OK);
+        cr_assert_eq(hx_tensor_fill(stream, x, 1), HX_OK);
+        cr_assert_eq(hx_dropout_op(&ctx, x, p, 1, &y), HX_OK);
+        cr_assert_eq(hx_mean(&ctx, y, NULL, 0, false, &m), HX_OK);
+        cr_assert_eq(hx_tensor_item(stream, m, &mean), HX_OK);
+        cr_expect(fabs(mean - 1) <= bound, "p = %g: mean %g, expected 1 within %g", p, mean, bound);
+    }
 }
 
 /* A backend whose work is known to be done only after a sync, and which is out of memory when told so. */
