@@ -36,7 +36,7 @@ static bool computes(const char *name) {
         printf("skipped: %s: %s\n", name, hx_error_message());
         return false;
     }
-    cr_assert_eq(status, HX_OK, "%s", hx_error_message());
+    NEED(status == HX_OK, "%s", hx_error_message());
     hx_device_props_get(device, &props);
     hx_device_close(&device);
     return !props.is_dry;
@@ -82,6 +82,7 @@ static hx_dtype letter_dtype(char letter, hx_dtype dtype) {
     static const char letters[HX_DTYPE_COUNT] = {[HX_F32] = 'f', [HX_F64] = 'd', [HX_I32] = 'i', [HX_I64] = 'l',
                                                  [HX_U8] = 'b', [HX_BF16] = 'h', [HX_F16] = 'g', [HX_I8] = 'c',
                                                  [HX_BOOL] = 'o', [HX_C64] = 'z', [HX_C128] = 'w'};
+    if (letter == 0) return dtype;
     if (letter == 'a') return hx_dtype_accum(dtype);
     if (letter == 'x') return hx_dtype_complex(hx_dtype_accum(dtype));
     int k = 0;
@@ -90,9 +91,9 @@ static hx_dtype letter_dtype(char letter, hx_dtype dtype) {
 }
 
 void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out) {
-    hx_dtype named = letter_dtype(*word, dtype);
-    *out = (conf_operand){.dtype = named != HX_DTYPE_COUNT ? named : dtype};
-    if (named != HX_DTYPE_COUNT) word++;
+    bool is_named = *word && letter_dtype(*word, dtype) != HX_DTYPE_COUNT;
+    *out = (conf_operand){.letter = is_named ? *word++ : 0};
+    out->dtype = letter_dtype(out->letter, dtype);
     while (isdigit((unsigned char)*word)) {
         out->shape.dims[out->shape.ndim++] = strtoll(word, (char **)&word, 10);
         if (*word == ',') word++;
@@ -109,7 +110,7 @@ void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out) {
     if (out->view == 's') dims[n - 1] *= 2;
     if (out->view == 'h') dims[n - 2] *= 2;
     if (out->view == 'e') dims[0] = 1;
-    cr_assert(out->view == 0 || (strchr("tshe", out->view) && word[1] == 0), "operand \"%s\"", word);
+    NEED(out->view == 0 || (strchr("tshe", out->view) && word[1] == 0), "operand \"%s\"", word);
 }
 
 hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
@@ -135,7 +136,7 @@ static int64_t n_parts(hx_dtype dtype) { return hx_dtype_is_complex(dtype) ? 2 :
 /* Host bytes of n elements in a dtype, to be freed. */
 static void *to_bytes(hx_dtype dtype, const double *values, int64_t n) {
     char *bytes = malloc((size_t)n * hx_dtype_bytes(dtype) + 1);
-    cr_assert_not_null(bytes);
+    NEED(bytes, "out of memory");
     for (int64_t i = 0; i < n; i++) {
         bool is_complex = hx_dtype_is_complex(dtype);
         double part[2] = {values[is_complex ? 2 * i : i], is_complex ? values[2 * i + 1] : 0};
@@ -151,11 +152,14 @@ void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor *
     free(bytes);
 }
 
-/* +-0.3, 0.6, 0.9, 1.2, 1.2 1.25, 1.2 1.25^2, ...: a gradient check's step is a tenth of max(1, |x|). */
+/* 0.3, 0.6, 0.9, 1.2, 1.2 1.25, 1.2 1.25^2, ...: a gradient check's step is a tenth of max(1, |x|). */
+static double size_apart(uint64_t j) {
+    return j < 4 ? 0.3 * (double)(j + 1) : 1.2 * pow(1.25, (double)j - 3);
+}
+
 static double apart(uint64_t i) {
-    uint64_t j = (i * 37 + 11) % 64, size = j / 2;
-    double value = size < 4 ? 0.3 * (double)(size + 1) : 1.2 * pow(1.25, (double)size - 3);
-    return j % 2 ? -value : value;
+    uint64_t j = (i * 37 + 11) % 64;
+    return j % 2 ? -size_apart(j / 2) : size_apart(j / 2);
 }
 
 static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rng rng, uint64_t i) {
@@ -179,6 +183,8 @@ static double draw(const conf_case *c, const conf_operand *operand, int k, hx_rn
         return 2e4 * u - 1e4;
     case CONF_APART:
         return apart(i);
+    case CONF_SIZES:
+        return i % 2 ? -size_apart((i * 21 + 11) % 32) : size_apart((i * 21 + 11) % 32);
     case CONF_ABOVE_ONE:
         return 1.5 + 1.5 * u;
     case CONF_HALF:
@@ -194,7 +200,7 @@ static void fill_random(const conf_case *c, conf_operand *operand, int k) {
     int64_t n = hx_shape_count(&operand->base) * n_parts(operand->dtype);
     hx_rng rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, (uint64_t)c->op * 64 + (uint64_t)k)};
     operand->values = malloc((size_t)n * sizeof(double) + 1);
-    cr_assert_not_null(operand->values);
+    NEED(operand->values, "out of memory");
     for (int64_t i = 0; i < n; i++) operand->values[i] = draw(c, operand, k, rng, (uint64_t)i);
 }
 
@@ -206,14 +212,15 @@ static hx_op forward_of(hx_op op) {
                                        {HX_OP_cross_entropy_bwd, HX_OP_cross_entropy}};
     for (size_t i = 0; i < sizeof forward / sizeof *forward; i++)
         if (forward[i][0] == op) return forward[i][1];
-    cr_assert_fail("%s has no forward op", hx_op_info_get(op)->name);
+    NEED(false, "%s has no forward op", hx_op_info_get(op)->name);
     return op;
 }
 
 /* Views of all operands on the rig's device; bases and views are the caller's. */
 static void upload_all(conf_rig *rig, const conf_operands *in, int n, hx_tensor **bases, hx_tensor **views) {
     for (int k = 0; k < n; k++) {
-        conf_operand_upload(rig, &in->items[k], &bases[k]);
+        if (in->items[k].is_again) bases[k] = hx_tensor_retain(bases[in->items[k].again]);
+        else conf_operand_upload(rig, &in->items[k], &bases[k]);
         MUST(conf_operand_view(&rig->ctx, &in->items[k], bases[k], &views[k]));
     }
 }
@@ -229,12 +236,12 @@ static void make_forward(conf_rig *ref, const conf_case *c, conf_operands *in, i
     hx_tensor *bases[HX_OP_MAX_IN], *views[HX_OP_MAX_IN], *results[HX_OP_MAX_OUT] = {NULL};
     upload_all(ref, in, n_in, bases, views);
     MUST(hx_op_run(&ref->ctx, op, views, n_in, &c->attr, 0, results));
-    *out = (conf_operand){.dtype = hx_tensor_dtype(results[which]), .shape = hx_tensor_shape(results[which])};
+    *out = (conf_operand){.dtype = hx_tensor_dtype(results[which]), .is_made = true, .shape = hx_tensor_shape(results[which])};
     out->base = out->shape;
     int64_t n = hx_tensor_count(results[which]) * n_parts(out->dtype);
     void *bytes = malloc((size_t)n * sizeof(double) + 1);
     out->values = malloc((size_t)n * sizeof(double) + 1);
-    cr_assert(bytes && out->values);
+    NEED(bytes && out->values, "out of memory");
     MUST(hx_tensor_read(ref->stream, results[which], bytes));
     for (int64_t i = 0; i < n; i++) out->values[i] = hx_elem_get(hx_dtype_real(out->dtype), bytes, i);
     free(bytes);
@@ -251,10 +258,31 @@ void conf_operands_make(conf_rig *ref, const conf_case *c, hx_dtype dtype, conf_
         conf_operand *operand = &out->items[out->n];
         if (*word == '@') {
             make_forward(ref, c, out, atoi(word + 1), operand);
+        } else if (*word == '=') {
+            int again = atoi(word + 1);
+            *operand = out->items[again];
+            operand->is_again = true;
+            operand->again = again;
+            operand->values = NULL;
         } else {
             conf_operand_parse(word, dtype, operand);
             fill_random(c, operand, out->n);
         }
+    }
+}
+
+static bool follows_run(const conf_operand *operand) {
+    return !operand->is_made && (operand->letter == 0 || operand->letter == 'a' || operand->letter == 'x');
+}
+
+void conf_operands_retype(const conf_case *c, conf_operands *in, hx_dtype dtype) {
+    for (int k = 0; k < in->n; k++) {
+        conf_operand *operand = &in->items[k];
+        if (!follows_run(operand)) continue;
+        operand->dtype = dtype;
+        if (operand->is_again) continue;
+        free(operand->values);
+        fill_random(c, operand, k);
     }
 }
 
@@ -265,27 +293,32 @@ void conf_operands_free(conf_operands *operands) {
 
 /* ---- running ---- */
 
-/* What the outputs are: written in the case, or what the shape rule says, which may refuse a half type. */
-static hx_status describe_outputs(const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_operand *out,
-                                  int *n_out) {
+static hx_status infer(const conf_case *c, const conf_operands *in, bool as_f32, hx_op_meta *meta) {
     const hx_op_info *info = hx_op_info_get(c->op);
+    hx_op_args args = {.op = c->op, .name = info->name, .n_in = in->n, .attr = &c->attr};
+    for (int k = 0; k < in->n; k++) {
+        const conf_operand *operand = &in->items[k];
+        bool changes = as_f32 && follows_run(operand);
+        args.in[k] = (hx_op_meta){operand->shape, changes ? letter_dtype(operand->letter, HX_F32) : operand->dtype, true};
+    }
+    return info->infer(&args, meta);
+}
+
+/* What the outputs are: written in the case, or what the shape rule says. */
+static void describe_outputs(const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_operand *out, int *n_out) {
+    hx_op_meta meta[HX_OP_MAX_OUT] = {0};
+    int n = 0;
     if (c->out) {
         char words[256], *rest;
-        int n = 0;
         snprintf(words, sizeof words, "%s", c->out);
         for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
             conf_operand_parse(word, dtype, &out[n++]);
-        *n_out = n;
-        return HX_OK;
+    } else {
+        if (infer(c, in, false, meta) != HX_OK) MUST(infer(c, in, true, meta));
+        for (; n < hx_op_info_get(c->op)->n_out; n++)
+            out[n] = (conf_operand){.dtype = meta[n].dtype, .shape = meta[n].shape, .base = meta[n].shape};
     }
-    hx_op_args args = {.op = c->op, .name = info->name, .n_in = in->n, .attr = &c->attr};
-    hx_op_meta meta[HX_OP_MAX_OUT] = {0};
-    for (int k = 0; k < in->n; k++) args.in[k] = (hx_op_meta){in->items[k].shape, in->items[k].dtype, true};
-    HX_TRY(info->infer(&args, meta));
-    for (int k = 0; k < info->n_out; k++)
-        out[k] = (conf_operand){.dtype = meta[k].dtype, .shape = meta[k].shape, .base = meta[k].shape};
-    *n_out = info->n_out;
-    return HX_OK;
+    *n_out = n;
 }
 
 /* A buffer with guards, 0xFF all over but for the random numbers a case asks for; and the output inside. */
@@ -295,7 +328,7 @@ static void make_output(conf_rig *rig, const conf_case *c, int k, conf_operand *
     size_t item = hx_dtype_bytes(operand->dtype), n_bytes = (size_t)(n + 2 * CONF_GUARD) * item;
     unsigned char *bytes = malloc(n_bytes);
     hx_tensor *window;
-    cr_assert_not_null(bytes);
+    NEED(bytes, "out of memory");
     memset(bytes, 0xFF, n_bytes);
     if (c->fills) {
         conf_case positive = *c;
@@ -314,31 +347,46 @@ static void make_output(conf_rig *rig, const conf_case *c, int k, conf_operand *
     free(bytes);
 }
 
-static void read_output(conf_rig *rig, hx_tensor *buffer, int k, conf_result *out) {
-    out->out[k].dtype = hx_tensor_dtype(buffer);
-    out->out[k].n = hx_tensor_count(buffer);
-    out->out[k].bytes = malloc(hx_tensor_bytes(buffer) + 1);
-    cr_assert_not_null(out->out[k].bytes);
-    MUST(hx_tensor_read(rig->stream, buffer, out->out[k].bytes));
+void conf_call_make(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_call *out) {
+    conf_operand described[HX_OP_MAX_OUT];
+    *out = (conf_call){.c = c, .n_in = in->n};
+    describe_outputs(c, dtype, in, described, &out->n_out);
+    upload_all(rig, in, in->n, out->bases, out->views);
+    for (int k = 0; k < out->n_out; k++) make_output(rig, c, k, &described[k], &out->buffers[k], &out->outputs[k]);
+}
+
+hx_status conf_call_run(conf_rig *rig, conf_call *call) {
+    HX_TRY(hx_op_run(&rig->ctx, call->c->op, call->views, call->n_in, &call->c->attr, call->c->skip, call->outputs));
+    return hx_stream_sync(rig->stream);
+}
+
+void conf_call_read(conf_rig *rig, const conf_call *call, conf_result *out) {
+    *out = (conf_result){.n_out = call->n_out};
+    for (int k = 0; k < call->n_out; k++) {
+        const hx_tensor *buffer = call->buffers[k];
+        out->out[k].dtype = hx_tensor_dtype(buffer);
+        out->out[k].n = hx_tensor_count(buffer);
+        out->out[k].bytes = malloc(hx_tensor_bytes(buffer) + 1);
+        NEED(out->out[k].bytes, "out of memory");
+        MUST(hx_tensor_read(rig->stream, buffer, out->out[k].bytes));
+    }
+}
+
+void conf_call_free(conf_call *call) {
+    destroy_all(call->outputs, HX_OP_MAX_OUT);
+    destroy_all(call->buffers, HX_OP_MAX_OUT);
+    destroy_all(call->views, call->n_in);
+    destroy_all(call->bases, call->n_in);
 }
 
 hx_status conf_run(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in,
                    conf_result *out) {
-    hx_tensor *bases[HX_OP_MAX_IN] = {NULL}, *views[HX_OP_MAX_IN] = {NULL};
-    hx_tensor *buffers[HX_OP_MAX_OUT] = {NULL}, *outputs[HX_OP_MAX_OUT] = {NULL};
-    conf_operand described[HX_OP_MAX_OUT];
+    conf_call call;
     *out = (conf_result){0};
-    HX_TRY(describe_outputs(c, dtype, in, described, &out->n_out));
-    upload_all(rig, in, in->n, bases, views);
-    for (int k = 0; k < out->n_out; k++) make_output(rig, c, k, &described[k], &buffers[k], &outputs[k]);
-    hx_status status = hx_op_run(&rig->ctx, c->op, views, in->n, &c->attr, c->skip, outputs);
-    if (status == HX_OK) status = hx_stream_sync(rig->stream);
-    for (int k = 0; status == HX_OK && k < out->n_out; k++)
-        if (!rig->props.is_dry) read_output(rig, buffers[k], k, out);
-    destroy_all(outputs, HX_OP_MAX_OUT);
-    destroy_all(buffers, HX_OP_MAX_OUT);
-    destroy_all(views, in->n);
-    destroy_all(bases, in->n);
+    conf_call_make(rig, c, dtype, in, &call);
+    hx_status status = conf_call_run(rig, &call);
+    if (status == HX_OK && !rig->props.is_dry) conf_call_read(rig, &call, out);
+    conf_call_free(&call);
     return status;
 }
 
@@ -366,7 +414,7 @@ static double rounding_slack(hx_dtype dtype, double want) {
 /* `run` is the dtype of the run: in half runs kernels compute, and sum, in f32. */
 static bool is_close(const conf_case *c, hx_dtype run, hx_dtype dtype, double want, double got) {
     const conf_tolerance_rule *rule = &conf_tolerances[c->tolerance];
-    double epsilon = run == HX_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
+    double epsilon = hx_dtype_real(run) == HX_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
     double ulps = rule->ulps + (c->tolerance == CONF_SUM ? (double)c->terms : 0);
     if (want == got || (isnan(want) && isnan(got))) return true;
     double near = ulps * epsilon * fmax(rule->floor, fabs(want));

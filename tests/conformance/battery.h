@@ -18,16 +18,29 @@
  *     "3,5h"  the first half of a [6,5] buffer's dim -2, so that rows are dense and blocks are not
  *     "3,5e"  one row repeated with stride 0
  *     "@1"    output 1 of the op's forward op on the operands before
+ *     "=1"    operand 1 once more: the same tensor
  */
 #ifndef HX_TESTS_CONFORMANCE_BATTERY_H
 #define HX_TESTS_CONFORMANCE_BATTERY_H
 
-#include <criterion/criterion.h>
-
 #include "core/op/ops.h"
 
-/* For what has to work before a test can judge anything. */
-#define MUST(call) cr_assert_eq((call), HX_OK, "%s", hx_error_message())
+/* For what has to work before a test can judge anything. A program that measures has no test runner to tell. */
+#ifdef CONF_NO_RUNNER
+#include <stdio.h>
+#include <stdlib.h>
+#define NEED(condition, ...)                                                                                 \
+    do {                                                                                                     \
+        if (condition) break;                                                                                \
+        fprintf(stderr, __VA_ARGS__);                                                                        \
+        fputc('\n', stderr);                                                                                 \
+        exit(EXIT_FAILURE);                                                                                  \
+    } while (0)
+#else
+#include <criterion/criterion.h>
+#define NEED(condition, ...) cr_assert(condition, __VA_ARGS__)
+#endif
+#define MUST(call) NEED((call) == HX_OK, "%s", hx_error_message())
 
 typedef enum conf_range {
     CONF_PLAIN,     /* -2 .. 2 */
@@ -38,6 +51,8 @@ typedef enum conf_range {
     CONF_WIDE,      /* -1e4 .. 1e4 */
     CONF_APART,     /* 64 numbers, in no order, farther from each other than the longest step of a gradient check: which
                        is the largest does not change */
+    CONF_SIZES,     /* 32 numbers of both signs whose sizes are as far from each other: which |x| is the largest does not
+                       change */
     CONF_ABOVE_ONE, /* 1.5 .. 3 */
     CONF_HALF,      /* -0.5 .. 0.5: within the unit circle, with room for the steps of a gradient check */
     CONF_STEPS,     /* 16 numbers between -2 and 2, a quarter apart: the first 16 of an operand differ, larger operands
@@ -104,6 +119,10 @@ bool conf_seed_use(int i);
 /* An operand before it is on a device. */
 typedef struct conf_operand {
     hx_dtype dtype;
+    char letter;    /* of the dtype; 0, a and x follow the dtype of the run */
+    bool is_made;   /* "@k" */
+    bool is_again;  /* "=k", with operand k's dtype, shape and view; no values */
+    int again;      /* k */
     char view;      /* 0, t, s, h or e */
     hx_shape shape; /* as the op sees it */
     hx_shape base;  /* of the buffer */
@@ -115,10 +134,12 @@ typedef struct conf_operands {
     conf_operand items[HX_OP_MAX_IN];
 } conf_operands;
 
-/** Parse a word other than "@k". */
+/** Parse a word other than "@k" and "=k". */
 void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out);
 /** Draw a case's inputs. @param ref  runs the forward op for "@k" */
 void conf_operands_make(conf_rig *ref, const conf_case *c, hx_dtype dtype, conf_operands *out);
+/** Give a dtype, and values of it, to the operands whose dtype follows the run's. */
+void conf_operands_retype(const conf_case *c, conf_operands *in, hx_dtype dtype);
 void conf_operands_free(conf_operands *operands);
 /** The buffer on a device, and the view of it that the op sees; both are the caller's. */
 void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor **base);
@@ -134,6 +155,22 @@ typedef struct conf_result {
 } conf_result;
 
 #define CONF_GUARD 64 /* elements before and after an output's buffer, which nobody may write */
+
+/* A case with its operands and outputs on a device, ready to run any number of times. */
+typedef struct conf_call {
+    const conf_case *c;
+    int n_in, n_out;
+    hx_tensor *bases[HX_OP_MAX_IN], *views[HX_OP_MAX_IN];
+    hx_tensor *buffers[HX_OP_MAX_OUT], *outputs[HX_OP_MAX_OUT];
+} conf_call;
+
+/** Outputs are what the case or the shape rule says, in buffers that hold 0xFF bytes (NaN, -1), or random numbers if the
+ *  case says so. Where the rule refuses the operands' dtypes the outputs are those of an f32 run. */
+void conf_call_make(conf_rig *rig, const conf_case *c, hx_dtype dtype, const conf_operands *in, conf_call *out);
+hx_status conf_call_run(conf_rig *rig, conf_call *call);
+/** The outputs' buffers as they are. */
+void conf_call_read(conf_rig *rig, const conf_call *call, conf_result *out);
+void conf_call_free(conf_call *call);
 
 /** Run a case into buffers that hold 0xFF bytes (NaN, -1), or random numbers if it says so. Returns what the
  * shape rule or the op returned; the result is filled on HX_OK only. */

@@ -3,79 +3,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "core/autograd/gradcheck.h"
-#include "tests/conformance/battery.h"
-
-/* Of max |analytic - numeric| / max(1, max |numeric|). The extrapolated differences are good to about 1e-9 on
- * these ranges, a wrong term in a derivative shows at 1e-2. */
-#define LIMIT 1e-6
+#include "tests/conformance/gradient.h"
 
 /* ---- ops of the table ---- */
-
-typedef struct op_under_test {
-    const conf_case *c;
-    const conf_operands *in;
-} op_under_test;
-
-/* Differences are taken of real numbers: the base of a complex operand [..] holds its parts, [..,2], and so does the
- * result. */
-static void upload_base(conf_rig *rig, const conf_operand *operand, hx_tensor **base) {
-    conf_operand parts = *operand;
-    if (hx_dtype_is_complex(operand->dtype)) {
-        parts.dtype = hx_dtype_real(operand->dtype);
-        parts.base.dims[parts.base.ndim++] = 2;
-    }
-    conf_operand_upload(rig, &parts, base);
-    hx_tensor_set_requires_grad(*base, hx_dtype_is_float(parts.dtype));
-}
-
-static hx_status operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
-    HX_AUTO_TENSOR whole = NULL;
-    if (!hx_dtype_is_complex(operand->dtype)) return conf_operand_view(ctx, operand, base, view);
-    HX_TRY(hx_view_as_complex(ctx, base, &whole));
-    return conf_operand_view(ctx, operand, whole, view);
-}
-
-/* The views are part of the function: their derivatives are checked along. */
-static hx_status run_op(hx_ctx *ctx, void *arg, hx_tensor *const *bases, int n_in, hx_tensor **out) {
-    const op_under_test *o = arg;
-    hx_tensor *views[HX_OP_MAX_IN] = {NULL}, *results[HX_OP_MAX_OUT] = {NULL};
-    hx_status status = HX_OK;
-    for (int k = 0; k < n_in; k++) HX_TRY_GOTO(operand_view(ctx, &o->in->items[k], bases[k], &views[k]), done);
-    HX_TRY_GOTO(hx_op_run(ctx, o->c->op, views, n_in, &o->c->attr, 0, results), done);
-    if (hx_dtype_is_complex(hx_tensor_dtype(results[0]))) HX_TRY_GOTO(hx_view_as_real(ctx, results[0], out), done);
-    else *out = hx_tensor_move(&results[0]);
-done:
-    for (int k = 0; k < HX_OP_MAX_OUT; k++) hx_tensor_destroy(&results[k]);
-    for (int k = 0; k < n_in; k++) hx_tensor_destroy(&views[k]);
-    return status;
-}
-
-static void check_case(conf_rig *ref, conf_rig *rig, const conf_case *c) {
-    conf_operands in;
-    hx_tensor *bases[HX_OP_MAX_IN] = {NULL};
-    double worst = -1;
-    conf_operands_make(ref, c, HX_F64, &in);
-    for (int k = 0; k < in.n; k++) upload_base(rig, &in.items[k], &bases[k]);
-    hx_status status = hx_gradcheck(&rig->ctx, run_op, &(op_under_test){c, &in}, bases, in.n, &worst);
-    if (status == HX_ERR_UNSUPPORTED) {
-        printf("%s(%s) on %s: unsupported (%s)\n", hx_op_info_get(c->op)->name, c->in,
-               hx_device_name(rig->device), hx_error_message());
-    } else {
-        cr_expect_eq(status, HX_OK, "%s(%s): %s", hx_op_info_get(c->op)->name, c->in, hx_error_message());
-        cr_expect(worst >= 0 && worst <= LIMIT, "%s(%s) on %s: gradient off by %g",
-                  hx_op_info_get(c->op)->name, c->in, hx_device_name(rig->device), worst);
-    }
-    for (int k = 0; k < in.n; k++) hx_tensor_destroy(&bases[k]);
-    conf_operands_free(&in);
-}
 
 static void check_backend(const char *backend) {
     conf_rig ref, rig;
     conf_rig_open("ref", 1, &ref);
     conf_rig_open(backend, 2, &rig);
     for (int i = 0; i < conf_n_cases; i++)
-        if (conf_cases[i].grad) check_case(&ref, &rig, &conf_cases[i]);
+        if (conf_cases[i].grad) conf_gradient_check(&ref, &rig, &conf_cases[i]);
     conf_rig_close(&rig);
     conf_rig_close(&ref);
 }
@@ -156,9 +93,9 @@ static hx_status differentiate(conf_rig *ref, conf_rig *rig, const conf_case *c,
     conf_operands_make(ref, c, dtype, &in);
     round_operands(&in);
     *out = (gradients){.n = in.n};
-    for (int k = 0; k < in.n; k++) upload_base(rig, &in.items[k], &bases[k]);
+    for (int k = 0; k < in.n; k++) conf_upload_parts(rig, &in.items[k], &bases[k]);
     MUST(hx_tape_create(rig->device, &ctx.tape));
-    HX_TRY_GOTO(run_op(&ctx, &(op_under_test){c, &in}, bases, in.n, &y), done);
+    HX_TRY_GOTO(conf_apply(&ctx, &(conf_function){c, &in}, bases, in.n, &y), done);
     HX_TRY_GOTO(make_seed(rig, y, &seed), done);
     HX_TRY_GOTO(hx_backward(&ctx, y, seed), done);
     for (int k = 0; k < in.n; k++) read_gradient(rig, bases[k], &out->count[k], &out->values[k]);
@@ -447,7 +384,7 @@ static void check_functions(const char *backend) {
         double worst = -1;
         hx_status status = hx_gradcheck(&rig.ctx, functions[i].fn, NULL, x, 2, &worst);
         cr_expect_eq(status, HX_OK, "%s on %s: %s", functions[i].name, backend, hx_error_message());
-        cr_expect(worst >= 0 && worst <= LIMIT, "%s on %s: gradient off by %g", functions[i].name, backend,
+        cr_expect(worst >= 0 && worst <= CONF_GRADIENT_LIMIT, "%s on %s: gradient off by %g", functions[i].name, backend,
                   worst);
     }
     for (int k = 0; k < 2; k++) hx_tensor_destroy(&x[k]);
@@ -458,162 +395,6 @@ static void check_functions(const char *backend) {
 Test(gradients, of_views_and_compositions_agree_with_finite_differences) {
     check_functions("ref");
     for (int b = 0; conf_backend(b) != NULL; b++) check_functions(conf_backend(b));
-}
-
-/* ---- random shapes: what nobody thought of ---- */
-
-/* Families of ops whose operands can be drawn: 0 to 4 dims of 0 to 5 elements, broadcast, strided. */
-typedef enum family { UNARY, BINARY, REDUCTION, PRODUCT } family;
-
-static const struct {
-    family family;
-    conf_case c;
-} drawn[] = {
-    {UNARY, {.op = HX_OP_exp, .tolerance = CONF_LIBM}},
-    {UNARY, {.op = HX_OP_log, .range = CONF_POSITIVE, .tolerance = CONF_LIBM}},
-    {UNARY, {.op = HX_OP_sqrt, .range = CONF_POSITIVE, .tolerance = CONF_FEW}},
-    {UNARY, {.op = HX_OP_abs, .range = CONF_OFF_KINKS}},
-    {UNARY, {.op = HX_OP_relu, .range = CONF_OFF_KINKS}},
-    {UNARY, {.op = HX_OP_tanh, .tolerance = CONF_LIBM}},
-    {UNARY, {.op = HX_OP_silu, .tolerance = CONF_LIBM}},
-    {UNARY, {.op = HX_OP_gelu_tanh, .tolerance = CONF_MIXED}},
-    {UNARY, {.op = HX_OP_affine, .attr.affine = {-2, 3}, .tolerance = CONF_MIXED}},
-    {BINARY, {.op = HX_OP_add}},
-    {BINARY, {.op = HX_OP_sub}},
-    {BINARY, {.op = HX_OP_mul}},
-    {BINARY, {.op = HX_OP_div, .range = CONF_POSITIVE}},
-    {BINARY, {.op = HX_OP_maximum, .range = CONF_OFF_KINKS}},
-    {BINARY, {.op = HX_OP_minimum, .range = CONF_OFF_KINKS}},
-    {REDUCTION, {.op = HX_OP_sum, .tolerance = CONF_SUM, .terms = 625}},
-    {PRODUCT, {.op = HX_OP_matmul, .attr.matmul = {.alpha = 1}, .tolerance = CONF_SUM, .terms = 5}},
-};
-
-#define N_DRAWS 15 /* of each row and seed */
-
-/* Numbers below n, one after the other. */
-typedef struct dice {
-    hx_rng rng;
-    uint64_t at;
-} dice;
-
-static int roll(dice *d, int n) { return (int)(hx_rng_bits(d->rng, d->at++) % (uint64_t)n); }
-
-static hx_shape draw_shape(dice *d, int most_dims) {
-    hx_shape s = {.ndim = roll(d, most_dims + 1)};
-    for (int i = 0; i < s.ndim; i++) s.dims[i] = roll(d, 8) == 0 ? 0 : 1 + roll(d, 5);
-    return s;
-}
-
-/* A shape that broadcasts to `full`, its last n_fixed dims being the same. */
-static hx_shape draw_broadcast(dice *d, const hx_shape *full, int n_fixed) {
-    int drop = roll(d, 3) == 0 && full->ndim > n_fixed ? roll(d, full->ndim - n_fixed + 1) : 0;
-    hx_shape s = {.ndim = full->ndim - drop};
-    for (int i = 0; i < s.ndim; i++) s.dims[i] = i < s.ndim - n_fixed && roll(d, 4) == 0 ? 1 : full->dims[drop + i];
-    return s;
-}
-
-/* The word of an operand of that shape, with a view that it allows. */
-static size_t write_word(dice *d, const hx_shape *s, char *text, size_t n_bytes) {
-    static const char views[] = {0, 0, 's', 't', 'h', 'e'};
-    char view = views[s->ndim == 0 ? 0 : roll(d, s->ndim == 1 ? 3 : 6)];
-    size_t n = 0;
-    if (view == 'e' && s->dims[0] == 0) view = 0;
-    if (s->ndim == 0) n += (size_t)snprintf(text, n_bytes, ".");
-    for (int i = 0; i < s->ndim; i++) n += (size_t)snprintf(text + n, n_bytes - n, i > 0 ? ",%lld" : "%lld", (long long)s->dims[i]);
-    if (view != 0) n += (size_t)snprintf(text + n, n_bytes - n, "%c", view);
-    return n;
-}
-
-static void draw_dims(dice *d, int ndim, hx_op_attr *attr) {
-    attr->reduce.keepdim = roll(d, 2) == 0;
-    for (int i = 0; i < ndim; i++)
-        if (roll(d, 2) == 0) attr->reduce.dims[attr->reduce.n_dims++] = i;
-}
-
-/* Operands [..,M,K] and [..,K,N] whose other dims broadcast. */
-static void draw_product(dice *d, hx_shape shape[2]) {
-    hx_shape full = draw_shape(d, 2);
-    full.ndim += 2;
-    int64_t *last = full.dims + full.ndim - 2;
-    for (int i = 0; i < 2; i++) last[i] = roll(d, 6);
-    shape[0] = draw_broadcast(d, &full, 2);
-    last[0] = last[1];
-    last[1] = roll(d, 6);
-    shape[1] = draw_broadcast(d, &full, 2);
-}
-
-static void draw_case(dice *d, family f, conf_case *c, char *text, size_t n_bytes) {
-    hx_shape full = draw_shape(d, 4), shape[2] = {full, full};
-    size_t n;
-    if (f == BINARY)
-        for (int k = 0; k < 2; k++) shape[k] = draw_broadcast(d, &full, 0);
-    if (f == PRODUCT) draw_product(d, shape);
-    if (f == REDUCTION) draw_dims(d, full.ndim, &c->attr);
-    n = write_word(d, &shape[0], text, n_bytes);
-    if (f == BINARY || f == PRODUCT) {
-        n += (size_t)snprintf(text + n, n_bytes - n, " ");
-        write_word(d, &shape[1], text + n, n_bytes - n);
-    }
-    c->in = text;
-}
-
-static void check_values(conf_rig *ref, conf_rig *rig, const conf_case *c) {
-    conf_operands in;
-    conf_result want, got;
-    char text[512];
-    conf_operands_make(ref, c, HX_F64, &in);
-    MUST(conf_run(ref, c, HX_F64, &in, &want));
-    MUST(conf_run(rig, c, HX_F64, &in, &got));
-    cr_expect_not(conf_result_differ(c, HX_F64, &want, &got, false, text, sizeof text), "seed %llu: %s", (unsigned long long)conf_seed(), text);
-    conf_result_free(&want);
-    conf_result_free(&got);
-    conf_operands_free(&in);
-}
-
-static hx_status apply_to_itself(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
-    (void)n_in;
-    return hx_binary(ctx, ((const conf_case *)arg)->op, in[0], in[0], out);
-}
-
-/* f(x, x): both uses of one input count. */
-static void check_reuse(conf_rig *ref, conf_rig *rig, conf_case *c) {
-    conf_operands in;
-    hx_tensor *x;
-    double worst = -1;
-    conf_operands_make(ref, c, HX_F64, &in);
-    conf_operand_upload(rig, &in.items[0], &x);
-    hx_tensor_set_requires_grad(x, true);
-    MUST(hx_gradcheck(&rig->ctx, apply_to_itself, c, &x, 1, &worst));
-    cr_expect(worst >= 0 && worst <= LIMIT, "seed %llu: %s(x, x), x %s on %s: gradient off by %g", (unsigned long long)conf_seed(),
-              hx_op_info_get(c->op)->name, c->in, hx_device_name(rig->device), worst);
-    hx_tensor_destroy(&x);
-    conf_operands_free(&in);
-}
-
-static void check_draws(const char *backend) {
-    conf_rig ref, rig;
-    conf_rig_open("ref", 1, &ref);
-    conf_rig_open(backend, 2, &rig);
-    for (size_t row = 0; row < sizeof drawn / sizeof *drawn; row++) {
-        dice d = {.rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, 4096 + row)}};
-        for (int i = 0; i < N_DRAWS; i++) {
-            conf_case c = drawn[row].c;
-            char text[128];
-            draw_case(&d, drawn[row].family, &c, text, sizeof text);
-            check_values(&ref, &rig, &c);
-            check_case(&ref, &rig, &c);
-            if (drawn[row].family == BINARY) check_reuse(&ref, &rig, &c);
-        }
-    }
-    conf_rig_close(&rig);
-    conf_rig_close(&ref);
-}
-
-Test(gradients, and_values_hold_on_random_shapes_views_and_reused_inputs) {
-    for (int i = 0; conf_seed_use(i); i++) {
-        check_draws("ref");
-        for (int b = 0; conf_backend(b) != NULL; b++) check_draws(conf_backend(b));
-    }
 }
 
 /* ---- the check itself ---- */
