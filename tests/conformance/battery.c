@@ -58,7 +58,7 @@ static uint64_t seed_in_use;
 static bool has_seed;
 
 static void set_seed(uint64_t seed) {
-    if (!has_seed || seed != seed_in_use) printf("HELIX_TEST_SEED=%llu\n", (unsigned long long)seed);
+    if (!has_seed || seed != seed_in_use) fprintf(stderr, "HELIX_TEST_SEED=%llu\n", (unsigned long long)seed); /* stdout may be read by a program */
     seed_in_use = seed;
     has_seed = true;
 }
@@ -291,6 +291,16 @@ void conf_operands_free(conf_operands *operands) {
     *operands = (conf_operands){0};
 }
 
+bool conf_case_has(const conf_case *c, const conf_operands *in, hx_dtype dtype) {
+    char words[256], *rest;
+    bool found = false;
+    for (int k = 0; k < in->n; k++) found = found || hx_dtype_real(in->items[k].dtype) == dtype;
+    snprintf(words, sizeof words, "%s", c->out ? c->out : "");
+    for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        found = found || hx_dtype_real(letter_dtype(isalpha((unsigned char)*word) ? *word : 0, dtype)) == dtype;
+    return found;
+}
+
 /* ---- running ---- */
 
 static hx_status infer(const conf_case *c, const conf_operands *in, bool as_f32, hx_op_meta *meta) {
@@ -466,4 +476,36 @@ bool conf_result_unwritten(const conf_case *c, const conf_result *result, char *
         }
     }
     return false;
+}
+
+/* ---- the table that is printed ---- */
+
+void conf_verdict_refused(conf_verdict *v, hx_status code) {
+    if (v->n_refused++ > 0) return;
+    v->code = code;
+    snprintf(v->reason, sizeof v->reason, "%s", hx_error_message());
+}
+
+static void print_cell(const conf_verdict *v) {
+    char text[32];
+    if (v->n_failed) snprintf(text, sizeof text, "FAILED %d", v->n_failed);
+    else if (v->n_passed) snprintf(text, sizeof text, "pass %d%s", v->n_passed, v->n_refused ? " *" : "");
+    else snprintf(text, sizeof text, "%s", v->code == HX_ERR_UNSUPPORTED ? "unsupported" : "refused");
+    printf(" %-11s", text);
+}
+
+void conf_verdicts_print(const char *backend, const hx_dtype *dtypes, int n_dtypes, const conf_verdict *table) {
+    printf("%-20s %-8s", "op", "backend");
+    for (int d = 0; d < n_dtypes; d++) printf(" %-11s", hx_dtype_name(dtypes[d]));
+    printf("\n");
+    for (int op = 0; op < HX_OP_COUNT; op++, table += n_dtypes) {
+        const char *reason = "";
+        if (hx_op_info_get((hx_op)op)->flags & HX_OP_VIEW) continue;
+        printf("%-20s %-8s", hx_op_info_get((hx_op)op)->name, backend);
+        for (int d = 0; d < n_dtypes; d++) {
+            print_cell(&table[d]);
+            if (!*reason) reason = table[d].reason;
+        }
+        printf(" %s\n", reason);
+    }
 }

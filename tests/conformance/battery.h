@@ -140,6 +140,8 @@ void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out);
 void conf_operands_make(conf_rig *ref, const conf_case *c, hx_dtype dtype, conf_operands *out);
 /** Give a dtype, and values of it, to the operands whose dtype follows the run's. */
 void conf_operands_retype(const conf_case *c, conf_operands *in, hx_dtype dtype);
+/** An operand, or an output that the case names, is of the dtype or of its complex type. */
+bool conf_case_has(const conf_case *c, const conf_operands *in, hx_dtype dtype);
 void conf_operands_free(conf_operands *operands);
 /** The buffer on a device, and the view of it that the op sees; both are the caller's. */
 void conf_operand_upload(conf_rig *rig, const conf_operand *operand, hx_tensor **base);
@@ -183,6 +185,18 @@ bool conf_result_differ(const conf_case *c, hx_dtype dtype, const conf_result *w
                         bool is_exact, char *text, size_t n_bytes);
 /** True, with a description, if an element of an output still holds its poison. */
 bool conf_result_unwritten(const conf_case *c, const conf_result *result, char *text, size_t n_bytes);
+
+/* What became of the cases of an op in a dtype. */
+typedef struct conf_verdict {
+    int n_passed, n_refused, n_failed;
+    hx_status code;   /* of the first that was refused */
+    char reason[160]; /* and its message */
+} conf_verdict;
+
+void conf_verdict_refused(conf_verdict *v, hx_status code);
+/** Print a line for each op that runs kernels, a column for each dtype, and at the end of a line the code and the reason
+ *  of the first refusal; "pass 7 *": others are refused. @param table  [HX_OP_COUNT,n_dtypes] */
+void conf_verdicts_print(const char *backend, const hx_dtype *dtypes, int n_dtypes, const conf_verdict *table);
 
 /** "matmul 3,5 5,4 f32" */
 const char *conf_case_text(const conf_case *c, hx_dtype dtype, char *text, size_t n_bytes);

@@ -644,7 +644,8 @@ static int64_t check_view(conf_rig *rig, const conf_case *c) {
 /* ---- all of it ---- */
 
 static void make_draw(const row *r, int i, draw *out) {
-    *out = (draw){.rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, 4096 + (uint64_t)(r - rows))}, .at = (uint64_t)i << 16, .letter = r->letter, .c = r->c};
+    hx_rng rng = {conf_seed(), hx_rng_stream(HX_RNG_USER, 4096 + (uint64_t)(r - rows))};
+    *out = (draw){.rng = rng, .at = (uint64_t)i << 16, .letter = r->letter, .c = r->c};
     r->draw(out);
     out->c.in = out->in;
     out->c.out = is_view(&r->c) && out->out[0] ? out->out : NULL;
