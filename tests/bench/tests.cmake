@@ -1,5 +1,9 @@
-# Programs that measure; they are targets, not tests.
-foreach(name bench_ops bench_gpt)
+# Programs that measure; they are targets, not tests, but for a few runs of every op, which show that the bench works.
+foreach(name bench_ops bench_cases bench_gpt)
   add_executable(${name} bench/${name}.c)
   target_link_libraries(${name} PRIVATE helix_static)
 endforeach()
+target_sources(bench_cases PRIVATE conformance/battery.c conformance/cases.c)
+target_compile_definitions(bench_cases PRIVATE CONF_NO_RUNNER)
+add_test(NAME bench/cases COMMAND bench_cases --smoke --json)
+set_tests_properties(bench/cases PROPERTIES LABELS bench TIMEOUT 120)
