@@ -1,5 +1,6 @@
 /* From a typed call to a kernel: operands are checked once, outputs made, the kernel enqueued, the tape told. */
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,7 +63,69 @@ static hx_status check_inputs(const hx_ctx *ctx, const hx_op_info *info, hx_tens
     return HX_OK;
 }
 
-static hx_status check_output(const hx_op_info *info, int i, const hx_tensor *t, const hx_op_meta *want) {
+/* ---- outputs that the caller gives ---- */
+
+/* Bytes from an array's first element to the end of its last, over the dims with strides below `limit`. */
+static int64_t reach(const hx_array *a, int64_t limit) {
+    int64_t bytes = (int64_t)hx_dtype_bytes(a->dtype), sum = bytes;
+    for (int d = 0; d < a->ndim; d++)
+        if (a->strides[d] * bytes < limit) sum += (a->dims[d] - 1) * a->strides[d] * bytes;
+    return sum;
+}
+
+/* Every stride of the array is below `step` or a multiple of it. */
+static bool is_multiple(const hx_array *a, int64_t step) {
+    int64_t bytes = (int64_t)hx_dtype_bytes(a->dtype);
+    for (int d = 0; d < a->ndim; d++)
+        if (a->dims[d] > 1 && a->strides[d] * bytes >= step && a->strides[d] * bytes % step != 0) return false;
+    return true;
+}
+
+/* Whether two views of one storage have bytes in common, as far as strides tell: not if one ends before the other begins,
+ * nor if they lie side by side within a stride of both, like column ranges of one matrix. */
+static bool overlaps(const hx_array *a, const hx_array *b) {
+    int64_t apart = (int64_t)((intptr_t)b->data - (intptr_t)a->data);
+    if (hx_array_count(a) == 0 || hx_array_count(b) == 0) return false;
+    if (apart >= reach(a, INT64_MAX) || -apart >= reach(b, INT64_MAX)) return false;
+    for (int d = 0; d < a->ndim; d++) {
+        int64_t step = a->strides[d] * (int64_t)hx_dtype_bytes(a->dtype);
+        if (step == 0 || !is_multiple(a, step) || !is_multiple(b, step)) continue;
+        int64_t within = (apart % step + step) % step;
+        if (within >= reach(a, step) && within + reach(b, step) <= step) return false;
+    }
+    return true;
+}
+
+/* An op that computes each element from the elements in its place. */
+static bool is_elementwise(hx_op op) {
+    hx_status (*rule)(const hx_op_args *, hx_op_meta *) = table[op].infer;
+    if (op == HX_OP_softmax || op == HX_OP_softmax_bwd || op == HX_OP_log_softmax || op == HX_OP_log_softmax_bwd) return false;
+    return rule == hx__infer_unary || rule == hx__infer_binary || rule == hx__infer_same || rule == hx__infer_compare ||
+           rule == hx__infer_where || rule == hx__infer_copy;
+}
+
+static bool is_same_array(const hx_array *a, const hx_array *b) {
+    hx_shape sa = hx_array_shape(a), sb = hx_array_shape(b);
+    return a->data == b->data && a->dtype == b->dtype && hx_shape_equal(&sa, &sb) &&
+           memcmp(a->strides, b->strides, (size_t)a->ndim * sizeof *a->strides) == 0;
+}
+
+static hx_status check_apart(hx_op op, int i, const hx_tensor *y, hx_tensor *const *in, int n_in) {
+    for (int k = 0; k < n_in; k++) {
+        if (in[k] == NULL || in[k]->storage != y->storage || !overlaps(&y->array, &in[k]->array)) continue;
+        if (is_elementwise(op) && is_same_array(&y->array, &in[k]->array)) continue;
+        hx_shape sy = hx_array_shape(&y->array), sx = hx_array_shape(&in[k]->array);
+        char ty[HX_SHAPE_TEXT], tx[HX_SHAPE_TEXT];
+        return HX_FAIL(HX_ERR_ARG, "%s: output %d %s overlaps operand %d %s: expected memory of its own%s", table[op].name, i,
+                       hx_shape_text(&sy, ty), k, hx_shape_text(&sx, tx), is_elementwise(op) ? ", or the operand itself" : "");
+    }
+    return HX_OK;
+}
+
+static hx_status check_output(const hx_ctx *ctx, const hx_op_info *info, int i, const hx_tensor *t, const hx_op_meta *want) {
+    if (t->device != ctx->device)
+        return HX_FAIL(HX_ERR_DEVICE, "%s: output %d is on device %s, the context on %s", info->name, i, hx_device_name(t->device),
+                       hx_device_name(ctx->device));
     hx_shape shape = hx_array_shape(&t->array);
     char got[HX_SHAPE_TEXT], expected[HX_SHAPE_TEXT];
     /* a result of half type may be taken as f32: it is then not rounded */
@@ -103,7 +166,8 @@ hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const
         bool wanted = !(skip >> i & 1) && want[i].present;
         if (wanted && out[i] != NULL) {
             if (records) HX_TRY_GOTO(HX_FAIL(HX_ERR_STATE, "%s: writing in place cannot be recorded", info->name), fail);
-            HX_TRY_GOTO(check_output(info, i, out[i], &want[i]), fail);
+            HX_TRY_GOTO(check_output(ctx, info, i, out[i], &want[i]), fail);
+            HX_TRY_GOTO(check_apart(op, i, out[i], in, n_in), fail);
             out[i]->storage->version++;
             result[i] = out[i];
         } else if (wanted) {

@@ -349,6 +349,8 @@ hx_tensor *hx_tensor_grad(const hx_tensor *tensor) {
 }
 
 hx_status hx_tensor_set_grad(hx_tensor *tensor, hx_tensor *grad) {
+    if (grad != NULL && grad->device != tensor->device)
+        return HX_FAIL(HX_ERR_DEVICE, "gradient on device %s for a tensor on %s", hx_device_name(grad->device), hx_device_name(tensor->device));
     if (grad != NULL) {
         hx_shape s = hx_array_shape(&tensor->array), g = hx_array_shape(&grad->array);
         char ts[HX_SHAPE_TEXT], tg[HX_SHAPE_TEXT];

@@ -85,7 +85,7 @@ bool hx_tensor_requires_grad(const hx_tensor *tensor);
 hx_tensor *hx_tensor_grad(const hx_tensor *tensor);
 /** Give the leaf a gradient buffer, e.g. a slice of a bucket (retained); NULL takes it away. Contiguous, same shape,
  *  dtype hx_dtype_accum of the leaf's: f32 for a half type. Its contents are overwritten by the first backward after
- *  hx_tensor_grad_reset. @return HX_ERR_SHAPE for any other buffer */
+ *  hx_tensor_grad_reset. @return HX_ERR_SHAPE for any other buffer, HX_ERR_DEVICE for one elsewhere */
 hx_status hx_tensor_set_grad(hx_tensor *tensor, hx_tensor *grad);
 /** Next backward overwrites instead of adding: zeroing without a pass over memory. */
 void hx_tensor_grad_reset(hx_tensor *tensor);

@@ -220,6 +220,48 @@ Test(tensor, an_output_that_repeats_elements_is_refused) {
     cr_expect_not_null(strstr(hx_error_message(), "repeats along dim 1"), "%s", hx_error_message());
 }
 
+Test(tensor, an_output_on_another_device_is_refused) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    hx_device *other;
+    cr_assert_eq(hx_device_open("ref", NULL, &other), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(3), &x), HX_OK);
+    cr_assert_eq(hx_tensor_create(other, HX_F32, HX_SHAPE(3), &y), HX_OK);
+    cr_expect_eq(hx_copy_into(&ctx, x, y), HX_ERR_DEVICE);
+    cr_expect_eq(hx_fill_uniform(&ctx, y, (hx_rng){1, 0}, 0, 0, 1), HX_ERR_DEVICE);
+    cr_expect_eq(hx_tensor_set_grad(x, y), HX_ERR_DEVICE);
+    hx_tensor_destroy(&y);
+    hx_device_close(&other);
+}
+
+/* Each op reads all of its operands' elements before it is done writing. */
+Test(tensor, an_output_may_lie_beside_an_operand_but_not_across_it) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR turned = NULL;
+    hx_tensor *head, *tail, *left, *right, *even, *odd;
+    float out[12];
+    cr_assert_eq(hx_tensor_create(dev, HX_F32, HX_SHAPE(3, 4), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, (float[]){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 0, 0, 2, 1, &head), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 0, 1, 3, 1, &tail), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 1, 0, 2, 1, &left), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 1, 2, 4, 1, &right), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 1, 0, 4, 2, &even), HX_OK);
+    cr_assert_eq(hx_tensor_slice(x, 1, 1, 4, 2, &odd), HX_OK);
+    cr_expect_eq(hx_copy_into(&ctx, head, tail), HX_ERR_ARG);
+    cr_expect(strstr(hx_error_message(), "output 0 [2,4] overlaps operand 0 [2,4]"), "%s", hx_error_message());
+    cr_expect_eq(hx_copy_into(&ctx, left, even), HX_ERR_ARG);
+    cr_assert_eq(hx_tensor_window(x, 0, HX_SHAPE(3, 3), &turned), HX_OK);
+    cr_expect_eq(hx_op_run(&ctx, HX_OP_softmax, &turned, 1, NULL, 0, &turned), HX_ERR_ARG);
+    cr_assert_eq(hx_op_run(&ctx, HX_OP_square, &even, 1, NULL, 0, &even), HX_OK); /* itself */
+    cr_assert_eq(hx_copy_into(&ctx, even, odd), HX_OK, "%s", hx_error_message());
+    cr_assert_eq(hx_copy_into(&ctx, left, right), HX_OK, "%s", hx_error_message());
+    cr_assert_eq(hx_tensor_read(stream, x, out), HX_OK);
+    cr_expect_eq(memcmp(out, (float[]){0, 0, 0, 0, 16, 16, 16, 16, 64, 64, 64, 64}, sizeof out), 0);
+    hx_tensor *views[] = {head, tail, left, right, even, odd};
+    for (int i = 0; i < 6; i++) hx_tensor_destroy(&views[i]);
+}
+
 Test(tensor, a_view_whose_count_overflows_is_refused) {
     HX_AUTO_TENSOR empty = NULL;
     hx_tensor *y = NULL;
