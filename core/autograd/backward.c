@@ -161,7 +161,9 @@ static hx_status seed_gradient(hx_ctx *quiet, hx_tensor *y, hx_tensor *seed, hx_
 }
 
 static hx_status check_root(const hx_tape *tape, const hx_tensor *y) {
-    if (y->tape_serial == tape->serial) return HX_OK;
+    if (hx__tape_holds(tape, y)) return HX_OK;
+    if (y->device != tape->device)
+        return HX_FAIL(HX_ERR_DEVICE, "y is on device %s, the tape of %s", hx_device_name(y->device), hx_device_name(tape->device));
     if (y->tape_serial != 0 && !y->requires_grad)
         return HX_FAIL(HX_ERR_STATE, "the recording of y has been used up by hx_backward or reset: run forward again, or keep it with "
                                      "hx_backward_retain");
@@ -186,6 +188,8 @@ static hx_status run_backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed, bool r
 static hx_status backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed, bool retain) {
     hx_tape *tape = ctx->tape;
     if (tape == NULL) return HX_FAIL(HX_ERR_STATE, "the context has no tape");
+    if (tape->device != ctx->device)
+        return HX_FAIL(HX_ERR_DEVICE, "the tape is of device %s, the context on %s", hx_device_name(tape->device), hx_device_name(ctx->device));
     if (tape->is_backward || tape->in_segment)
         return HX_FAIL(HX_ERR_STATE, "called from within %s", tape->is_backward ? "a backward of this tape" : "a segment of hx_checkpoint");
     tape->is_backward = true;

@@ -70,7 +70,7 @@ hx_status hx_detach(hx_tensor *x, hx_tensor **out) {
 bool hx__tape_wants(const hx_ctx *ctx, hx_tensor *const *in, int n_in) {
     if (ctx->tape == NULL) return false;
     for (int i = 0; i < n_in; i++)
-        if (in[i] != NULL && (in[i]->requires_grad || in[i]->tape_serial == ctx->tape->serial)) return true;
+        if (in[i] != NULL && (in[i]->requires_grad || hx__tape_holds(ctx->tape, in[i]))) return true;
     return false;
 }
 
@@ -88,9 +88,10 @@ static int32_t *leaf_place(const hx_tape *tape, const hx_tensor *leaf) {
 static hx_status reserve_leaf(hx_tape *tape) {
     int64_t n = tape->leaves_capacity > 0 ? tape->leaves_capacity * 2 : 64;
     if (2 * (tape->n_leaves + 1) <= tape->leaves_capacity) return HX_OK;
+    void *grown;
+    HX_TRY(hx_mem_alloc_array(n, sizeof *tape->leaves, &grown)); /* a failure leaves the old table in place */
     hx_mem_free((void **)&tape->leaves);
-    tape->leaves_capacity = 0;
-    HX_TRY(hx_mem_alloc_array(n, sizeof *tape->leaves, (void **)&tape->leaves));
+    tape->leaves = grown;
     tape->leaves_capacity = n;
     for (int64_t i = 0; i < tape->n_vars; i++)
         if (tape->vars[i].leaf != NULL) *leaf_place(tape, tape->vars[i].leaf) = (int32_t)i + 1;
@@ -107,7 +108,7 @@ static hx_status new_variable(hx_tape *tape, hx_tensor *leaf, int32_t *out) {
 
 hx_status hx__tape_variable(hx_tape *tape, hx_tensor *x, bool make, int32_t *out) {
     *out = -1;
-    if (x->tape_serial == tape->serial) {
+    if (hx__tape_holds(tape, x)) {
         *out = x->var;
         return HX_OK;
     }
@@ -159,6 +160,9 @@ static hx_status note_output(hx_tape *tape, hx__node *node, int i, hx_tensor *y)
 
 static hx_status record(hx_ctx *ctx, const hx__node *proto, hx_tensor *const *in, hx_tensor *const *out) {
     hx_tape *tape = ctx->tape;
+    if (tape->device != ctx->device)
+        return HX_FAIL(HX_ERR_DEVICE, "%s: the tape is of device %s, the context on %s", hx__node_name(proto), hx_device_name(tape->device),
+                       hx_device_name(ctx->device));
     if (tape->is_replaying) return hx__replay_node(tape, proto, in, out);
     if (tape->is_backward) return HX_FAIL(HX_ERR_STATE, "%s: recorded on a tape that is being differentiated", hx__node_name(proto));
     HX_TRY(hx_mem_grow((void **)&tape->nodes, &tape->nodes_capacity, tape->n_nodes + 1, sizeof *tape->nodes));
@@ -203,6 +207,7 @@ hx_status hx_tape_record_custom(hx_ctx *ctx, const hx_custom *custom, hx_tensor 
 hx_status hx_tape_hook(hx_tape *tape, hx_tensor *tensor, hx_grad_hook_fn fn, void *self) {
     int32_t var;
     if (tape->is_replaying) return HX_OK; /* registered when the segment ran first */
+    if (tape->is_backward) return HX_FAIL(HX_ERR_STATE, "called from within a backward of this tape");
     HX_TRY(hx__tape_variable(tape, tensor, true, &var));
     if (var < 0) return HX_FAIL(HX_ERR_STATE, "the tensor is neither recorded on this tape nor a leaf that asks for gradients");
     HX_TRY(hx_mem_grow((void **)&tape->hooks, &tape->hooks_capacity, tape->n_hooks + 1, sizeof *tape->hooks));

@@ -52,7 +52,7 @@ hx_status hx_backward_retain(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed);
 typedef hx_status (*hx_grad_hook_fn)(void *self, hx_ctx *ctx, hx_tensor *grad, hx_tensor **replacement);
 /** Hook a tensor of the recording, or a leaf that asks for gradients. Hooks run in order of registration, each on what
  *  the one before left, and last until the tape is reset. A leaf's hooks run before the ready hook. Not called if no
- *  gradient arrives. @return HX_ERR_STATE: neither recorded here nor a leaf */
+ *  gradient arrives. @return HX_ERR_STATE: neither recorded here nor a leaf, or called from within a backward */
 hx_status hx_tape_hook(hx_tape *tape, hx_tensor *tensor, hx_grad_hook_fn fn, void *self);
 
 /* ---- activation checkpointing ---- */

@@ -70,6 +70,10 @@ struct hx_tape {
     void *ready_self;
 };
 
+/* True if x was recorded on this tape since its last reset. Serials tell recordings of one device apart. */
+static inline bool hx__tape_holds(const hx_tape *tape, const hx_tensor *x) {
+    return x->tape_serial == tape->serial && x->device == tape->device;
+}
 unsigned hx__present(hx_tensor *const *in, int n_in, hx_tensor *const *out, int n_out);
 const char *hx__node_name(const hx__node *node);
 void hx__node_release(hx__node *node);

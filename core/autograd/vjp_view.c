@@ -54,7 +54,10 @@ hx_status hx__vjp_split(hx_vjp *v) {
 hx_status hx__vjp_view_as_real(hx_vjp *v) {
     HX_AUTO_TENSOR dense = NULL;
     HX_AUTO_TENSOR g = NULL;
-    HX_TRY(hx_contiguous(v->ctx, v->grad_out[0], &dense));
+    hx_tensor *dy = v->grad_out[0];
+    /* a gradient that is part of another may begin between two pairs, though it is contiguous */
+    if (hx__has_pairs(dy)) dense = hx_tensor_retain(dy);
+    else HX_TRY(hx_cast(v->ctx, dy, hx_tensor_dtype(dy), &dense));
     HX_TRY(hx_view_as_complex(v->ctx, dense, &g));
     return hx_vjp_give_consume(v, 0, &g);
 }

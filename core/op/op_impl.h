@@ -45,6 +45,8 @@ hx_status hx__run1(hx_ctx *ctx, hx_op op, hx_tensor *x, const hx_op_attr *attr, 
 hx_status hx__run_keep(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr, hx_tensor **out, int n_keep);
 /* HX_ERR_ARG unless the op's shape rule is that one. */
 hx_status hx__need_rule(hx_op op, hx_status (*rule)(const hx_op_args *, hx_op_meta *));
+/* Real and imaginary parts side by side in the last dim, each pair where a complex element may begin. */
+bool hx__has_pairs(const hx_tensor *x);
 /* Record views that have been made; on failure they are destroyed. */
 hx_status hx__record_view(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tensor *x, hx_tensor **out, int n_out);
 /* dims given by a user (negative count from the end, none: all) -> ascending dims. */

@@ -74,14 +74,18 @@ hx_status hx_view_as_real(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
     return HX_OK;
 }
 
-/* Real and imaginary parts side by side, each pair where a complex element may begin. */
-static hx_status check_pairs(const hx_tensor *x) {
+bool hx__has_pairs(const hx_tensor *x) {
     const hx_array *a = &x->array;
     int last = a->ndim - 1;
     bool fits = last >= 0 && a->dims[last] == 2 && a->strides[last] == 1;
-    for (int d = 0; d < last; d++) fits = fits && a->strides[d] % 2 == 0;
+    for (int d = 0; d < last; d++) fits = fits && (a->dims[d] <= 1 || a->strides[d] % 2 == 0);
     ptrdiff_t offset = (char *)a->data - (char *)x->storage->data;
-    if (fits && offset % (ptrdiff_t)(2 * hx_dtype_bytes(a->dtype)) == 0) return HX_OK;
+    return fits && offset % (ptrdiff_t)(2 * hx_dtype_bytes(a->dtype)) == 0;
+}
+
+static hx_status check_pairs(const hx_tensor *x) {
+    const hx_array *a = &x->array;
+    if (hx__has_pairs(x)) return HX_OK;
     char text[HX_SHAPE_TEXT];
     hx_shape s = hx_array_shape(a);
     return HX_FAIL(HX_ERR_SHAPE, "x %s: expected a last dim of 2 with stride 1, other strides and the offset even", hx_shape_text(&s, text));

@@ -432,3 +432,67 @@ Test(tape, changing_a_saved_result_in_place_names_the_op_and_the_output) {
     cr_assert_eq(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
     cr_assert(strstr(hx_error_message(), "exp: its output 0 was changed in place"), "%s", hx_error_message());
 }
+
+/* Serials count per device: recordings of two devices may have the same one. */
+Test(tape, recordings_of_two_devices_are_told_apart) {
+    hx_device *other_dev;
+    hx_stream *other_stream;
+    hx_tape *other_tape;
+    cr_assert_eq(hx_device_open("ref", NULL, &other_dev), HX_OK);
+    cr_assert_eq(hx_stream_create(other_dev, &other_stream), HX_OK);
+    cr_assert_eq(hx_tape_create(other_dev, &other_tape), HX_OK);
+    hx_ctx elsewhere = {.device = other_dev, .stream = other_stream, .tape = other_tape}, mixed = ctx;
+    HX_AUTO_TENSOR x = leaf(2, (double[]){3, -1});
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR z = NULL;
+    hx_tensor *none = NULL;
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_expect_eq(hx_backward(&elsewhere, y, NULL), HX_ERR_DEVICE);
+    cr_assert_eq(hx_mul(&ctx, x, x, &z), HX_OK);
+    mixed.tape = other_tape;
+    cr_expect_eq(hx_mul(&mixed, x, x, &none), HX_ERR_DEVICE);
+    cr_expect_null(none);
+    mixed = elsewhere;
+    mixed.tape = tape;
+    cr_expect_eq(hx_backward(&mixed, z, NULL), HX_ERR_DEVICE);
+    cr_assert_eq(hx_backward(&ctx, z, NULL), HX_OK, "%s", hx_error_message());
+    cr_assert_eq(grad_at(x, 0), 6);
+    hx_tape_destroy(&other_tape);
+    hx_stream_destroy(&other_stream);
+    hx_device_close(&other_dev);
+}
+
+static hx_status hook_once_more(void *self, hx_ctx *c, hx_tensor *grad, hx_tensor **replacement) {
+    (void)c, (void)grad, (void)replacement;
+    return hx_tape_hook(tape, self, hook_once_more, self);
+}
+
+Test(tape, a_hook_cannot_be_added_while_hooks_run) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR late = leaf(1, (double[]){3});
+    HX_AUTO_TENSOR y = NULL;
+    cr_assert_eq(hx_mul(&ctx, x, x, &y), HX_OK);
+    cr_assert_eq(hx_tape_hook(tape, x, hook_once_more, late), HX_OK);
+    cr_expect_eq(hx_backward(&ctx, y, NULL), HX_ERR_STATE);
+    cr_expect(strstr(hx_error_message(), "within a backward"), "%s", hx_error_message());
+}
+
+/* The parts of [o, re, im] begin at an odd element: a gradient that no pair can be read from where it lies. */
+Test(tape, the_parts_of_a_complex_number_may_be_joined_with_other_numbers) {
+    HX_AUTO_TENSOR z = NULL;
+    HX_AUTO_TENSOR o = leaf(1, (double[]){7});
+    HX_AUTO_TENSOR parts = NULL;
+    HX_AUTO_TENSOR flat = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR seed = leaf(3, (double[]){1, 2, 3});
+    cr_assert_eq(hx_tensor_create(dev, HX_C128, HX_SHAPE(1), &z), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, z, (double[]){4, 5}), HX_OK);
+    hx_tensor_set_requires_grad(z, true);
+    cr_assert_eq(hx_view_as_real(&ctx, z, &parts), HX_OK);
+    cr_assert_eq(hx_reshape(&ctx, parts, HX_SHAPE(2), &flat), HX_OK);
+    cr_assert_eq(hx_cat(&ctx, (hx_tensor *[]){o, flat}, 2, 0, &y), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, seed), HX_OK, "%s", hx_error_message());
+    cr_assert_eq(grad_at(o, 0), 1);
+    cr_assert_eq(grad_at(z, 0), 2);
+    cr_assert_eq(grad_at(z, 1), 3);
+}
