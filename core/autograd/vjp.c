@@ -33,6 +33,19 @@ hx_status hx__grad_number(hx_vjp *v, hx_dtype dtype, double value, hx_tensor **o
     return HX_OK;
 }
 
+hx_status hx__grad_widen(hx_vjp *v, hx_tensor *t, hx_tensor **out) {
+    hx_dtype dtype = hx_tensor_dtype(t);
+    if (hx_dtype_is_half(dtype)) return hx_cast(v->ctx, t, hx_dtype_accum(dtype), out);
+    *out = hx_tensor_retain(t);
+    return HX_OK;
+}
+
+hx_status hx__grad_give_narrowed(hx_vjp *v, int i, hx_tensor *g) {
+    if (hx_tensor_dtype(g) != v->in_dtype[i]) return hx__grad_give_op(v, i, HX_OP_copy, g, NULL, &(hx_op_attr){.copy = {v->in_dtype[i]}});
+    hx_tensor *same = hx_tensor_retain(g);
+    return hx_vjp_give_consume(v, i, &same);
+}
+
 hx_status hx__grad_put(hx_vjp *v, hx_tensor *dst, hx_tensor *g, bool accumulate) {
     if (g == NULL) {
         if (accumulate) return HX_OK;

@@ -40,27 +40,43 @@ hx_status hx__vjp_div(hx_vjp *v) {
     return hx_vjp_give_consume(v, 0, &da);
 }
 
-/* With s = sign(a - b): max takes dy (1 + s)/2 to a and the rest to b; min the other way round. */
-static hx_status extremum(hx_vjp *v, double sign) {
-    HX_AUTO_TENSOR diff = NULL;
-    HX_AUTO_TENSOR s = NULL;
-    HX_AUTO_TENSOR part = NULL;
-    HX_TRY(hx__grad_run(v, HX_OP_sub, v->in[0], v->in[1], NULL, &diff));
-    HX_TRY(hx__grad_run(v, HX_OP_sign, diff, NULL, NULL, &s));
+/* dy goes to the operand taken, by halves to both of a tie; `lesser[i]` is true where operand i is not taken. Chosen by
+ * comparison: a difference would be NaN for two infinities. Beside a NaN both operands receive dy. */
+static hx_status extremum(hx_vjp *v, hx_tensor *const lesser[2]) {
+    HX_AUTO_TENSOR tie = NULL;
+    HX_AUTO_TENSOR half = NULL;
+    HX_AUTO_TENSOR shared = NULL;
+    HX_AUTO_TENSOR zero = NULL;
+    HX_TRY(hx_compare(v->ctx, HX_OP_equal, v->in[0], v->in[1], &tie));
+    HX_TRY(hx_affine(v->ctx, v->grad_out[0], 0.5, 0, &half));
+    HX_TRY(hx_where(v->ctx, tie, half, v->grad_out[0], &shared));
+    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
     for (int i = 0; i < 2; i++) {
-        HX_TRY(hx__grad_run(v, HX_OP_affine, s, NULL, &(hx_op_attr){.affine = {i == 0 ? sign / 2 : -sign / 2, 0.5}}, &part));
-        HX_TRY(hx__grad_give_op(v, i, HX_OP_mul, v->grad_out[0], part, NULL));
-        hx_tensor_destroy(&part);
+        HX_AUTO_TENSOR g = NULL;
+        if (!hx_vjp_wants(v, i)) continue;
+        HX_TRY(hx_where(v->ctx, lesser[i], zero, shared, &g));
+        HX_TRY(hx_vjp_give_consume(v, i, &g));
     }
     return HX_OK;
 }
 
+static hx_status compare_both(hx_vjp *v, hx_tensor **a_less, hx_tensor **b_less) {
+    HX_TRY(hx_compare(v->ctx, HX_OP_less, v->in[0], v->in[1], a_less));
+    return hx_compare(v->ctx, HX_OP_less, v->in[1], v->in[0], b_less);
+}
+
 hx_status hx__vjp_maximum(hx_vjp *v) {
-    return extremum(v, 1);
+    HX_AUTO_TENSOR a_less = NULL;
+    HX_AUTO_TENSOR b_less = NULL;
+    HX_TRY(compare_both(v, &a_less, &b_less));
+    return extremum(v, (hx_tensor *[]){a_less, b_less});
 }
 
 hx_status hx__vjp_minimum(hx_vjp *v) {
-    return extremum(v, -1);
+    HX_AUTO_TENSOR a_less = NULL;
+    HX_AUTO_TENSOR b_less = NULL;
+    HX_TRY(compare_both(v, &a_less, &b_less));
+    return extremum(v, (hx_tensor *[]){b_less, a_less});
 }
 
 /* dx = alpha dy */

@@ -20,10 +20,17 @@ static hx_status chain(hx_vjp *v, hx_tensor *x, const step *steps, size_t n, hx_
     return HX_OK;
 }
 
+/* Half types are computed in f32: x^2 would be infinite in f16 from 256 on, and 1 - x^2 rounded to nothing near 1. */
 static hx_status by_chain(hx_vjp *v, hx_op with, hx_tensor *x, const step *steps, size_t n) {
+    HX_AUTO_TENSOR wide = NULL;
+    HX_AUTO_TENSOR dy = NULL;
     HX_AUTO_TENSOR slope = NULL;
-    HX_TRY(chain(v, x, steps, n, &slope));
-    return hx__grad_give_op(v, 0, with, v->grad_out[0], slope, NULL);
+    HX_AUTO_TENSOR g = NULL;
+    HX_TRY(hx__grad_widen(v, x, &wide));
+    HX_TRY(hx__grad_widen(v, v->grad_out[0], &dy));
+    HX_TRY(chain(v, wide, steps, n, &slope));
+    HX_TRY(hx_binary(v->ctx, with, dy, slope, &g));
+    return hx__grad_give_narrowed(v, 0, g);
 }
 
 /* dx = dy `with` (mul or div) the chain of x = in[0] or y = out[0] */
@@ -77,54 +84,72 @@ hx_status hx__vjp_conj(hx_vjp *v) {
 
 /* ---- a^b ---- */
 
-/* out = 0 where cond, else dy slope */
-static hx_status unless(hx_vjp *v, hx_tensor *cond, hx_tensor *slope, hx_tensor **out) {
+/* What both derivatives are made of; half types as f32: b - 1 rounded to half a width may even change its parity. */
+typedef struct power {
+    hx_tensor *a, *b, *dy;
+    hx_tensor *zero; /* scalar */
+} power;
+
+static void power_destroy(power *p) {
+    hx_tensor_destroy(&p->a);
+    hx_tensor_destroy(&p->b);
+    hx_tensor_destroy(&p->dy);
+    hx_tensor_destroy(&p->zero);
+}
+
+static hx_status power_open(hx_vjp *v, power *p) {
+    HX_TRY(hx__grad_widen(v, v->in[0], &p->a));
+    HX_TRY(hx__grad_widen(v, v->in[1], &p->b));
+    HX_TRY(hx__grad_widen(v, v->grad_out[0], &p->dy));
+    return hx__grad_number(v, hx_tensor_dtype(p->a), 0, &p->zero);
+}
+
+/* Gradient of input i: 0 where `flat`, else dy slope */
+static hx_status give_unless(hx_vjp *v, int i, const power *p, hx_tensor *flat, hx_tensor *slope) {
+    HX_AUTO_TENSOR steep = NULL;
     HX_AUTO_TENSOR g = NULL;
-    HX_AUTO_TENSOR zero = NULL;
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
-    HX_TRY(hx_mul(v->ctx, v->grad_out[0], slope, &g));
-    return hx_where(v->ctx, cond, zero, g, out);
+    HX_TRY(hx_mul(v->ctx, p->dy, slope, &steep));
+    HX_TRY(hx_where(v->ctx, flat, p->zero, steep, &g));
+    return hx__grad_give_narrowed(v, i, g);
 }
 
 /* da = dy b a^(b-1), and 0 where b is 0, also at a = 0 where the formula gives 0 inf */
-static hx_status pow_by_base(hx_vjp *v, hx_tensor *zero) {
+static hx_status pow_by_base(hx_vjp *v, const power *p) {
     HX_AUTO_TENSOR less = NULL;
-    HX_AUTO_TENSOR power = NULL;
+    HX_AUTO_TENSOR lower = NULL;
     HX_AUTO_TENSOR slope = NULL;
     HX_AUTO_TENSOR flat = NULL;
-    HX_AUTO_TENSOR g = NULL;
-    HX_TRY(hx_affine(v->ctx, v->in[1], 1, -1, &less));
-    HX_TRY(hx_binary(v->ctx, HX_OP_pow, v->in[0], less, &power));
-    HX_TRY(hx_mul(v->ctx, power, v->in[1], &slope));
-    HX_TRY(hx_compare(v->ctx, HX_OP_equal, v->in[1], zero, &flat));
-    HX_TRY(unless(v, flat, slope, &g));
-    return hx_vjp_give_consume(v, 0, &g);
+    HX_TRY(hx_affine(v->ctx, p->b, 1, -1, &less));
+    HX_TRY(hx_binary(v->ctx, HX_OP_pow, p->a, less, &lower));
+    HX_TRY(hx_mul(v->ctx, lower, p->b, &slope));
+    HX_TRY(hx_compare(v->ctx, HX_OP_equal, p->b, p->zero, &flat));
+    return give_unless(v, 0, p, flat, slope);
 }
 
 /* db = dy y ln a, and 0 where a is 0 and b >= 0: 0^b does not change there (but for its jump at 0) */
-static hx_status pow_by_exponent(hx_vjp *v, hx_tensor *zero) {
+static hx_status pow_by_exponent(hx_vjp *v, const power *p) {
+    HX_AUTO_TENSOR y = NULL;
     HX_AUTO_TENSOR log = NULL;
     HX_AUTO_TENSOR slope = NULL;
     HX_AUTO_TENSOR at_zero = NULL;
     HX_AUTO_TENSOR grows = NULL;
     HX_AUTO_TENSOR no = NULL;
     HX_AUTO_TENSOR flat = NULL;
-    HX_AUTO_TENSOR g = NULL;
-    HX_TRY(hx_unary(v->ctx, HX_OP_log, v->in[0], &log));
-    HX_TRY(hx_mul(v->ctx, v->out[0], log, &slope));
-    HX_TRY(hx_compare(v->ctx, HX_OP_equal, v->in[0], zero, &at_zero));
-    HX_TRY(hx_compare(v->ctx, HX_OP_less_equal, zero, v->in[1], &grows));
+    HX_TRY(hx__grad_widen(v, v->out[0], &y));
+    HX_TRY(hx_unary(v->ctx, HX_OP_log, p->a, &log));
+    HX_TRY(hx_mul(v->ctx, y, log, &slope));
+    HX_TRY(hx_compare(v->ctx, HX_OP_equal, p->a, p->zero, &at_zero));
+    HX_TRY(hx_compare(v->ctx, HX_OP_less_equal, p->zero, p->b, &grows));
     HX_TRY(hx__grad_number(v, HX_BOOL, 0, &no));
     HX_TRY(hx_where(v->ctx, at_zero, grows, no, &flat));
-    HX_TRY(unless(v, flat, slope, &g));
-    return hx_vjp_give_consume(v, 1, &g);
+    return give_unless(v, 1, p, flat, slope);
 }
 
 hx_status hx__vjp_pow(hx_vjp *v) {
-    HX_AUTO_TENSOR zero = NULL;
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
-    if (hx_vjp_wants(v, 0)) HX_TRY(pow_by_base(v, zero));
-    return hx_vjp_wants(v, 1) ? pow_by_exponent(v, zero) : HX_OK;
+    HX_CLEANUP(power_destroy) power p = {0};
+    HX_TRY(power_open(v, &p));
+    if (hx_vjp_wants(v, 0)) HX_TRY(pow_by_base(v, &p));
+    return hx_vjp_wants(v, 1) ? pow_by_exponent(v, &p) : HX_OK;
 }
 
 /* ---- choice ---- */

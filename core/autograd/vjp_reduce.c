@@ -63,20 +63,12 @@ hx_status hx__vjp_max(hx_vjp *v) {
     return hx_vjp_give_consume(v, 0, &g);
 }
 
-/* t, of a half type as f32: a mean that is rounded to 8 bits leaves nothing of a small deviation. */
-static hx_status widened(hx_vjp *v, hx_tensor *t, hx_tensor **out) {
-    hx_dtype dtype = hx_dtype_accum(hx_tensor_dtype(t));
-    if (dtype != hx_tensor_dtype(t)) return hx_cast(v->ctx, t, dtype, out);
-    *out = hx_tensor_retain(t);
-    return HX_OK;
-}
-
 /* x minus its mean over the reduced dims, n elements each */
 static hx_status deviation(hx_vjp *v, double n, hx_tensor **out) {
     HX_AUTO_TENSOR x = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_AUTO_TENSOR mean = NULL;
-    HX_TRY(widened(v, v->in[0], &x));
+    HX_TRY(hx__grad_widen(v, v->in[0], &x)); /* a mean that is rounded to 8 bits leaves nothing of a small deviation */
     HX_TRY(sum_kept(v, x, &sum));
     HX_TRY(hx_affine(v->ctx, sum, 1 / n, 0, &mean));
     return hx_sub(v->ctx, x, mean, out);
@@ -94,10 +86,9 @@ hx_status hx__vjp_var(hx_vjp *v) {
     HX_TRY(deviation(v, n, &away));
     HX_TRY(hx_affine(v->ctx, away, 2 / fmax(n - v->attr->stat.correction, 0), 0, &slope));
     HX_TRY(keep_dims(v, v->grad_out[0], &kept));
-    HX_TRY(widened(v, kept, &dy));
+    HX_TRY(hx__grad_widen(v, kept, &dy));
     HX_TRY(hx_mul(v->ctx, slope, dy, &g));
-    if (hx_tensor_dtype(g) == v->in_dtype[0]) return hx_vjp_give_consume(v, 0, &g);
-    return hx__grad_give_op(v, 0, HX_OP_copy, g, NULL, &(hx_op_attr){.copy = {v->in_dtype[0]}});
+    return hx__grad_give_narrowed(v, 0, g);
 }
 
 /* (|x| / y)^(p-1), which is 1 for p = 1 and needs no power for p = 2 */

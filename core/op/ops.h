@@ -115,12 +115,13 @@ hx_status hx_pad(hx_ctx *ctx, hx_tensor *x, const int64_t *before, const int64_t
 /* ---- reductions; dims [n_dims], n_dims 0: all ---- */
 
 hx_status hx_sum(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
-/** Sum divided by the number of elements summed. */
+/** Sum divided by the number of elements summed; half types are summed as f32, so that the sum does not overflow. */
 hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
 /** Largest and smallest (NaN wins); the gradient is divided evenly among ties. @return HX_ERR_SHAPE over no elements */
 hx_status hx_max(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
 hx_status hx_min(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out);
-/** Sum of squared deviations from the mean over max(n - correction, 0), in two passes; 0/0 is NaN. std is its root.
+/** Sum of squared deviations from the mean over max(n - correction, 0), in two passes; 0/0 is NaN. std is its
+ *  root, taken in f32 for half types; the gradient is 0 where it is 0.
  *  @param correction  >= 0 */
 hx_status hx_var(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);
 hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out);

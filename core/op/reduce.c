@@ -132,12 +132,31 @@ hx_status hx_sum(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool ke
     return hx__run1(ctx, HX_OP_sum, x, &attr, out);
 }
 
+/* A half type as f32: what comes between two ops need not fit into half a width, a sum or a variance least of all. */
+static hx_status widened(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    hx_dtype dtype = hx_tensor_dtype(x);
+    if (hx_dtype_is_half(dtype)) return hx_cast(ctx, x, hx_dtype_accum(dtype), out);
+    *out = hx_tensor_retain(x);
+    return HX_OK;
+}
+
+/* y in x's dtype */
+static hx_status narrowed(hx_ctx *ctx, hx_tensor *y, const hx_tensor *x, hx_tensor **out) {
+    if (hx_tensor_dtype(y) != hx_tensor_dtype(x)) return hx_cast(ctx, y, hx_tensor_dtype(x), out);
+    *out = hx_tensor_retain(y);
+    return HX_OK;
+}
+
 hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out) {
+    HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR sum = NULL;
-    HX_TRY(hx_sum(ctx, x, dims, n_dims, keepdim, &sum));
+    HX_AUTO_TENSOR mean = NULL;
+    HX_TRY(widened(ctx, x, &wide));
+    HX_TRY(hx_sum(ctx, wide, dims, n_dims, keepdim, &sum));
     double parts = (double)hx_tensor_count(x) / (double)hx_tensor_count(sum); /* 0/0: the mean of nothing is NaN */
     if (hx_tensor_count(sum) == 0) parts = 1;
-    return hx_affine(ctx, sum, 1 / parts, 0, out);
+    HX_TRY(hx_affine(ctx, sum, 1 / parts, 0, &mean));
+    return narrowed(ctx, mean, x, out);
 }
 
 hx_status hx_sumsq_into(hx_ctx *ctx, hx_tensor *x, bool accumulate, hx_tensor *out) {
@@ -166,10 +185,38 @@ hx_status hx_var(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double 
     return hx__run1(ctx, HX_OP_var, x, &attr, out);
 }
 
+static hx_status number(hx_ctx *ctx, hx_dtype dtype, double value, hx_tensor **out) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_TRY(hx_tensor_create(ctx->device, dtype, HX_SCALAR, &x));
+    HX_TRY(hx_tensor_fill(ctx->stream, x, value));
+    *out = hx_tensor_move(&x);
+    return HX_OK;
+}
+
+/* Square root with a gradient of 0 at 0, where the plain one is infinite and meets the variance's, which is 0. */
+static hx_status root(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    HX_AUTO_TENSOR zero = NULL;
+    HX_AUTO_TENSOR one = NULL;
+    HX_AUTO_TENSOR is_zero = NULL;
+    HX_AUTO_TENSOR safe = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    if (!hx__tape_wants(ctx, &x, 1)) return hx_unary(ctx, HX_OP_sqrt, x, out);
+    HX_TRY(number(ctx, hx_tensor_dtype(x), 0, &zero));
+    HX_TRY(number(ctx, hx_tensor_dtype(x), 1, &one));
+    HX_TRY(hx_compare(ctx, HX_OP_equal, x, zero, &is_zero));
+    HX_TRY(hx_where(ctx, is_zero, one, x, &safe));
+    HX_TRY(hx_unary(ctx, HX_OP_sqrt, safe, &y));
+    return hx_where(ctx, is_zero, zero, y, out);
+}
+
 hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out) {
+    HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR var = NULL;
-    HX_TRY(hx_var(ctx, x, dims, n_dims, correction, keepdim, &var));
-    return hx_unary(ctx, HX_OP_sqrt, var, out);
+    HX_AUTO_TENSOR std = NULL;
+    HX_TRY(widened(ctx, x, &wide));
+    HX_TRY(hx_var(ctx, wide, dims, n_dims, correction, keepdim, &var));
+    HX_TRY(root(ctx, var, &std));
+    return narrowed(ctx, std, x, out);
 }
 
 hx_status hx_norm(hx_ctx *ctx, hx_tensor *x, double p, const int *dims, int n_dims, bool keepdim, hx_tensor **out) {

@@ -178,6 +178,15 @@ static hx_status pow_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
     return hx_binary(ctx, HX_OP_pow, in[0], in[1], out);
 }
 static hx_status max_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_max(ctx, in[0], NULL, 0, false, out); }
+static hx_status larger_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
+    return hx_binary(ctx, HX_OP_maximum, in[0], in[1], out);
+}
+static hx_status smaller_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
+    return hx_binary(ctx, HX_OP_minimum, in[0], in[1], out);
+}
+static hx_status sign_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_unary(ctx, HX_OP_sign, in[0], out); }
+static hx_status std_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_std(ctx, in[0], NULL, 0, 1, false, out); }
+static hx_status asinh_of(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_unary(ctx, HX_OP_asinh, in[0], out); }
 static hx_status norm_1(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_norm(ctx, in[0], 1, NULL, 0, false, out); }
 static hx_status norm_2(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_norm(ctx, in[0], 2, NULL, 0, false, out); }
 static hx_status norm_inf(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
@@ -219,6 +228,51 @@ static void open_gradients(conf_rig *rig, hx_dtype dtype) {
     GRADIENTS(guarded_log, "log where positive", 1, 3, 0.5, 0, 0.25);
 }
 Test(functions, have_the_gradients_that_pytorch_gives_at_ties_zeros_and_bounds) { on_every_backend(open_gradients); }
+
+static void gradients_beside_infinity(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *in[2];
+    in[0] = VECTOR(rig, dtype, INFINITY, -INFINITY, 1, NAN, -INFINITY), in[1] = VECTOR(rig, dtype, INFINITY, -INFINITY, INFINITY, 2, 3);
+    GRADIENTS(larger_of, "maximum", 2, 5, 0.5, 0.5, 0, 1, 0, 0.5, 0.5, 1, 1, 1);
+    in[0] = VECTOR(rig, dtype, INFINITY, -INFINITY, 1, NAN, -INFINITY), in[1] = VECTOR(rig, dtype, INFINITY, -INFINITY, INFINITY, 2, 3);
+    GRADIENTS(smaller_of, "minimum", 2, 5, 0.5, 0.5, 1, 1, 1, 0.5, 0.5, 0, 1, 0);
+    in[0] = VECTOR(rig, dtype, -2, 0, 5);
+    GRADIENTS(sign_of, "sign", 1, 3, 0, 0, 0);
+    in[0] = VECTOR(rig, dtype, 4, 4, 4);
+    GRADIENTS(std_of, "std of equal numbers", 1, 3, 0, 0, 0);
+}
+Test(functions, gradients_beside_infinities_and_flat_places_are_finite) { on_every_backend(gradients_beside_infinity); }
+
+/* What comes between is not rounded to a half type: sums, squares and variances would overflow f16 at 65504. The largest
+ * relative error is that of the last rounding, 2^-11. */
+static void halves(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x, *y, *in[2];
+    double item;
+    if (dtype != HX_F32) return;
+    MUST(hx_tensor_create(rig->device, HX_F16, HX_SHAPE(2000), &x));
+    MUST(hx_tensor_fill(rig->stream, x, 100));
+    MUST(hx_mean(&rig->ctx, x, NULL, 0, false, &y));
+    MUST(hx_tensor_item(rig->stream, y, &item));
+    cr_expect(hx_tensor_dtype(y) == HX_F16 && item == 100, "mean %g", item);
+    hx_tensor_destroy(&x);
+    hx_tensor_destroy(&y);
+    for (int k = 0; k < 2; k++) {
+        double size = k == 0 ? 1000 : 1e-4;
+        x = VECTOR(rig, HX_F16, -size, size, -size, size);
+        MUST(hx_std(&rig->ctx, x, NULL, 0, 0, false, &y));
+        MUST(hx_tensor_item(rig->stream, y, &item));
+        cr_expect(fabs(item - size) <= size * 0x1p-9, "std %g, expected %g", item, size);
+        hx_tensor_destroy(&x);
+        hx_tensor_destroy(&y);
+    }
+    /* 1/sqrt(x^2 + 1), and 2050 (-1)^2049: f16 has no odd numbers there; each rounded to f16 */
+    in[0] = VECTOR(rig, HX_F16, 300, 1024);
+    GRADIENTS(asinh_of, "asinh", 1, 2, 0.0033340454, 0.00097656250);
+    in[0] = VECTOR(rig, HX_F16, -1), in[1] = VECTOR(rig, HX_F16, 2050);
+    hx_tensor_set_requires_grad(in[1], false);
+    GRADIENTS(pow_of, "pow", 1, 1, -2050);
+    hx_tensor_destroy(&in[1]);
+}
+Test(functions, of_half_types_are_rounded_once) { on_every_backend(halves); }
 
 /* ---- reductions ---- */
 
