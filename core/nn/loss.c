@@ -115,33 +115,25 @@ static hx_status bce(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     return hx_neg(ctx, sum, values);
 }
 
-/* 1 + (pos_weight - 1) t, what softplus(-z) is multiplied with. */
-static hx_status positive_factor(hx_ctx *ctx, const operands *o, hx_tensor **out) {
-    HX_AUTO_TENSOR more = NULL;
-    HX_AUTO_TENSOR share = NULL;
-    HX_TRY(hx_affine(ctx, o->config->pos_weight, 1, -1, &more));
-    HX_TRY(hx_mul(ctx, o->target, more, &share));
-    return hx_affine(ctx, share, 1, 1, out);
-}
-
+/* (1 - t) softplus(z) + pos_weight t softplus(-z): without a difference of large numbers, so that the loss and the
+ * gradient of a confident prediction keep their digits. */
 static hx_status bce_logits(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     HX_AUTO_TENSOR minus = NULL;
     HX_AUTO_TENSOR positive = NULL; /* softplus(-z) = -log sigmoid(z) */
-    HX_AUTO_TENSOR factor = NULL;
-    HX_AUTO_TENSOR weighted = NULL;
-    HX_AUTO_TENSOR negative = NULL;
-    HX_AUTO_TENSOR linear = NULL;
+    HX_AUTO_TENSOR negative = NULL; /* softplus(z) = -log(1 - sigmoid(z)) */
+    HX_AUTO_TENSOR rest = NULL;
+    HX_AUTO_TENSOR weight = NULL;
+    HX_AUTO_TENSOR by_positive = NULL;
+    HX_AUTO_TENSOR by_negative = NULL;
     HX_TRY(hx_neg(ctx, o->input, &minus));
     HX_TRY(hx_unary(ctx, HX_OP_softplus, minus, &positive));
-    if (o->config->pos_weight == NULL) {
-        weighted = hx_tensor_retain(positive);
-    } else {
-        HX_TRY(positive_factor(ctx, o, &factor));
-        HX_TRY(hx_mul(ctx, positive, factor, &weighted));
-    }
-    HX_TRY(hx_affine(ctx, o->target, -1, 1, &negative));
-    HX_TRY(hx_mul(ctx, negative, o->input, &linear));
-    return hx_add(ctx, linear, weighted, values);
+    HX_TRY(hx_unary(ctx, HX_OP_softplus, o->input, &negative));
+    HX_TRY(hx_affine(ctx, o->target, -1, 1, &rest));
+    if (o->config->pos_weight == NULL) weight = hx_tensor_retain(o->target);
+    else HX_TRY(hx_mul(ctx, o->target, o->config->pos_weight, &weight));
+    HX_TRY(hx_mul(ctx, weight, positive, &by_positive));
+    HX_TRY(hx_mul(ctx, rest, negative, &by_negative));
+    return hx_add(ctx, by_negative, by_positive, values);
 }
 
 static hx_status kl_div(hx_ctx *ctx, const operands *o, hx_tensor **values) {
@@ -167,20 +159,34 @@ static hx_status kl_div(hx_ctx *ctx, const operands *o, hx_tensor **values) {
 /* Targets that count, and log-softmax with the rows of the others made harmless. */
 typedef struct classes {
     hx_tensor *valid; /* bool [..] */
+    hx_tensor *ids;   /* [..], 0 where they do not count */
     hx_tensor *zero;  /* scalar */
     hx_tensor *logp;  /* [..,C] */
 } classes;
 
 static void classes_destroy(classes *c) {
     hx_tensor_destroy(&c->valid);
+    hx_tensor_destroy(&c->ids);
     hx_tensor_destroy(&c->zero);
     hx_tensor_destroy(&c->logp);
 }
 
+/* Compared as i64: any ignore_index is one, also one that no id can have. */
 static hx_status find_valid(hx_ctx *ctx, const operands *o, hx_tensor **valid) {
+    HX_AUTO_TENSOR ids = NULL;
     HX_AUTO_TENSOR ignored = NULL;
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), (double)o->config->ignore_index, &ignored));
-    return hx_compare(ctx, HX_OP_not_equal, o->target, ignored, valid);
+    if (hx_tensor_dtype(o->target) == HX_I64) ids = hx_tensor_retain(o->target);
+    else HX_TRY(hx_cast(ctx, o->target, HX_I64, &ids));
+    HX_TRY(scalar(ctx, HX_I64, 0, &ignored)); /* filled below: a double holds 53 bits only */
+    HX_TRY(hx_stream_fill(ctx->stream, hx_tensor_data(ignored), &o->config->ignore_index, sizeof o->config->ignore_index, 1));
+    return hx_compare(ctx, HX_OP_not_equal, ids, ignored, valid);
+}
+
+/* The ids with class 0 in place of those left out: a lookup outside of the classes would give NaN. */
+static hx_status safe_ids(hx_ctx *ctx, const operands *o, hx_tensor *valid, hx_tensor **out) {
+    HX_AUTO_TENSOR zero = NULL;
+    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), 0, &zero));
+    return hx_where(ctx, valid, o->target, zero, out);
 }
 
 static hx_status classes_open(hx_ctx *ctx, const operands *o, classes *out) {
@@ -189,6 +195,7 @@ static hx_status classes_open(hx_ctx *ctx, const operands *o, classes *out) {
     HX_AUTO_TENSOR safe = NULL;   /* [..,C] */
     HX_TRY(check_ids(o));
     HX_TRY(find_valid(ctx, o, &c.valid));
+    HX_TRY(safe_ids(ctx, o, c.valid, &c.ids));
     HX_TRY(scalar(ctx, hx_tensor_dtype(o->input), 0, &c.zero));
     HX_TRY(hx_unsqueeze(ctx, c.valid, -1, &column));
     HX_TRY(hx_where(ctx, column, o->input, c.zero, &safe));
@@ -207,13 +214,13 @@ static hx_status pick(hx_ctx *ctx, hx_tensor *x, hx_tensor *ids, hx_tensor **out
     return hx_squeeze(ctx, picked, -1, out);
 }
 
-/* w_y of each id [..], 0 where it does not count. */
-static hx_status target_weights(hx_ctx *ctx, const operands *o, hx_tensor *valid, hx_tensor *zero,
+/* w_y of each id [..], 0 where it does not count. @param ids as safe_ids gives them */
+static hx_status target_weights(hx_ctx *ctx, const operands *o, hx_tensor *ids, hx_tensor *valid, hx_tensor *zero,
                                 hx_tensor **out) {
     HX_AUTO_TENSOR flat = NULL;
     HX_AUTO_TENSOR picked = NULL;
     HX_AUTO_TENSOR weights = NULL;
-    HX_TRY(hx_reshape(ctx, o->target, HX_SHAPE(-1), &flat));
+    HX_TRY(hx_reshape(ctx, ids, HX_SHAPE(-1), &flat));
     HX_TRY(hx_gather(ctx, o->config->weights, 0, flat, &picked));
     HX_TRY(hx_reshape(ctx, picked, hx_tensor_shape(o->target), &weights));
     return hx_where(ctx, valid, weights, zero, out);
@@ -241,15 +248,15 @@ static hx_status smooth(hx_ctx *ctx, const operands *o, hx_tensor *a, hx_tensor 
     return hx_add(ctx, most, rest, out);
 }
 
-/* -w_y logp_y of each target, still NaN where it does not count. */
+/* -w_y logp_y of each target, and any number where it does not count. */
 static hx_status id_terms(hx_ctx *ctx, const operands *o, const classes *c, hx_tensor **out) {
     HX_AUTO_TENSOR picked = NULL;
     HX_AUTO_TENSOR nll = NULL;
     HX_AUTO_TENSOR weights = NULL;
-    HX_TRY(pick(ctx, c->logp, o->target, &picked));
+    HX_TRY(pick(ctx, c->logp, c->ids, &picked));
     if (o->config->weights == NULL) return hx_neg(ctx, picked, out);
     HX_TRY(hx_neg(ctx, picked, &nll));
-    HX_TRY(target_weights(ctx, o, c->valid, c->zero, &weights));
+    HX_TRY(target_weights(ctx, o, c->ids, c->valid, c->zero, &weights));
     return hx_mul(ctx, nll, weights, out);
 }
 
@@ -300,7 +307,7 @@ static hx_status focal(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     HX_AUTO_TENSOR terms = NULL;
     HX_TRY(check_range("gamma", o->config->gamma, 0, HUGE_VAL));
     HX_TRY(classes_open(ctx, o, &c));
-    HX_TRY(pick(ctx, c.logp, o->target, &picked));
+    HX_TRY(pick(ctx, c.logp, c.ids, &picked));
     HX_TRY(hx_where(ctx, c.valid, picked, c.zero, &logq));
     HX_TRY(hx_unary(ctx, HX_OP_expm1, logq, &minus));
     HX_TRY(hx_neg(ctx, minus, &miss));
@@ -324,6 +331,7 @@ static hx_status count_samples(hx_ctx *ctx, const operands *o, hx_tensor **count
 static hx_status count_targets(hx_ctx *ctx, const operands *o, hx_tensor **count) {
     hx_ctx quiet = hx_no_grad(ctx);
     HX_AUTO_TENSOR valid = NULL;
+    HX_AUTO_TENSOR ids = NULL;
     HX_AUTO_TENSOR zero = NULL;
     HX_AUTO_TENSOR weights = NULL;
     HX_AUTO_TENSOR wide = NULL;
@@ -334,7 +342,8 @@ static hx_status count_targets(hx_ctx *ctx, const operands *o, hx_tensor **count
     HX_TRY(find_valid(&quiet, o, &valid));
     if (o->config->weights != NULL) {
         HX_TRY(scalar(&quiet, hx_tensor_dtype(o->config->weights), 0, &zero));
-        HX_TRY(target_weights(&quiet, o, valid, zero, &weights));
+        HX_TRY(safe_ids(&quiet, o, valid, &ids));
+        HX_TRY(target_weights(&quiet, o, ids, valid, zero, &weights));
     }
     HX_TRY(hx_cast(&quiet, weights != NULL ? weights : valid, HX_F64, &wide));
     return hx_sum(&quiet, wide, NULL, 0, false, count);

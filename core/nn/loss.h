@@ -28,7 +28,7 @@ typedef enum hx_loss_kind {
                               targets are ids i32|i64 [..], one-hot t, or t itself [..,C]; Szegedy et al. 2016. With
                               weights an id y counts w_y; rows of t count 1 */
     HX_LOSS_BCE,           /* elements: -t log p - (1 - t) log(1 - p), p clamped to [1e-7, 1 - 1e-7] */
-    HX_LOSS_BCE_LOGITS,    /* elements: the same of p = sigmoid(z), from z: (1 - t) z + (1 + (pos_weight - 1) t) softplus(-z) */
+    HX_LOSS_BCE_LOGITS,    /* elements: the same of p = sigmoid(z), from z: (1 - t) softplus(z) + pos_weight t softplus(-z) */
     HX_LOSS_FOCAL,         /* classes, targets are ids: -alpha (1 - q)^gamma log q, q the target's softmax; Lin et al. 2017 */
     HX_LOSS_KL_DIV         /* elements: t (log t - p), p log-probabilities, 0 log 0 = 0; the count is dim 0: samples */
 } hx_loss_kind;

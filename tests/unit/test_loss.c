@@ -252,6 +252,55 @@ Test(loss, ignored_targets_leave_nothing_behind) {
     }
 }
 
+/* A lookup of an ignored id would make a NaN that never reaches the loss, and that anomaly mode would report. */
+Test(loss, ignored_targets_are_no_anomaly) {
+    HX_AUTO_TENSOR logits = f64_of(HX_SHAPE(2, 3), Z);
+    HX_AUTO_TENSOR weights = f64_of(HX_SHAPE(3), class_weights);
+    HX_AUTO_TENSOR ids = vector_of_ids(2, y_ignored);
+    hx_loss_config configs[] = {CONFIG_OF(CROSS_ENTROPY, 1, .1, 2), CONFIG(CROSS_ENTROPY), CONFIG(FOCAL)};
+    configs[1].weights = weights;
+    ctx.anomaly = true;
+    for (int i = 0; i < 3; i++)
+        for (int reduction = HX_REDUCE_NONE; reduction <= HX_REDUCE_SUM; reduction++) {
+            HX_AUTO_TENSOR loss = NULL;
+            OK(hx_loss(&ctx, &configs[i], logits, ids, (hx_reduction)reduction, &loss));
+        }
+}
+
+Test(loss, any_number_may_be_the_ignored_one) {
+    HX_AUTO_TENSOR logits = f64_of(HX_SHAPE(2, 3), Z);
+    HX_AUTO_TENSOR ids = vector_of_ids(2, y);
+    hx_loss_config c = CONFIG_OF(CROSS_ENTROPY, 1, .1, 2);
+    for (int i = 0; i < 2; i++) { /* no i32 can be either, and a double cannot hold the second */
+        c.ignore_index = i == 0 ? INT64_MIN : INT64_MAX;
+        cr_expect_float_eq(mean_of(&c, logits, ids), 0.436873103, 1e-8);
+    }
+}
+
+/* softplus(-20) is 2.06e-9, which is lost beside 20 in f32; so is the gradient beside 1. */
+Test(loss, a_confident_prediction_keeps_its_digits) {
+    HX_AUTO_TENSOR logits = NULL;
+    HX_AUTO_TENSOR target = NULL;
+    HX_AUTO_TENSOR loss = NULL;
+    const hx_loss_config c = CONFIG(BCE_LOGITS);
+    float values[2], slope[2];
+    OK(hx_tensor_create(dev, HX_F32, HX_SHAPE(2), &logits));
+    OK(hx_tensor_create(dev, HX_F32, HX_SHAPE(2), &target));
+    OK(hx_tensor_write(stream, logits, (float[]){-20, 20}));
+    OK(hx_tensor_write(stream, target, (float[]){0, 1}));
+    hx_tensor_set_requires_grad(logits, true);
+    OK(hx_tape_create(dev, &ctx.tape));
+    OK(hx_loss(&ctx, &c, logits, target, HX_REDUCE_NONE, &loss));
+    OK(hx_backward(&ctx, loss, NULL));
+    hx_tape_destroy(&ctx.tape);
+    OK(hx_tensor_read(stream, loss, values));
+    OK(hx_tensor_read(stream, hx_tensor_grad(logits), slope));
+    for (int i = 0; i < 2; i++) {
+        cr_expect_float_eq(values[i], 2.0611537e-9f, 1e-14f, "%g", (double)values[i]);
+        cr_expect_float_eq(slope[i], i == 0 ? 2.0611537e-9f : -2.0611537e-9f, 1e-14f, "%g", (double)slope[i]);
+    }
+}
+
 Test(loss, an_id_that_is_no_class_shows) {
     for (int i = 0; i < N_ENTROPIES; i++)
         for (int32_t bad = -1; bad <= 3; bad += 4) {
