@@ -63,18 +63,20 @@ static hx_status add_param(hx_state_dict *dict, const hx_param *param) {
     return HX_OK;
 }
 
-/* Everything that makes up the model's state, as views. */
+/* Everything that makes up the model's state, as views: parameters, then buffers. */
 static hx_status list_state(hx_layer *root, hx_state_dict *out) {
     hx_state_dict dict = {0};
-    hx_param_list params = {0};
+    hx_param_list lists[2] = {{0}, {0}};
     hx_status status = HX_OK;
-    HX_TRY(hx_layer_params(root, &params));
-    for (int64_t i = 0; i < params.n_items; i++) HX_TRY_GOTO(add_param(&dict, params.items[i]), done);
+    HX_TRY_GOTO(hx_layer_params(root, &lists[0]), done);
+    HX_TRY_GOTO(hx_layer_buffers(root, &lists[1]), done);
+    for (int k = 0; k < 2; k++)
+        for (int64_t i = 0; i < lists[k].n_items; i++) HX_TRY_GOTO(add_param(&dict, lists[k].items[i]), done);
     *out = dict;
     dict = (hx_state_dict){0};
 done:
     hx_state_dict_destroy(&dict);
-    hx_param_list_destroy(&params);
+    for (int k = 0; k < 2; k++) hx_param_list_destroy(&lists[k]);
     return status;
 }
 

@@ -1,6 +1,7 @@
-/* State dicts: a model's tensors by name, to look at, to copy, and to load from elsewhere. Names are those of the
- * logical tensors ("blocks.0.attn.q.weight"), also where several share one storage. Checkpoints of a run are written
- * by io/ckpt from layouts; this is for whole models in one process.
+/* State dicts: a model's tensors by name, to look at, to copy, and to load from elsewhere: its parameters, and its
+ * buffers (running statistics of batch norm). Names are those of the logical tensors ("blocks.0.attn.q.weight"), also
+ * where several share one storage. Checkpoints of a run are written by io/ckpt from layouts; this is for whole models in
+ * one process.
  *
  *     hx_state_dict dict = {0};
  *     HX_TRY(hx_state_dict_get(model, stream, NULL, &dict));                // views of the model's own storage
@@ -22,7 +23,7 @@ typedef struct hx_state_entry {
 } hx_state_entry;
 
 typedef struct hx_state_dict {
-    hx_state_entry *items; /* owned, in the model's order */
+    hx_state_entry *items; /* owned, in the model's order: parameters, then buffers */
     int64_t n_items, capacity;
 } hx_state_dict;
 

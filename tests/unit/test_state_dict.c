@@ -64,6 +64,29 @@ Test(state_dict, views_follow_the_model_and_copies_do_not) {
     hx_state_dict_destroy(&copies);
 }
 
+/* Without them a loaded model would evaluate with a mean of 0 and a variance of 1. */
+Test(state_dict, holds_running_statistics_too) {
+    static const char *const all[] = {"0.weight", "0.bias", "0.running_mean", "0.running_var"};
+    hx_layer *models[2] = {0};
+    hx_state_dict dict = {0};
+    for (int k = 0; k < 2; k++) {
+        hx_layer *norm = NULL;
+        OK(hx_batchnorm_create(dev, HX_F64, 2, NULL, &norm));
+        OK(hx_sequential_create_consume(dev, &norm, 1, &models[k]));
+        OK(hx_layer_init(models[k], stream, 1));
+    }
+    OK(hx_state_dict_get(models[0], stream, NULL, &dict));
+    cr_assert_eq(dict.n_items, 4);
+    for (int i = 0; i < 4; i++) cr_expect_str_eq(dict.items[i].name, all[i]);
+    OK(hx_tensor_fill(stream, hx_state_dict_find(&dict, "0.running_var"), 4));
+    expect_equal(models[0], models[1], false);
+    OK(hx_state_dict_load(models[1], stream, &dict, 0, NULL));
+    expect_equal(models[0], models[1], true);
+    cr_expect_not(hx_tensor_requires_grad(hx_state_dict_find(&dict, "0.running_var")));
+    hx_state_dict_destroy(&dict);
+    for (int k = 0; k < 2; k++) hx_layer_destroy(&models[k]);
+}
+
 Test(state_dict, loads_into_a_model_of_the_same_shape) {
     hx_layer *a = model_of(HX_F64, 4, 1), *b = model_of(HX_F64, 4, 2);
     hx_state_dict dict = {0};
