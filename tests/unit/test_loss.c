@@ -357,14 +357,25 @@ Test(loss, a_layer_and_a_loss_make_a_model) {
     HX_AUTO_TENSOR want = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_AUTO_TENSOR count = NULL;
+    HX_AUTO_TENSOR scores = NULL;
     const hx_batch batch = {.input = x, .target = ids, .n_samples = 2};
     OK(hx_linear_create(dev, HX_F64, 4, 3, true, &model.layer));
     OK(hx_layer_init(model.layer, stream, 1));
     OK(hx_layer_forward(model.layer, &ctx, x, &logits));
     OK(hx_loss(&ctx, &model.loss, logits, ids, HX_REDUCE_SUM, &want));
-    OK(hx_loss_model_loss(&model, &ctx, &batch, &sum, &count));
+    const hx_model whole = hx_loss_model_as_model(&model);
+    cr_expect(whole.root == model.layer && whole.unit_name == NULL);
+    OK(whole.loss(whole.self, &ctx, &batch, &sum, &count));
     cr_expect_eq(item(sum), item(want));
     cr_expect_eq(item(count), 2);
+    hx_tensor_destroy(&sum);
+    hx_tensor_destroy(&count);
+    OK(whole.loss_scores(whole.self, &ctx, &batch, &sum, &count, &scores));
+    cr_expect_eq(item(sum), item(want));
+    double *got = values_of(scores), *expected = values_of(logits);
+    cr_expect_eq(memcmp(got, expected, hx_tensor_bytes(logits)), 0, "the scores are the layer's output");
+    free(got);
+    free(expected);
     hx_layer_destroy(&model.layer);
 }
 
