@@ -287,3 +287,19 @@ void hx_option_format(const hx_option *option, const void *config, char *buffer,
     case HX_OPTION_CHOICE: format_choice(option->choices, *(const int *)(const void *)field, buffer, n_bytes); break;
     }
 }
+
+/* ---- lists ---- */
+
+hx_status hx_word_list_of(const char *text, hx_word_list *out) {
+    if (strlen(text) >= sizeof out->text)
+        return HX_FAIL(HX_ERR_CONFIG, "'%.40s...' has %zu bytes: expected fewer than %zu", text, strlen(text), sizeof out->text);
+    strcpy(out->text, text);
+    out->n = 0;
+    for (char *rest = out->text, *word; (word = strsep(&rest, ",")) != NULL;) {
+        while (isspace((unsigned char)*word)) word++;
+        size_t n = strlen(word);
+        while (n > 0 && isspace((unsigned char)word[n - 1])) word[--n] = '\0';
+        if (n > 0) out->items[out->n++] = word;
+    }
+    return HX_OK;
+}

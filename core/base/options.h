@@ -88,6 +88,15 @@ const char *hx_options_nearest(const hx_option_section *sections, int n_sections
                                size_t n_bytes);
 /** Value as text, e.g. for help, logs and checkpoints. `config` is the struct that holds it. */
 void hx_option_format(const hx_option *option, const void *config, char *buffer, size_t n_bytes);
+/* The words of an option that is a list. */
+typedef struct hx_word_list {
+    char text[HX_OPTION_TEXT];
+    const char *items[HX_OPTION_TEXT / 2]; /* [n], into text */
+    int n;
+} hx_word_list;
+/** Split "a, b*" at its commas. Blanks around words, and words of nothing, are left out.
+ *  @return HX_ERR_CONFIG: the text is longer than an option's */
+hx_status hx_word_list_of(const char *text, hx_word_list *out);
 /** Parse a number with an optional suffix k, M, G (powers of 1000) or Ki, Mi, Gi. */
 hx_status hx_parse_real(const char *text, double *out);
 

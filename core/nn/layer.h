@@ -114,6 +114,12 @@ int64_t hx_param_list_count(const hx_param_list *list);
  *  @return HX_ERR_CONFIG: the glob matches some parts of a fused parameter only; nothing is changed then */
 hx_status hx_layer_freeze(hx_layer *root, const char *glob, bool frozen, int64_t *n);
 
+/** Freeze by several globs, "tok.*, blocks.0.*"; none: nothing is frozen.
+ *  @param[out] n  matches of all globs; may be NULL
+ *  @return HX_ERR_CONFIG: a glob that matches no name, with the names there are, or as hx_layer_freeze; what the globs
+ *          before it match is frozen then */
+hx_status hx_layer_freeze_list(hx_layer *root, const char *globs, int64_t *n);
+
 /* ---- initialisation: a function of (seed, path of the logical tensor, element), not of order or layout ---- */
 
 /* What an element is drawn from, with `scale` s. Kaiming and Xavier take their fans from the logical tensor's global

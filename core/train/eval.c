@@ -1,4 +1,5 @@
-/* Evaluation: no tape, no dropout; nothing of the model or the training state changes. */
+/* Evaluation: no tape, no dropout; nothing of the model or the training state changes, if averages of the weights take
+ * their place for its time. */
 #include <math.h>
 #include "core/train/trainer_impl.h"
 
@@ -56,11 +57,16 @@ hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch
     return HX_OK;
 }
 
+/* The parameters come back also when the evaluation of their averages fails. */
 static hx_status run_share(hx_trainer *t, double sums[2]) {
     const hx_trainer_setup *s = &t->setup;
+    hx_status back = HX_OK;
     t->quiet.seed = t->state.seed;
     if (s->metrics != NULL) hx_metrics_reset(s->metrics);
-    return hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, s->metrics, sums);
+    if (t->ema != NULL) HX_TRY(hx_ema_swap(t->ema, &t->quiet));
+    const hx_status status = hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, s->metrics, sums);
+    if (t->ema != NULL) back = hx_ema_swap(t->ema, &t->quiet);
+    return status != HX_OK ? status : back;
 }
 
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event) {

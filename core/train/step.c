@@ -4,7 +4,8 @@
  *   2. the synchronisation finishes: gradients are sums over all ranks
  *   3. their norm, before the root; one copy of three numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
- *   5. update with the gradients scaled by 1/count and by clipping, or no update if a number is not finite
+ *   5. update with the gradients scaled by 1/count and by clipping, and the weights' averages follow; or neither, if a
+ *      number is not finite
  * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4.
  * Models with parameters in f16 differentiate the loss times a scale, which keeps small gradients from vanishing in
  * f16's range; 5 divides by it again. It adapts: see adapt_scale. */
@@ -179,7 +180,8 @@ static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
     HX_TRY(hx_schedule_lr(config, t->state.step + 1, t->n_steps, lr));
     *lr *= t->plateau.scale;
     HX_TRY(hx_tensor_fill(t->ctx.stream, t->gscale, scale));
-    return hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale);
+    HX_TRY(hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale));
+    return t->ema != NULL ? hx_ema_update(t->ema, &t->quiet, t->state.step + 1) : HX_OK;
 }
 
 /* Share of the given peak that the device reached since the step began. */

@@ -102,6 +102,13 @@ static bool needs_loss_scale(const hx_trainer *t) {
     return false;
 }
 
+static hx_status check_trained(const hx_param_list *params) {
+    for (int64_t i = 0; i < params->n_items; i++)
+        if (!params->items[i]->is_frozen) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "the model has %lld parameter tensors, all of them frozen: expected one that is trained",
+                   (long long)params->n_items);
+}
+
 static hx_status create_buffers(hx_trainer *t) {
     hx_device *device = t->ctx.device;
     HX_TRY(hx__loss_sums_create(device, t->ctx.stream, &t->sums));
@@ -124,9 +131,11 @@ static hx_status init(hx_trainer *t) {
         .seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN};
     t->plateau = (hx_plateau)HX_PLATEAU_START;
     t->evaluated_step = t->saved_step = -1;
+    HX_TRY(hx_layer_freeze_list(s->model.root, s->config->freeze, NULL));
     HX_TRY(hx_layer_params(s->model.root, &t->params));
-    if (t->params.n_items == 0) return HX_FAIL(HX_ERR_CONFIG, "the model has no parameters");
+    HX_TRY(check_trained(&t->params));
     HX_TRY(create_buffers(t));
+    if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
     hx_tape_set_ready_hook(s->ctx.tape, s->sync ? s->sync->ready : NULL, s->sync ? s->sync->self : NULL);
     return HX_OK;
@@ -157,6 +166,7 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx_tensor_destroy(&t->gscale);
     hx_tensor_destroy(&t->seed);
     hx_state_list_destroy(&t->items);
+    hx_ema_destroy(&t->ema);
     hx_param_list_destroy(&t->params);
     hx_mem_free((void **)trainer);
 }
@@ -175,6 +185,7 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
     HX_TRY_GOTO(hx_params_state(&buffers, rank, size, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
+    if (trainer->ema != NULL) HX_TRY_GOTO(hx_ema_state(trainer->ema, rank, size, &list), done);
     if (trainer->setup.optim_config->schedule == HX_LR_PLATEAU)
         HX_TRY_GOTO(hx_plateau_state(&trainer->plateau, rank, size, &list), done);
     /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued.

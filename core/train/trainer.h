@@ -32,6 +32,8 @@ extern "C" {
     X(INT, max_skips, 10, 0, 1 << 30, "consecutive updates with non-finite numbers before giving up")        \
     X(REAL, loss_scale, 65536, 0, 16777216, "initial loss scale of models with f16 parameters; 0: no scaling") \
     X(REAL, peak_flops, 0, 0, 1e30, "peak FLOP/s of a rank's device, of which the share is logged; 0: unknown") \
+    X(TEXT, freeze, "", 0, 0, "parameters that are not trained: globs of names, e.g. tok.*,blocks.[01].*")      \
+    X(REAL, ema, 0, 0, 0.9999999, "decay of the weights' moving average, which is evaluated; 0: none")       \
     X(BOOL, anomaly, false, 0, 0, "check every op; the first non-finite number ends the run and is named (slow)")
 
 HX_OPTIONS_STRUCT(hx_train_config, HX_TRAIN_OPTIONS);
@@ -88,7 +90,7 @@ typedef struct hx_trainer_setup {
     hx_model model;
     hx_optim *optim;
     const hx_optim_config *optim_config;
-    const hx_train_config *config;
+    const hx_train_config *config; /* freeze: apply hx_layer_freeze_list before optimizer and sync are made, too */
     const hx_batch_source *train;
     const hx_batch_source *eval;          /* NULL: no evaluation */
     hx_metrics *metrics;                  /* what an evaluation counts beside the loss; NULL: nothing */
@@ -107,7 +109,8 @@ typedef struct hx_trainer_setup {
 typedef struct hx_trainer hx_trainer;
 
 /** Collective. Checks the set-up (all ranks agree) and counts steps. Everything in `setup` is borrowed; the struct
- *  is copied. @return HX_ERR_CONFIG: batch smaller than the number of ranks, no data, ... */
+ *  is copied. With config.ema the averages begin as the parameters are now.
+ *  @return HX_ERR_CONFIG: batch smaller than the number of ranks, no data, nothing to train, ... */
 hx_status hx_trainer_create(const hx_trainer_setup *setup, hx_trainer **out);
 void hx_trainer_destroy(hx_trainer **trainer);
 /** Collective. Train from the state's step to the end; evaluates and saves at the end. After should_stop or
@@ -124,7 +127,9 @@ void hx_trainer_pause(hx_trainer *trainer);
 /** Collective. One optimizer update; `event` (may be NULL) tells how it went. With several ranks a failure of the
  *  update itself or of the event callback is reported by the next collective call, on all ranks together. */
 hx_status hx_trainer_step(hx_trainer *trainer, hx_train_event *event);
-/** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched. */
+/** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched. With config.ema the
+ *  averages stand in the parameters' place meanwhile (buffers, which are not averaged, stay), so that early stop, plateau
+ *  and "best" judge them. */
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event);
 /** Local. This rank's share of an evaluation: no tape, eval mode; nothing of the model changes. There is no collective
  *  inside, so a failure needs no care until the ranks add up their sums.
@@ -135,7 +140,7 @@ hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch
                         hx_metrics *metrics, double sums[2]);
 /** The scalars of the training state, to be saved, or overwritten after a load. Borrowed. */
 hx_train_state *hx_trainer_state(hx_trainer *trainer);
-/** All state tensors of the run (parameters and optimizer); destroy with hx_state_list_destroy. Waits for the
+/** All state tensors of the run (parameters, buffers, optimizer, averages); destroy with hx_state_list_destroy. Waits for the
  *  stream: the host may read and write the tensors until the next step. */
 hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out);
 int64_t hx_trainer_n_steps(const hx_trainer *trainer);

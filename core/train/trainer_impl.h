@@ -4,6 +4,7 @@
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
 #include <signal.h>
+#include "core/optim/ema.h"
 #include "core/optim/schedule.h"
 #include "core/train/trainer.h"
 
@@ -33,6 +34,7 @@ struct hx_trainer {
     hx_ctx ctx;             /* of training passes */
     hx_ctx quiet;           /* of everything else: no tape, eval mode */
     hx_param_list params;
+    hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */
     hx_train_state state;
     hx_plateau plateau; /* of the schedule "plateau"; its scale is 1 for the others */

@@ -3,6 +3,7 @@
  * Layout of a file (any HDF5 tool opens it):
  *   /model/<name>          a whole tensor, e.g. /model/blocks.0.attn.q.weight
  *   /optim/<slot>/<name>   the same shape as its parameter
+ *   /ema/<name>            its moving average, if the run keeps one
  *   /train                 attributes: step, cursor, seed, best_loss, ... (hx_train_state; nothing per rank)
  *   /meta                  attributes: format (version), config (YAML text), library versions, world size
  * Every dataset carries an attribute `xxh3` [n_blocks] u64: checksums over fixed ranges of its elements,

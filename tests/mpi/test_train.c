@@ -3,6 +3,7 @@
  * thousand roundings of 1e-16; f32 to 1e-7 at once, amplified by Adam, which divides by a root that may be small. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,5 +134,92 @@ Test(train, recomputed_activations_give_the_same_bits) {
     cr_assert_eq(memcmp(plain.params, again.params, (size_t)plain.n_params * sizeof *plain.params), 0);
     free_result(&plain);
     free_result(&again);
+    hx_comm_close(&world);
+}
+
+/* ---- averages and frozen parameters ---- */
+
+#define FROZEN "tok.*, blocks.0.attn.*"
+
+static const hx_state_item *item_of(const hx_state_list *list, const char *name) {
+    for (int64_t i = 0; i < list->n_items; i++)
+        if (strcmp(list->items[i].name, name) == 0) return &list->items[i];
+    return NULL;
+}
+
+/* Elements of a whole logical tensor in f64. */
+static const double *values_of(const hx_state_item *item) {
+    cr_assert(item != NULL && item->dtype == HX_F64 && item->layout->n_boxes == 1);
+    return (const double *)item->data + item->layout->boxes[0].local;
+}
+
+static double item_distance(const hx_state_item *a, const hx_state_item *b) {
+    const double *x = values_of(a), *y = values_of(b);
+    double d = 0, n = 0;
+    for (int64_t k = 0; k < hx_layout_count(b->layout); k++) {
+        d += (x[k] - y[k]) * (x[k] - y[k]);
+        n += y[k] * y[k];
+    }
+    return sqrt(d) / fmax(sqrt(n), 1e-12);
+}
+
+/* Steps of a run that keeps averages and trains a part of its parameters. @param[out] list  lives as long as the run */
+static void train_part(hx_comm *comm, small_run *run, hx_state_list *list, double first[4]) {
+    small_run_open(run, comm, __FILE__,
+                   &(small_run_config){.dtype = 1, .batch = 12, .lr = 1e-2, .steps = STEPS, .ema = 0.9, .freeze = FROZEN});
+    OK(hx_trainer_items(run->trainer, list));
+    memcpy(first, values_of(item_of(list, "/model/tok.weight")), 4 * sizeof *first);
+    for (int i = 0; i < STEPS; i++) OK(hx_trainer_step(run->trainer, NULL));
+    OK(hx_stream_sync(run->stream));
+}
+
+static void compare_averages(const hx_state_list *many, const hx_state_list *one) {
+    int n = 0;
+    cr_assert_eq(many->n_items, one->n_items);
+    for (int64_t i = 0; i < one->n_items; i++) {
+        const char *name = one->items[i].name;
+        if (strncmp(name, "/ema/", 5) != 0 || strstr(name, "attn.k.bias") != NULL) continue;
+        const double d = item_distance(item_of(many, name), &one->items[i]);
+        cr_expect_leq(d, 1e-9, "%s differs by %g", name, d);
+        n++;
+    }
+    cr_expect_gt(n, 5);
+    cr_expect_gt(item_distance(item_of(one, "/ema/norm.weight"), item_of(one, "/model/norm.weight")), 1e-3,
+                 "an average lags behind its parameter");
+}
+
+static void expect_frozen(const hx_state_list *list, const double first[4]) {
+    static const char *const prefixes[] = {"/optim/m/", "/optim/v/", "/ema/"};
+    cr_expect_eq(memcmp(values_of(item_of(list, "/model/tok.weight")), first, 4 * sizeof *first), 0);
+    for (int k = 0; k < 3; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "%stok.weight", prefixes[k]);
+        cr_expect_null(item_of(list, name), "%s is kept for a frozen parameter", name);
+        snprintf(name, sizeof name, "%sblocks.0.attn.q.weight", prefixes[k]);
+        cr_expect_null(item_of(list, name));
+        snprintf(name, sizeof name, "%sblocks.1.attn.q.weight", prefixes[k]);
+        cr_expect_not_null(item_of(list, name));
+    }
+}
+
+Test(train, averages_of_weights_equal_one_process_and_frozen_ones_keep_their_bits) {
+    hx_comm *world, *self;
+    small_run many, one;
+    hx_state_list of_many = {0}, of_one = {0};
+    double first[4];
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    train_part(world, &many, &of_many, first);
+    expect_frozen(&of_many, first);
+    if (hx_comm_rank(world) == 0) {
+        OK(hx_comm_self_open(&self));
+        train_part(self, &one, &of_one, first);
+        compare_averages(&of_many, &of_one);
+        hx_state_list_destroy(&of_one);
+        small_run_close(&one);
+        hx_comm_close(&self);
+    }
+    hx_state_list_destroy(&of_many);
+    small_run_close(&many);
     hx_comm_close(&world);
 }

@@ -17,6 +17,7 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     ddp.bucket_bytes = 20000; /* several buckets */
     OK(hx_gpt_create(run->device, &gpt, &run->gpt));
     OK(hx_gpt_init(run->gpt, run->stream, 42));
+    OK(hx_layer_freeze_list(run->gpt, config->freeze ? config->freeze : "", NULL));
     OK(hx_layer_params(run->gpt, &run->params));
     OK(hx_ddp_create(comm, run->device, run->stream, &run->params, &ddp, &run->ddp));
     hx_ddp_hook(run->ddp, &run->sync);
@@ -55,6 +56,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     run->config.batch = config->batch;
     run->config.micro_batch = config->micro_batch;
     run->config.seed = 42;
+    run->config.ema = config->ema;
     hx_trainer_setup setup = {.ctx = {.device = run->device, .stream = run->stream, .tape = run->tape},
                               .model = {.self = run->gpt, .root = run->gpt, .loss = hx_lm_loss},
                               .optim = run->optim,

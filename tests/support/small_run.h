@@ -33,7 +33,9 @@ typedef struct small_run_config {
     int n_threads;
     int64_t batch, micro_batch, steps;
     double lr;
-    int64_t recompute; /* blocks in a segment; 0: activations are kept */
+    int64_t recompute;  /* blocks in a segment; 0: activations are kept */
+    double ema;         /* decay of the weights' average; 0: none */
+    const char *freeze; /* globs; NULL: nothing is frozen */
 } small_run_config;
 
 /* Asserts that all goes well; `run` must stay where it is. The cpu backend must be registered. */

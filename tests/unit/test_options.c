@@ -117,3 +117,19 @@ Test(options, a_value_shown_reads_back_as_the_same_value) {
     hx_option_format(&table[5], &c, text, sizeof text);
     cr_expect_str_eq(text, "?");
 }
+
+Test(options, a_list_is_split_at_its_commas) {
+    hx_word_list list;
+    char text[HX_OPTION_TEXT + 1] = "";
+    cr_assert_eq(hx_word_list_of(" tok.* ,,blocks.[01].*,  ", &list), HX_OK);
+    cr_assert_eq(list.n, 2);
+    cr_expect_str_eq(list.items[0], "tok.*");
+    cr_expect_str_eq(list.items[1], "blocks.[01].*");
+    cr_assert_eq(hx_word_list_of("", &list), HX_OK);
+    cr_expect_eq(list.n, 0);
+    for (int i = 0; i < HX_OPTION_TEXT - 1; i++) text[i] = i % 2 ? ',' : 'a'; /* as many words as fit */
+    cr_assert_eq(hx_word_list_of(text, &list), HX_OK);
+    cr_expect_eq(list.n, HX_OPTION_TEXT / 2);
+    text[HX_OPTION_TEXT - 1] = 'a';
+    cr_expect_eq(hx_word_list_of(text, &list), HX_ERR_CONFIG);
+}

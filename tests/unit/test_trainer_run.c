@@ -1,4 +1,5 @@
 /* How a run goes: events, evaluations, checkpoints, stops, resumption, and failures on several ranks. */
+#include "core/optim/ema.h"
 #include "tests/unit/test_trainer_fixture.h"
 
 static double x[64], y[32];
@@ -271,9 +272,22 @@ static void reopen(void) {
     r.tc.steps = 8;
 }
 
+/* The last checkpoint into a new trainer. */
+static void restore(void) {
+    hx_state_list items = {0};
+    *hx_trainer_state(r.trainer) = saved.state;
+    OK(hx_trainer_items(r.trainer, &items));
+    const double *at = saved.tensors;
+    for (int64_t i = 0; i < items.n_items; i++) {
+        const int64_t n = hx_layout_count(items.items[i].layout);
+        memcpy(items.items[i].data, at, sizeof *at * (size_t)n);
+        at += n;
+    }
+    hx_state_list_destroy(&items);
+}
+
 Test(trainer_run, a_resumed_run_gives_the_same_bits) {
     int polls = 0;
-    hx_state_list items = {0};
     reopen();
     training_start(&r);
     OK(hx_trainer_run(r.trainer));
@@ -289,15 +303,7 @@ Test(trainer_run, a_resumed_run_gives_the_same_bits) {
     reopen();
     r.tc.seed = 99; /* the state's seed counts */
     training_start(&r);
-    *hx_trainer_state(r.trainer) = saved.state;
-    OK(hx_trainer_items(r.trainer, &items));
-    const double *at = saved.tensors;
-    for (int64_t i = 0; i < items.n_items; i++) {
-        const int64_t n = hx_layout_count(items.items[i].layout);
-        memcpy(items.items[i].data, at, sizeof *at * (size_t)n);
-        at += n;
-    }
-    hx_state_list_destroy(&items);
+    restore();
     OK(hx_trainer_run(r.trainer));
     double *got = weights_of(&r);
     const hx_train_state *state = hx_trainer_state(r.trainer);
@@ -307,6 +313,120 @@ Test(trainer_run, a_resumed_run_gives_the_same_bits) {
     cr_expect_geq(state->elapsed_s, saved.state.elapsed_s);
     free(expected);
     free(got);
+}
+
+/* ---- averages of the weights, frozen parameters ---- */
+
+/* A run that keeps averages, evaluated at its end. */
+static void reopen_averaging(void) {
+    reopen();
+    r.tc.ema = 0.9;
+    r.setup.eval = &held.source;
+}
+
+Test(trainer_run, averages_are_evaluated_and_the_weights_come_back) {
+    hx_train_event averaged, plain;
+    hx_ema *ema = NULL;
+    reopen();
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    double *expected = weights_of(&r);
+    reopen_averaging();
+    training_start(&r);
+    OK(hx_ema_create(&ctx, &r.params, 0.9, &ema)); /* the same by hand */
+    for (int64_t step = 1; step <= 8; step++) {
+        OK(hx_trainer_step(r.trainer, NULL));
+        OK(hx_ema_update(ema, &ctx, step));
+    }
+    OK(hx_trainer_eval(r.trainer, &averaged));
+    double *got = weights_of(&r);
+    cr_expect_eq(memcmp(expected, got, 3 * sizeof *got), 0, "averages change nothing of the training");
+    const hx_ctx quiet = {.device = dev, .stream = stream};
+    double sums[2];
+    OK(hx_ema_swap(ema, &ctx));
+    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, sums));
+    cr_expect_eq(averaged.loss, sums[0] / sums[1]);
+    OK(hx_ema_swap(ema, &ctx));
+    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, sums));
+    plain.loss = sums[0] / sums[1];
+    cr_expect_neq(averaged.loss, plain.loss);
+    hx_ema_destroy(&ema);
+    free(expected);
+    free(got);
+}
+
+Test(trainer_run, a_failed_evaluation_of_averages_gives_the_weights_back) {
+    reopen_averaging();
+    training_start(&r);
+    OK(hx_trainer_step(r.trainer, NULL));
+    double *before = weights_of(&r);
+    held.fail_at = 0;
+    FAILS(hx_trainer_eval(r.trainer, NULL), HX_ERR_IO);
+    double *after = weights_of(&r);
+    cr_expect_eq(memcmp(before, after, 3 * sizeof *after), 0);
+    free(before);
+    free(after);
+}
+
+Test(trainer_run, a_resumed_run_goes_on_with_the_same_averages) {
+    saves whole;
+    reopen_averaging();
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    whole = saved;
+    int polls = 0;
+    reopen_averaging();
+    r.setup.should_stop = stop_after_five;
+    r.setup.should_stop_self = &polls;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    cr_expect_eq(saved.state.step, 5);
+    reopen_averaging();
+    training_start(&r);
+    restore();
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(saved.state.step, whole.state.step);
+    cr_expect_eq(saved.state.last_eval_loss, whole.state.last_eval_loss);
+    cr_expect_eq(memcmp(saved.tensors, whole.tensors, sizeof whole.tensors), 0, "weights, moments and averages");
+}
+
+Test(trainer_run, frozen_parameters_keep_their_bits_and_have_no_state) {
+    hx_state_list items = {0};
+    training_close(&r);
+    training_open(&r, linear_layer(2, 1, true), &data);
+    r.tc.steps = 8;
+    r.tc.ema = 0.5;
+    snprintf(r.tc.freeze, sizeof r.tc.freeze, " bias ");
+    OK(hx_layer_freeze_list(r.layer, r.tc.freeze, NULL));
+    double *before = weights_of(&r);
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    double *after = weights_of(&r);
+    cr_expect(before[0] != after[0] && before[1] != after[1]);
+    cr_expect_eq(before[2], after[2]);
+    OK(hx_trainer_items(r.trainer, &items));
+    for (int64_t i = 0; i < items.n_items; i++)
+        cr_expect(strstr(items.items[i].name, "bias") == NULL || strcmp(items.items[i].name, "/model/bias") == 0, "%s",
+                  items.items[i].name);
+    cr_expect_eq(items.n_items, 2 + 2 + 1, "both parameters, two moments and an average of one");
+    hx_state_list_destroy(&items);
+    free(before);
+    free(after);
+}
+
+Test(trainer_run, what_to_freeze_must_be_there_and_leave_something) {
+    OK(hx_optim_create_default(dev, stream, &r.params, &r.oc, &r.optim));
+    r.setup.optim = r.optim;
+    snprintf(r.tc.freeze, sizeof r.tc.freeze, "wieght");
+    FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
+    cr_expect(strstr(hx_error_message(), "\"wieght\"; there are: weight, bias") != NULL, "%s", hx_error_message());
+    snprintf(r.tc.freeze, sizeof r.tc.freeze, "weight,b*");
+    FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
+    cr_expect(strstr(hx_error_message(), "all of them frozen") != NULL, "%s", hx_error_message());
+    r.tc.freeze[0] = '\0';
+    r.tc.ema = 1;
+    OK(hx_layer_freeze(r.layer, "*", false, NULL));
+    FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
 }
 
 /* With a rate of 0 and all data in a batch only the masks can make losses differ. */
