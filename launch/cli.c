@@ -17,13 +17,13 @@ static const hx_command commands[] = {
                  "  mpirun -n 2 helix train --config run.yaml                    two ranks, options from a file\n"
                  "  mpirun -n 2 helix train --config run.yaml --resume           go on from the latest checkpoint\n"
                  "  HELIX_OPTIM_LR=3e-4 helix train --config run.yaml            the environment overrides the file\n"},
-    {.name = "eval", .summary = "loss of a checkpoint on held-out text", .run = hx_cmd_eval, .own = "|whole|json|",
+    {.name = "eval", .summary = "loss of a checkpoint on held-out text", .run = hx_cmd_eval, .own = "|use_ema|whole|json|",
      .takes_config = true, .max_words = 1,
      .examples = "  helix eval runs/a                                            held-out part of the run's own data\n"
                  "  helix eval runs/a --data.path other.txt --whole              all of another text\n"
                  "  mpirun -n 2 helix eval runs/a/ckpt/best --json               two ranks, for programs\n"},
     {.name = "generate", .summary = "let a checkpoint write text", .run = hx_cmd_generate,
-     .own = "|prompt|tokens|temperature|top_k|seed|", .takes_config = true, .max_words = 1,
+     .own = "|prompt|tokens|temperature|top_k|seed|use_ema|", .takes_config = true, .max_words = 1,
      .examples = "  helix generate runs/a --prompt \"In the beginning\" --tokens 300\n"
                  "  helix generate runs/a/ckpt/best --temperature 0 --tokens 64  the likeliest continuation\n"},
     {.name = "inspect", .summary = "list what a checkpoint holds, check it", .run = hx_cmd_inspect, .own = "|verify|json|",

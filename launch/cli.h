@@ -13,6 +13,7 @@
     X(REAL, temperature, 0.8, 0, 100, "generate: below 1 plays safe, above 1 is wild; 0: the likeliest token") \
     X(INT, top_k, 0, 0, 1 << 24, "generate: draw among this many likeliest tokens; 0: among all")            \
     X(INT, seed, 1, 0, 9e15, "generate: another number gives another sample")                                \
+    X(BOOL, use_ema, false, 0, 0, "eval, generate: with the moving average of the weights (train.ema)")      \
     X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
     X(BOOL, verify, false, 0, 0, "inspect: read everything and compare checksums")                           \
     X(BOOL, json, false, 0, 0, "eval, inspect, doctor, version: one JSON object for programs")
@@ -51,8 +52,10 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
 hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
                                   char file[HX_PATH_BYTES]);
 
-/** Collective. Read the model's weights from a checkpoint, and its scalars. */
-hx_status hx__load_model(hx_session *session, const char *file, const hx_model *model, hx_train_state *state);
+/** Collective. Read the model's weights from a checkpoint, and its scalars.
+ *  @param use_ema  the averages of the weights in their place; frozen ones have none and are themselves
+ *  @return HX_ERR_CONFIG: use_ema, and the configuration, which is the checkpoint's, keeps no averages */
+hx_status hx__load_model(hx_session *session, const char *file, bool use_ema, const hx_model *model, hx_train_state *state);
 /** A number; null where it is not finite, for which JSON has no word. */
 json_t *hx__json_real(double value);
 /** Write an object as one line to standard output; takes the reference also on failure. NULL is HX_ERR_MEMORY. */

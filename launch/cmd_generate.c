@@ -149,7 +149,7 @@ hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session *
     HX_TRY(hx__cli_read_checkpoint(hx_command_find("generate"), cli, argc, argv, file));
     HX_TRY(hx_session_open(&cli->config, session));
     HX_TRY(hx_session_gpt(*session, &model));
-    hx_status status = hx__load_model(*session, file, &model, &state);
+    hx_status status = hx__load_model(*session, file, cli->own.use_ema, &model, &state);
     /* every rank computes the same text; all of them fail alike, or none does */
     if (status == HX_OK) status = hx__session_fail(*session, hx_comm_agree((*session)->world, run_generator(*session, &cli->own, &model)));
     hx_layer_destroy(&model.root);

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "core/optim/ema.h"
+
 hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
     hx_model model = {0};
     HX_TRY(hx__cli_read(hx_command_find("train"), cli, argc, argv));
@@ -13,16 +15,37 @@ hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **se
     return status;
 }
 
-hx_status hx__load_model(hx_session *session, const char *file, const hx_model *model, hx_train_state *state) {
-    hx_comm *world = hx_session_world(session);
+/* What is read: all parameters, and of those that were trained the averages. @param[out] ema  NULL: not wanted */
+static hx_status list_items(hx_session *s, const hx_model *model, hx_ema **ema, hx_state_list *items) {
+    const int rank = hx_comm_rank(s->world), size = hx_comm_size(s->world);
     hx_param_list params = {0};
+    hx_status status = HX_OK;
+    if (ema != NULL) HX_TRY(hx_layer_freeze_list(model->root, s->config.train.freeze, NULL));
+    HX_TRY(hx_layer_params(model->root, &params));
+    HX_TRY_GOTO(hx_params_state(&params, rank, size, items), done);
+    if (ema != NULL) {
+        HX_TRY_GOTO(hx_ema_create(&s->ctx, &params, 0, ema), done);
+        HX_TRY_GOTO(hx_ema_state(*ema, rank, size, items), done);
+    }
+    status = hx_stream_sync(s->stream); /* what fills the averages must not overtake what is read into them */
+done:
+    hx_param_list_destroy(&params);
+    return status;
+}
+
+hx_status hx__load_model(hx_session *session, const char *file, bool use_ema, const hx_model *model, hx_train_state *state) {
+    hx_comm *world = hx_session_world(session);
     hx_state_list items = {0};
-    hx_status status = hx_layer_params(model->root, &params);
-    if (status == HX_OK) status = hx_params_state(&params, hx_comm_rank(world), hx_comm_size(world), &items);
+    hx_ema *ema = NULL;
+    hx_status status = HX_OK;
+    if (use_ema && session->config.train.ema == 0)
+        status = HX_FAIL(HX_ERR_CONFIG, "use_ema: %s was written with train.ema = 0: it holds no averages", file);
+    if (status == HX_OK) status = list_items(session, model, use_ema ? &ema : NULL, &items);
     status = hx_comm_agree(world, status);
     if (status == HX_OK) status = hx_ckpt_load(world, file, &items, state);
+    if (status == HX_OK && ema != NULL) status = hx_comm_agree(world, hx_ema_swap(ema, &session->ctx));
+    hx_ema_destroy(&ema); /* what stands in the parameters stays there */
     hx_state_list_destroy(&items);
-    hx_param_list_destroy(&params);
     return hx__session_fail(session, status);
 }
 
@@ -52,7 +75,7 @@ static hx_status eval_model(hx_cli *cli, hx_session *session, const char *file, 
     hx_session_data data = {0};
     hx_train_state state;
     eval_result e = {.file = file, .model = model};
-    HX_TRY(hx__load_model(session, file, model, &state));
+    HX_TRY(hx__load_model(session, file, cli->own.use_ema, model, &state));
     e.step = state.step;
     if (cli->own.whole) HX_TRY(hx__session_fail(session, hx__session_data_open(session, false, true, true, &data)));
     hx_status status = hx_session_eval(session, model, cli->own.whole ? &data.eval : NULL, &e.loss, &e.count);

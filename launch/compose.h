@@ -91,7 +91,9 @@ typedef struct hx_train_parts {
     void *on_event_self;
 } hx_train_parts;
 
-/** Collective. Train `model` as configured: data parallelism, optimizer, loader, metrics, checkpoints, signals.
+/** Collective. Train `model` as configured: data parallelism, optimizer, loader, metrics, checkpoints, signals. What
+ *  train.freeze and model.recompute* set in the model stays set. With train.ema the model ends with its weights; their
+ *  averages are in the checkpoints.
  *  @param parts  NULL: all from the configuration
  *  @return HX_ERR_INTERRUPTED after SIGTERM or SIGUSR1 and a checkpoint */
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts);

@@ -305,7 +305,7 @@ done:
 hx_status hx__config_same_model(const hx_config *stored, const hx_config *given, const char *source) {
     for (int i = 0; i < hx_gpt_n_options; i++) {
         char was[HX_OPTION_TEXT], is[HX_OPTION_TEXT];
-        if (strcmp(hx_gpt_options[i].name, "recompute") == 0) continue; /* memory for time, not another model */
+        if (strncmp(hx_gpt_options[i].name, "recompute", strlen("recompute")) == 0) continue; /* memory for time, not another model */
         hx_option_format(&hx_gpt_options[i], &stored->model, was, sizeof was);
         hx_option_format(&hx_gpt_options[i], &given->model, is, sizeof is);
         if (strcmp(was, is) != 0)

@@ -3,6 +3,7 @@
 #define HX_LAUNCH_SESSION_IMPL_H
 
 #include "core/autograd/tape.h"
+#include "core/nn/recompute.h"
 #include "io/log/history_h5.h"
 #include "io/log/jsonl.h"
 #include "launch/compose.h"
@@ -52,6 +53,14 @@ typedef struct hx_session_data {
  *  @param whole  evaluate on the whole corpus instead of its held-out part */
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
 void hx__session_data_close(hx_session_data *data);
+
+/* ---- recompute.c ---- */
+
+/** Local, the same on all ranks. Apply the model.recompute* policy of the configuration to the GPT that is trained; for
+ *  a budget of bytes the model is built once more on a meta device, where its blocks are measured for free.
+ *  @param[out] report  all zero: no policy
+ *  @return HX_ERR_CONFIG: as hx_recompute_apply, or the model is not the configured GPT */
+hx_status hx__session_recompute(const hx_session *session, hx_layer *root, hx_recompute_report *report);
 
 /* ---- folder.c ---- */
 

@@ -23,6 +23,7 @@ typedef struct train_run {
     hx_history *history;
     hx_progress *progress;
     hx_session_data data;
+    hx_recompute_report recompute; /* what the policy chose */
     hx_param_list params;
     hx_ddp *ddp;
     hx_optim *optim;
@@ -93,6 +94,30 @@ static bool should_stop(void *self) {
     return hx__signals_seen() != 0;
 }
 
+static void announce_frozen(const train_run *r) {
+    int64_t n_frozen = 0, n_elems = 0;
+    for (int64_t i = 0; i < r->params.n_items; i++) {
+        if (!r->params.items[i]->is_frozen) continue;
+        n_frozen++;
+        n_elems += hx_tensor_count(r->params.items[i]->value);
+    }
+    if (n_frozen > 0)
+        hx_progress_note(r->progress, "%lld of them, in %lld of %lld tensors, are frozen", (long long)n_elems,
+                         (long long)n_frozen, (long long)r->params.n_items);
+}
+
+static void announce_recompute(const train_run *r) {
+    const hx_recompute_report *report = &r->recompute;
+    const bool by_path = r->session->config.model.recompute_layers[0] != '\0';
+    char bytes[96] = "";
+    if (report->n_blocks == 0) return;
+    if (report->plain_bytes > 0)
+        snprintf(bytes, sizeof bytes, ": %.1f MB of activations instead of %.1f", (double)report->expected_bytes / 1e6,
+                 (double)report->plain_bytes / 1e6);
+    hx_progress_note(r->progress, "backward computes %lld of %lld %s again%s", (long long)report->n_recomputed,
+                     (long long)report->n_blocks, by_path ? "layers" : "blocks", bytes);
+}
+
 static void announce(const train_run *r) {
     const hx_session *s = r->session;
     hx_device_props props;
@@ -103,6 +128,8 @@ static void announce(const train_run *r) {
     hx_progress_note(r->progress, "%lld parameters, %lld training samples, global batch %lld, %lld steps, folder %s",
                      (long long)hx_param_list_count(&r->params), (long long)r->parts.train->n_global,
                      (long long)r->parts.train->batch, (long long)hx_trainer_n_steps(r->trainer), s->config.run.out);
+    announce_frozen(r);
+    announce_recompute(r);
 }
 
 /* ---- assembly ---- */
@@ -116,18 +143,23 @@ static hx_status open_data(train_run *r) {
     return HX_OK;
 }
 
-/* Weights alone: the optimizer and the counters start afresh. */
+/* Parameters and buffers alone: the optimizer and the counters start afresh. */
 static hx_status load_weights(train_run *r) {
     const char *from = r->session->config.run.init_from;
     hx_state_list items = {0};
+    hx_param_list buffers = {0};
     char file[HX_PATH_BYTES];
     hx_train_state unused;
     hx_status status = HX_OK;
     if (!from[0] || r->resume.is_found) return HX_OK;
-    HX_TRY_GOTO(hx_comm_agree(r->session->world, hx_params_state(&r->params, 0, 1, &items)), done);
+    status = hx_layer_buffers(r->model->root, &buffers);
+    if (status == HX_OK) status = hx_params_state(&r->params, 0, 1, &items);
+    if (status == HX_OK) status = hx_params_state(&buffers, 0, 1, &items);
+    HX_TRY_GOTO(hx_comm_agree(r->session->world, status), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
     HX_TRY_GOTO(hx_ckpt_load(r->session->world, file, &items, &unused), done);
 done:
+    hx_param_list_destroy(&buffers);
     hx_state_list_destroy(&items);
     return status;
 }
@@ -137,9 +169,11 @@ static hx_status create_optimizer(hx_session *s, void *arg) {
     return hx_optim_create_default(s->device, s->stream, &r->params, &s->config.optim, &r->optim);
 }
 
-static hx_status list_params(hx_session *s, void *arg) {
+/* Before anything is made that differs for parameters that are trained and those that are not. */
+static hx_status prepare_model(hx_session *s, void *arg) {
     train_run *r = arg;
-    (void)s;
+    HX_TRY(hx_layer_freeze_list(r->model->root, s->config.train.freeze, NULL));
+    HX_TRY(hx__session_recompute(s, r->model->root, &r->recompute));
     return hx_layer_params(r->model->root, &r->params);
 }
 
@@ -204,7 +238,7 @@ static hx_status assemble(train_run *r) {
     HX_TRY(hx_comm_agree(s->world, open_folder(r)));
     HX_TRY(share_resume(r));
     HX_TRY(open_data(r));
-    HX_TRY(hx__session_first(s, list_params, r));
+    HX_TRY(hx__session_first(s, prepare_model, r));
     HX_TRY(load_weights(r));
     if (hx_comm_size(dp) > 1) {
         HX_TRY(hx_ddp_create(dp, s->device, s->stream, &r->params, &s->config.ddp, &r->ddp));

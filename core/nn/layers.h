@@ -106,12 +106,17 @@ hx_status hx_swiglu_create(hx_device *device, hx_dtype dtype, int64_t dim, int64
     X(BOOL, bias, true, 0, 0, "biases in linear layers")                                                     \
     X(BOOL, tied, true, 0, 0, "the output projection is the token embedding")                                \
     X(CHOICE, dtype, 0, "f32|f64|bf16|f16", 0, "element type of parameters and activations")                 \
-    X(INT, recompute, 0, 0, 1000, "blocks in a segment whose activations are computed again in backward; 0: keep all")
+    X(INT, recompute, 0, 0, 1000, "blocks in a segment whose activations are computed again in backward; 0: keep all") \
+    X(TEXT, recompute_layers, "", 0, 0, "instead: globs of layers that are, e.g. blocks.*.mlp,blocks.0")     \
+    X(INT, recompute_budget_mb, 0, 0, 1 << 30, "instead: as few blocks as keep activations within so many MB; 0: no")
 
 HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
 #define HX_GPT_DEFAULT HX_OPTIONS_DEFAULT(HX_GPT_OPTIONS)
 extern const hx_option hx_gpt_options[];
 extern const int hx_gpt_n_options;
+
+/* The policies recompute_layers and recompute_budget_mb need the whole model, and the size of a batch: hx_session_train
+ * applies them; elsewhere call hx_recompute_apply. */
 
 /** ids i32 [B,T] -> logits [B,T,vocab]: embedding, pre-norm blocks, final norm, output projection. By default GPT-2
  *  (Radford et al. 2019: learned positions, layer norm, GELU); LLaMA (Touvron et al. 2023) is {.norm = rmsnorm,
