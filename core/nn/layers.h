@@ -64,7 +64,7 @@ typedef struct hx_batchnorm_config {
  *  running ones by `momentum` (the variance with the unbiased estimate, if a channel has more than one element);
  *  otherwise the running ones normalise x. A segment run again for backward does not move them.
  *  Parameters: weight [n_channels], bias [n_channels]. Buffers: running_mean 0 and running_var 1 at first, [n_channels],
- *  f32 for half types; every rank has its own.
+ *  f32 for half types; every rank gathers its own, of which the trainer takes the mean.
  *  @param config  NULL: HX_BATCHNORM_DEFAULT */
 hx_status hx_batchnorm_create(hx_device *device, hx_dtype dtype, int64_t n_channels, const hx_batchnorm_config *config,
                               hx_layer **out);

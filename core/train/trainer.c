@@ -134,6 +134,7 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(hx_layer_freeze_list(s->model.root, s->config->freeze, NULL));
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     HX_TRY(check_trained(&t->params));
+    HX_TRY(hx__trainer_open_buffers(t));
     HX_TRY(create_buffers(t));
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
@@ -167,7 +168,9 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx_tensor_destroy(&t->seed);
     hx_state_list_destroy(&t->items);
     hx_ema_destroy(&t->ema);
+    hx_param_list_destroy(&t->buffers);
     hx_param_list_destroy(&t->params);
+    hx_mem_free(&t->buffer_data);
     hx_mem_free((void **)trainer);
 }
 
@@ -179,11 +182,9 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     const hx_agreement *agreement = trainer->setup.agreement;
     const int rank = agreement ? agreement->rank : 0, size = agreement ? agreement->size : 1;
     hx_state_list list = {0};
-    hx_param_list buffers = {0};
     hx_status status;
-    HX_TRY_GOTO(hx_layer_buffers(trainer->setup.model.root, &buffers), done);
     HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
-    HX_TRY_GOTO(hx_params_state(&buffers, rank, size, &list), done);
+    HX_TRY_GOTO(hx_params_state(&trainer->buffers, rank, size, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
     if (trainer->ema != NULL) HX_TRY_GOTO(hx_ema_state(trainer->ema, rank, size, &list), done);
     if (trainer->setup.optim_config->schedule == HX_LR_PLATEAU)
@@ -194,7 +195,6 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     *out = list;
     list = (hx_state_list){0};
 done:
-    hx_param_list_destroy(&buffers);
     hx_state_list_destroy(&list);
     return status;
 }
@@ -215,6 +215,7 @@ static hx_status save(hx_trainer *t) {
     const hx_checkpoint_hook *hook = t->setup.checkpoint;
     const double began = hx__seconds_now();
     if (hook == NULL || t->saved_step == t->state.step) return HX_OK;
+    HX_TRY(hx__trainer_mean_buffers(t));
     hx__trainer_note(t, hx_stream_sync(t->ctx.stream)); /* the hook reads memory the stream writes */
     HX_TRY(hx__trainer_share(t));
     const bool is_best = t->is_best && t->evaluated_step == t->state.step;

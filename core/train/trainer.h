@@ -127,7 +127,9 @@ void hx_trainer_pause(hx_trainer *trainer);
 /** Collective. One optimizer update; `event` (may be NULL) tells how it went. With several ranks a failure of the
  *  update itself or of the event callback is reported by the next collective call, on all ranks together. */
 hx_status hx_trainer_step(hx_trainer *trainer, hx_train_event *event);
-/** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched. With config.ema the
+/** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched, except that buffers
+ *  (running statistics, which each rank gathers from its own samples) become their means over the ranks, as before a
+ *  save. With config.ema the
  *  averages stand in the parameters' place meanwhile (buffers, which are not averaged, stay), so that early stop, plateau
  *  and "best" judge them. */
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event);

@@ -1,5 +1,5 @@
 /* Inside of the trainer: trainer.c (life and run), step.c (one update), sums.c (losses added up on the device),
- * eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
+ * buffers.c (running statistics), eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
@@ -33,7 +33,8 @@ struct hx_trainer {
     hx_trainer_setup setup; /* a copy; what it points to is borrowed */
     hx_ctx ctx;             /* of training passes */
     hx_ctx quiet;           /* of everything else: no tape, eval mode */
-    hx_param_list params;
+    hx_param_list params, buffers;
+    void *buffer_data; /* host memory for the largest buffer in f64; owned */
     hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */
     hx_train_state state;
@@ -89,6 +90,12 @@ void hx__loss_sums_destroy(hx__loss_sums *sums);
  * @param scores  NULL: not wanted */
 hx_status hx__loss_add(hx__loss_sums *sums, const hx_model *model, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss,
                        hx_tensor **scores);
+
+/* ---- buffers.c ---- */
+
+hx_status hx__trainer_open_buffers(hx_trainer *t);
+/* Collective: each buffer becomes its mean over the ranks, the same bits on all of them. */
+hx_status hx__trainer_mean_buffers(hx_trainer *t);
 
 /* ---- trainer.c, step.c, eval.c ---- */
 

@@ -258,3 +258,67 @@ Test(train_data, half_types_learn_like_f32) {
     cr_expect(r[0].scale[0] == 0 && r[1].scale[0] == 0 && r[2].scale[0] == 64, "only f16 needs a scale");
     hx_comm_close(&world);
 }
+
+/* ---- running statistics ---- */
+
+static hx_status mean_loss(void *self, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss, hx_tensor **count) {
+    HX_AUTO_TENSOR y = NULL;
+    HX_TRY(hx_layer_forward(self, ctx, batch->input, &y));
+    HX_TRY(hx_sum(ctx, y, NULL, 0, false, loss));
+    HX_TRY(hx_tensor_create(ctx->device, HX_I64, HX_SCALAR, count));
+    return hx_tensor_fill(ctx->stream, *count, (double)batch->n_samples);
+}
+
+/* Rank r has seen a mean of r and a variance of 2r + 1: an evaluation takes (w - 1)/2 and w of w ranks. */
+Test(train_data, running_statistics_become_their_mean_over_the_ranks) {
+    hx_comm *world;
+    hx_device *dev;
+    hx_stream *stream;
+    hx_tape *tape;
+    hx_layer *layer;
+    hx_param_list params = {0}, buffers = {0};
+    hx_optim *optim;
+    hx_trainer *trainer;
+    hx_batch_source source;
+    hx_agreement agreement;
+    hx_train_event event;
+    const hx_optim_config oc = HX_OPTIM_DEFAULT;
+    const hx_train_config tc = HX_TRAIN_DEFAULT;
+    const job j = {.batch = 8};
+    make_data(-1);
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    const double rank = hx_comm_rank(world), size = hx_comm_size(world);
+    OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &dev));
+    OK(hx_stream_create(dev, &stream));
+    OK(hx_tape_create(dev, &tape));
+    OK(hx_batchnorm_create(dev, HX_F64, N_IN + 1, NULL, &layer));
+    OK(hx_layer_init(layer, stream, 1));
+    OK(hx_layer_params(layer, &params));
+    OK(hx_layer_buffers(layer, &buffers));
+    for (int k = 0; k < 2; k++) OK(hx_tensor_fill(stream, buffers.items[k]->value, k == 0 ? rank : 2 * rank + 1));
+    OK(hx_optim_create_default(dev, stream, &params, &oc, &optim));
+    hx_comm_agreement(world, &agreement);
+    hx_dataset *data = open_data(dev, world, &j, false);
+    hx_dataset_source(data, &source);
+    hx_trainer_setup setup = {.ctx = {.device = dev, .stream = stream, .tape = tape}, .optim = optim, .optim_config = &oc,
+                              .model = {.self = layer, .root = layer, .loss = mean_loss}, .config = &tc, .train = &source,
+                              .eval = &source, .agreement = &agreement};
+    OK(hx_trainer_create(&setup, &trainer));
+    OK(hx_trainer_eval(trainer, &event));
+    for (int k = 0; k < 2; k++) {
+        double values[N_IN + 1];
+        OK(hx_tensor_read(stream, buffers.items[k]->value, values));
+        for (int c = 0; c <= N_IN; c++) cr_expect_eq(values[c], k == 0 ? (size - 1) / 2 : size, "%s: %g", buffers.items[k]->path, values[c]);
+    }
+    hx_trainer_destroy(&trainer);
+    hx_dataset_destroy(&data);
+    hx_optim_destroy(&optim);
+    hx_param_list_destroy(&buffers);
+    hx_param_list_destroy(&params);
+    hx_layer_destroy(&layer);
+    hx_tape_destroy(&tape);
+    hx_stream_destroy(&stream);
+    hx_device_close(&dev);
+    hx_comm_close(&world);
+}
