@@ -10,11 +10,17 @@ endforeach()
 
 foreach(tour tensor_tour autograd_tour)
   add_test(NAME e2e/example_${tour} COMMAND example_${tour})
+  set_tests_properties(e2e/example_${tour} PROPERTIES LABELS e2e TIMEOUT 60)
 endforeach()
 foreach(np 1 2)
-  add_test(NAME e2e/example_train_own_model/np${np}
-           COMMAND sh -c "rm -rf own_model_np${np} && exec \"$@\" --out=own_model_np${np}" sh
-                   ${mpirun} -n ${np} $<TARGET_FILE:example_train_own_model>)
-  set_tests_properties(e2e/example_train_own_model/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
+  foreach(example act_checkpoint amp_train)
+    add_test(NAME e2e/example_${example}/np${np} COMMAND ${mpirun} -n ${np} $<TARGET_FILE:example_${example}>)
+    set_tests_properties(e2e/example_${example}/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
+  endforeach()
+  foreach(example train_own_model image_classifier) # those that leave a run's folder
+    add_test(NAME e2e/example_${example}/np${np}
+             COMMAND sh -c "rm -rf ${example}_np${np} && exec \"$@\" --out=${example}_np${np}" sh
+                     ${mpirun} -n ${np} $<TARGET_FILE:example_${example}>)
+    set_tests_properties(e2e/example_${example}/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
+  endforeach()
 endforeach()
-set_tests_properties(e2e/example_tensor_tour e2e/example_autograd_tour PROPERTIES LABELS e2e TIMEOUT 60)
