@@ -13,6 +13,13 @@ text=$("$helix" generate run --prompt 'And the ' --temperature 0 --tokens 90)
 grep -q 'was good' <<<"$text" || fail "the text has not been learned: $text"
 [ "${#text}" -ge 98 ] || fail "expected 98 characters: $text"
 
+# the same shape in half precision, with less memory
+for dtype in bf16 f16; do
+    expect 0 'held-out loss' "${two_ranks[@]}" "$helix" train "${run[@]}" --out $dtype --model.dtype $dtype --model.recompute 1 --train.steps 20
+    expect 0 "$dtype " "$helix" inspect $dtype
+    expect 0 'bits/byte' "$helix" eval $dtype
+done
+
 expect 2 'even' "$helix" train "${run[@]}" --out odd --model.dim 36 --train.steps 1
 expect 2 'kv_heads' "$helix" train "${run[@]}" --out odd --model.kv_heads 3 --train.steps 1
 finish
