@@ -31,6 +31,7 @@ static hx_status check(const hx_schedule *s) {
         [HX_SCHEDULE_LINEAR] = {"linear", true, false},      [HX_SCHEDULE_STEP] = {"step", true, false},
         [HX_SCHEDULE_EXPONENTIAL] = {"exponential", false, false}, [HX_SCHEDULE_COSINE] = {"cosine", true, false},
         [HX_SCHEDULE_SEQUENCE] = {"sequence", false, true},  [HX_SCHEDULE_CHAIN] = {"chain", false, true}};
+    if (s == NULL) return HX_FAIL(HX_ERR_ARG, "a schedule is NULL");
     if ((unsigned)s->kind >= HX_SCHEDULE_COUNT)
         return HX_FAIL(HX_ERR_CONFIG, "schedule %d: expected 0 to %d", (int)s->kind, HX_SCHEDULE_COUNT - 1);
     if (kinds[s->kind].has_length && s->length < 1)

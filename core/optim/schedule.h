@@ -46,7 +46,7 @@ struct hx_schedule {
 
 /** @param lr  base rate; @param t  updates done, >= 0
  *  @return HX_ERR_CONFIG: a number of the schedule or of one of its parts has no meaning, e.g. a length of 0;
- *          HX_ERR_ARG: t < 0 */
+ *          HX_ERR_ARG: t < 0, or a part is NULL */
 hx_status hx_schedule_at(const hx_schedule *schedule, double lr, int64_t t, double *rate);
 
 /* ---- reduce on plateau ---- */

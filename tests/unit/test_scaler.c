@@ -42,6 +42,14 @@ Test(scaler, stays_between_1_and_2_to_the_24) {
     expect(&s, 8388608, 0);
 }
 
+Test(scaler, one_that_began_below_1_does_not_grow_by_an_overflow) {
+    hx_scaler s = {.scale = 0.25};
+    steps(&s, 3, false);
+    expect(&s, 0.25, 0);
+    steps(&s, 2000, true);
+    expect(&s, 0.5, 0);
+}
+
 Test(scaler, its_state_is_two_numbers) {
     hx_scaler s = HX_SCALER_START;
     hx_state_list list = {0};

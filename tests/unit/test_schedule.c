@@ -132,6 +132,9 @@ Test(schedule, parts_without_meaning_are_refused) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_expect_eq(hx_schedule_at(&bad[i], 0.1, 0, &lr), HX_ERR_CONFIG, "schedule %zu", i);
     cr_expect_eq(hx_schedule_at(&cosine, 0.1, -1, &lr), HX_ERR_ARG);
+    const hx_schedule_part absent[] = {{NULL, 0}};
+    cr_expect_eq(hx_schedule_at(&(hx_schedule){HX_SCHEDULE_CHAIN, .parts = absent, .n_parts = 1}, 0.1, 0, &lr), HX_ERR_ARG);
+    cr_expect_eq(hx_schedule_at(NULL, 0.1, 0, &lr), HX_ERR_ARG);
     cr_expect_eq(lr, -1, "nothing is written on failure");
 }
 
