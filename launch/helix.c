@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <hdf5.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,6 +87,7 @@ static int help(int argc, char *const *argv) {
 
 int main(int argc, char **argv) {
     guard_standard_streams();
+    H5dont_atexit(); /* every file is closed by then; one whose close failed, a damaged history, would crash its clean-up */
     hx_log_set_sink(print_log, NULL, HX_LOG_WARN);
     if (argc < 2) {
         hx_help_print(NULL);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "core/base/mem.h"
@@ -236,6 +237,12 @@ static hx_status create_file(hx_history *h) {
     return close_file(h->path, &h5, HX_OK);
 }
 
+/* HDF5 cannot close what it opened of a device, and breaks down at the end of the process. */
+static bool is_regular(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static hx_status set_aside(const char *path) {
     char aside[HX_PATH_BYTES];
     if ((size_t)snprintf(aside, sizeof aside, "%s.damaged", path) >= sizeof aside)
@@ -253,7 +260,7 @@ hx_status hx_history_open(const char *path, int64_t last_step, hx_history **out)
     h->flushed_at = now_s();
     if (access(path, F_OK) != 0) {
         HX_TRY(create_file(h));
-    } else if (cut_file(h, last_step) != HX_OK) {
+    } else if (!is_regular(path) || cut_file(h, last_step) != HX_OK) {
         HX_TRY(set_aside(path));
         HX_TRY(create_file(h));
     }

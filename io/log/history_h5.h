@@ -5,7 +5,7 @@
  *
  * Rows are kept in memory and appended when the trainer does anything but a step, or after a second. In between the file
  * is closed: whole, readable at any time, and safe from a kill. A run that is resumed first drops the rows behind its
- * checkpoint. A file that is damaged is set aside as `<path>.damaged` and a new one begun: the JSON lines hold everything.
+ * checkpoint. A file that is damaged, or no file, is set aside as `<path>.damaged` and a new one begun: the JSON lines hold everything.
  *
  *     hx_history *h; HX_TRY(hx_history_open("runs/a/history.h5", step_of_the_checkpoint, &h));
  *     HX_TRY(hx_history_event(h, &event));

@@ -123,6 +123,18 @@ Test(history, a_damaged_file_is_set_aside) {
     hx_history_close(&h);
 }
 
+Test(history, what_is_no_file_is_set_aside) {
+    double v[2048];
+    remove(path);
+    cr_assert_eq(symlink("/dev/null", path), 0);
+    hx_history *h = reopen(0);
+    cr_expect_eq(access(aside, F_OK), 0);
+    log_steps(h, 1, 2);
+    OK(hx_history_flush(h));
+    cr_expect_eq(column("/steps/step", v), 2);
+    hx_history_close(&h);
+}
+
 /* Columns of different lengths, as a kill in the middle of an append leaves them. */
 Test(history, an_append_that_was_cut_short_leaves_whole_rows) {
     double v[2048];
