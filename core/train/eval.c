@@ -109,8 +109,8 @@ hx_plateau_config hx__trainer_plateau(const hx_optim_config *config) {
 
 hx_status hx__trainer_evaluate(hx_trainer *t) {
     HX_TRY(hx_trainer_eval(t, NULL));
-    t->evaluated_step = t->state.step;
-    t->evaluated_epoch = hx__trainer_epoch(t);
+    t->state.eval_step = t->state.step;
+    t->state.eval_epoch = hx__trainer_epoch(t);
     t->is_best = t->event.is_best; /* false for NaN, which is a bad evaluation too */
     t->state.last_eval_loss = t->event.loss;
     if (t->is_best) t->state.best_loss = t->event.loss;

@@ -101,6 +101,8 @@ typedef struct hx_train_state {
     double loss_scale;     /* of parameters in f16; 0: none yet */
     int64_t n_clean;       /* updates since the scale last changed */
     uint64_t data_hash;    /* of the training data; 0: not known. Compared when a run is resumed */
+    int64_t eval_step;     /* of the last evaluation, 0 before the first; -1: not known */
+    int64_t eval_epoch;    /* whole epochs that were through then */
 } hx_train_state;
 
 typedef struct hx_checkpoint_hook {

@@ -10,6 +10,7 @@
 enum { LOSS_SUM, LOSS_COUNT, N_TARGETS, N_CORRECT, N_TOP_K, N_WHOLE };
 enum { TP, FP, FN, N_PER_CLASS };
 
+#define MOST_CLASSES ((int64_t)1 << 40) /* whose counts can be numbered */
 #define MOST_SUMMED 64 /* numbers in one reduction of hx_agreement */
 
 struct hx_metrics {
@@ -29,7 +30,8 @@ static bool has_classes(const hx_metrics *m) { return m->config.n_classes >= 2; 
 /* ---- life ---- */
 
 static hx_status check_config(const hx_metrics_config *c) {
-    if (c->n_classes < 0) return HX_FAIL(HX_ERR_CONFIG, "n_classes = %lld: expected >= 0", (long long)c->n_classes);
+    if (c->n_classes < 0 || c->n_classes > MOST_CLASSES)
+        return HX_FAIL(HX_ERR_CONFIG, "n_classes = %lld: expected 0 to %lld", (long long)c->n_classes, (long long)MOST_CLASSES);
     if (c->top_k < 0 || (c->top_k > 0 && c->top_k > c->n_classes))
         return HX_FAIL(HX_ERR_CONFIG, "top_k = %lld of %lld classes: expected 0 to as many", (long long)c->top_k,
                        (long long)c->n_classes);

@@ -34,7 +34,7 @@ typedef struct hx_metrics_config {
 
 typedef struct hx_metrics hx_metrics;
 
-/** @return HX_ERR_CONFIG: n_classes < 0, top_k not in 0 to n_classes, threshold not in [0,1) */
+/** @return HX_ERR_CONFIG: n_classes not in 0 to 2^40, top_k not in 0 to n_classes, threshold not in [0,1) */
 hx_status hx_metrics_create(const hx_metrics_config *config, hx_metrics **out);
 void hx_metrics_destroy(hx_metrics **metrics);
 /** Back to zero counts. */

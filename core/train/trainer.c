@@ -47,9 +47,9 @@ static hx_status check_config(const hx_trainer_setup *s) {
 static hx_status check_plateau(const hx_trainer_setup *s) {
     const hx_plateau_config config = hx__trainer_plateau(s->optim_config);
     if (s->optim_config->schedule != HX_LR_PLATEAU) return HX_OK;
-    if (s->eval == NULL || s->config->eval_every == 0)
+    if (s->eval == NULL || s->config->eval_every < 0)
         return HX_FAIL(HX_ERR_CONFIG, "schedule = plateau with %s: expected evaluations during the run",
-                       s->eval == NULL ? "no evaluation data" : "eval_every = 0");
+                       s->eval == NULL ? "no evaluation data" : "eval_every = -1");
     return hx_plateau_check(&config);
 }
 
@@ -130,7 +130,7 @@ static hx_status init(hx_trainer *t) {
     t->state = (hx_train_state){
         .seed = (uint64_t)s->config->seed, .best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN};
     t->plateau = (hx_plateau)HX_PLATEAU_START;
-    t->evaluated_step = t->saved_step = -1;
+    t->saved_step = -1;
     HX_TRY(hx_layer_freeze_list(s->model.root, s->config->freeze, NULL));
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     HX_TRY(check_trained(&t->params));
@@ -218,7 +218,7 @@ static hx_status save(hx_trainer *t) {
     HX_TRY(hx__trainer_mean_buffers(t));
     hx__trainer_note(t, hx_stream_sync(t->ctx.stream)); /* the hook reads memory the stream writes */
     HX_TRY(hx__trainer_share(t));
-    const bool is_best = t->is_best && t->evaluated_step == t->state.step;
+    const bool is_best = t->is_best && t->state.eval_step == t->state.step;
     t->save_status = hook->save(hook->self, &t->state, &t->items, is_best);
     t->save_text[0] = '\0';
     if (t->save_status != HX_OK) snprintf(t->save_text, sizeof t->save_text, "%s", hx_error_message());
@@ -237,14 +237,14 @@ static hx_status save(hx_trainer *t) {
 static bool is_eval_due(const hx_trainer *t) {
     const int64_t every = t->setup.config->eval_every;
     if (t->setup.eval == NULL || every < 0) return false;
-    return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) > t->evaluated_epoch;
+    return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) > t->state.eval_epoch;
 }
 
 /* The last step's checkpoint waits for the last evaluation, whose result belongs into it. */
 static bool is_save_due(const hx_trainer *t) {
     const int64_t every = t->setup.save_every;
     if (t->state.step == t->n_steps) return false;
-    if (t->setup.config->save_best && t->is_best && t->evaluated_step == t->state.step) return true;
+    if (t->setup.config->save_best && t->is_best && t->state.eval_step == t->state.step) return true;
     if (every < 0) return false;
     return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) / SAVE_EPOCHS > t->saved_epoch / SAVE_EPOCHS;
 }
@@ -254,20 +254,35 @@ static bool has_lost_patience(const hx_trainer *t) {
     return patience > 0 && t->state.n_bad_evals >= patience;
 }
 
+/* What is due at a step that has been done. */
+static hx_status do_due(hx_trainer *t, bool *is_over) {
+    if (is_eval_due(t)) HX_TRY(hx__trainer_evaluate(t));
+    if (is_save_due(t)) HX_TRY(save(t));
+    *is_over = t->state.eval_step == t->state.step && has_lost_patience(t);
+    return HX_OK;
+}
+
 /* Steps until all are done, a stop or a pause is wanted, or patience ends. */
 static hx_status run_steps(hx_trainer *t) {
-    while (t->state.step < t->n_steps && !t->stop_wanted && !t->pause_wanted) {
+    bool is_over = false;
+    while (!is_over && t->state.step < t->n_steps && !t->stop_wanted && !t->pause_wanted) {
         HX_TRY(hx__trainer_update(t));
         const bool is_step = t->event.kind == HX_EVENT_STEP;
         HX_TRY(hx__trainer_emit(t));
         HX_TRY(hx__trainer_check_skips(t));
         /* Without an update the step's number stays, and what is due at it has been done. */
-        if (!is_step || t->stop_wanted) continue;
-        if (is_eval_due(t)) HX_TRY(hx__trainer_evaluate(t));
-        if (is_save_due(t)) HX_TRY(save(t));
-        if (t->evaluated_step == t->state.step && has_lost_patience(t)) return HX_OK;
+        if (is_step && !t->stop_wanted) HX_TRY(do_due(t, &is_over));
     }
     return HX_OK;
+}
+
+/* A stop leaves no time for an evaluation that was due at its step: the run that goes on makes up for it, so that
+ * schedule, patience and best loss are those of a run that was never stopped. */
+static hx_status catch_up(hx_trainer *t, bool *is_over) {
+    const hx_train_state *s = &t->state;
+    const bool is_missed = s->eval_step < s->step && s->step < t->n_steps && is_eval_due(t);
+    *is_over = false;
+    return is_missed ? do_due(t, is_over) : HX_OK;
 }
 
 static hx_status emit_stop(hx_trainer *t, const char *why) {
@@ -279,7 +294,7 @@ static hx_status emit_stop(hx_trainer *t, const char *why) {
 /* The end of a run that went well so far: last evaluation, last checkpoint, and why it ended. */
 static hx_status finish(hx_trainer *t) {
     hx_status result = HX_OK;
-    if (!t->stop_wanted && t->setup.eval != NULL && t->evaluated_step != t->state.step)
+    if (!t->stop_wanted && t->setup.eval != NULL && t->state.eval_step != t->state.step)
         HX_TRY(hx__trainer_evaluate(t));
     HX_TRY(save(t));
     if (t->stop_wanted)
@@ -320,14 +335,26 @@ static hx_status leave_for_pause(hx_trainer *t) {
     return hx__trainer_share(t);
 }
 
+/* The last evaluation may be what a stop left out: then its result is still to be written. */
+static bool is_complete(const hx_trainer *t) {
+    const bool is_missed = t->setup.eval != NULL && t->state.step == t->n_steps && t->state.eval_step >= 0 &&
+                           t->state.eval_step < t->state.step;
+    return t->state.step >= t->n_steps && !is_missed;
+}
+
 hx_status hx_trainer_run(hx_trainer *trainer) {
     hx_trainer *t = trainer;
+    bool is_over;
     t->stop_wanted = t->pause_wanted = false;
-    if (t->state.step >= t->n_steps) return run_nothing(t);
-    /* a resumed run has done what was due at the end of the epochs behind it */
-    if (t->evaluated_step < 0) t->evaluated_epoch = hx__trainer_epoch(t);
+    if (is_complete(t)) return run_nothing(t);
+    /* a resumed run has done what was due at the end of the epochs behind it, as far as is known */
+    if (t->state.eval_step < 0) {
+        t->state.eval_step = t->state.step;
+        t->state.eval_epoch = hx__trainer_epoch(t);
+    }
     if (t->saved_step < 0) t->saved_epoch = hx__trainer_epoch(t);
-    HX_TRY(run_steps(t));
+    HX_TRY(catch_up(t, &is_over));
+    if (!is_over) HX_TRY(run_steps(t));
     if (t->pause_wanted && !t->stop_wanted && t->state.step < t->n_steps) return leave_for_pause(t);
     return finish(t);
 }

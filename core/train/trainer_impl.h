@@ -55,9 +55,8 @@ struct hx_trainer {
     char failure_text[1024];
 
     double unbooked_s;      /* rank's time since the reduction that last added to state.elapsed_s */
-    int64_t evaluated_step; /* of the last evaluation and save; -1: none yet */
-    int64_t saved_step;
-    int64_t evaluated_epoch, saved_epoch; /* whole epochs that were through then */
+    int64_t saved_step;     /* of the last save; -1: none yet */
+    int64_t saved_epoch;    /* whole epochs that were through then */
     bool is_best;          /* the last evaluation was the best one */
     hx_status save_status; /* of the last save */
     char save_text[1024];

@@ -128,7 +128,9 @@ hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *
 #define HX_CKPT_STATE_ADDED(X)                                                                               \
     X(loss_scale, F64)                                                                                       \
     X(n_clean, I64)                                                                                          \
-    X(data_hash, U64)
+    X(data_hash, U64)                                                                                        \
+    X(eval_step, I64)                                                                                        \
+    X(eval_epoch, I64)
 
 #define HX_CKPT_H5_I64 H5T_STD_I64LE
 #define HX_CKPT_H5_U64 H5T_STD_U64LE

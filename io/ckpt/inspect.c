@@ -18,7 +18,7 @@ hx_status hx__ckpt_state_write(hid_t group, const hx_train_state *state) {
 }
 
 hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out) {
-    hx_train_state state = {0};
+    hx_train_state state = {.eval_step = -1}; /* what older files do not tell */
     HX_AUTO_H5 group = H5Gopen2(h5, "/train", H5P_DEFAULT);
     if (group < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", "/train");
 #define READ_(field, type) HX_TRY(hx__h5_attr_read(group, #field, HX_CKPT_H5_##type, 1, &state.field));
@@ -31,6 +31,9 @@ hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out) {
     if (!(state.loss_scale >= 0 && state.loss_scale < 0x1p64) || state.n_clean < 0)
         return HX_FAIL(HX_ERR_FORMAT, "/train: loss_scale %g, n_clean %lld: expected finite numbers >= 0", state.loss_scale,
                        (long long)state.n_clean);
+    if (state.eval_step < -1 || state.eval_epoch < 0)
+        return HX_FAIL(HX_ERR_FORMAT, "/train: eval_step %lld, eval_epoch %lld: expected numbers >= 0, or -1 for a step that "
+                       "is not known", (long long)state.eval_step, (long long)state.eval_epoch);
     if (state.step < 0 || state.cursor < 0 || state.n_bad_evals < 0 || state.n_skipped < 0)
         return HX_FAIL(HX_ERR_FORMAT, "/train: step %lld, cursor %lld, n_bad_evals %lld, n_skipped %lld: expected "
                        "numbers >= 0", (long long)state.step, (long long)state.cursor,

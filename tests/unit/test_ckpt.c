@@ -19,7 +19,8 @@ static hid_t state_file(const hx_train_state *state, bool is_old) {
 }
 
 Test(ckpt, a_state_of_an_older_version_lacks_what_came_later_and_is_read) {
-    const hx_train_state state = {.step = 7, .best_loss = 0.5, .loss_scale = 1024, .n_clean = 3, .data_hash = UINT64_MAX};
+    const hx_train_state state = {.step = 7, .best_loss = 0.5, .loss_scale = 1024, .n_clean = 3, .data_hash = UINT64_MAX,
+                                  .eval_step = 6, .eval_epoch = 2};
     for (int is_old = 0; is_old < 2; is_old++) {
         hx_train_state got = {0};
         hid_t h5 = state_file(&state, is_old);
@@ -28,6 +29,8 @@ Test(ckpt, a_state_of_an_older_version_lacks_what_came_later_and_is_read) {
         cr_expect_eq(got.loss_scale, is_old ? 0 : 1024);
         cr_expect_eq(got.n_clean, is_old ? 0 : 3);
         cr_expect_eq(got.data_hash, is_old ? 0 : UINT64_MAX);
+        cr_expect_eq(got.eval_step, is_old ? -1 : 6, "of older files it is not known");
+        cr_expect_eq(got.eval_epoch, is_old ? 0 : 2);
         H5Fclose(h5);
     }
 }
@@ -36,6 +39,13 @@ Test(ckpt, a_loss_scale_that_is_no_number_is_refused) {
     hx_train_state got = {0};
     hid_t h5 = state_file(&(hx_train_state){.step = 7, .loss_scale = NAN}, false);
     REFUSED(hx__ckpt_state_read(h5, &got), HX_ERR_FORMAT, "loss_scale nan");
+    H5Fclose(h5);
+}
+
+Test(ckpt, an_evaluation_at_no_step_is_refused) {
+    hx_train_state got = {0};
+    hid_t h5 = state_file(&(hx_train_state){.step = 7, .eval_step = -2}, false);
+    REFUSED(hx__ckpt_state_read(h5, &got), HX_ERR_FORMAT, "eval_step -2");
     H5Fclose(h5);
 }
 

@@ -151,6 +151,7 @@ Test(metrics, what_cannot_be_counted_is_refused) {
     HX_AUTO_TENSOR ids = NULL;
     hx_metrics *m = NULL;
     FAILS(hx_metrics_create(&(hx_metrics_config){.n_classes = -1}, &m), HX_ERR_CONFIG);
+    FAILS(hx_metrics_create(&(hx_metrics_config){.n_classes = INT64_MAX}, &m), HX_ERR_CONFIG);
     FAILS(hx_metrics_create(&(hx_metrics_config){.n_classes = 3, .top_k = 4}, &m), HX_ERR_CONFIG);
     FAILS(hx_metrics_create(&(hx_metrics_config){.threshold = 1}, &m), HX_ERR_CONFIG);
     cr_expect_null(m);

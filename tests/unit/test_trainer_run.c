@@ -199,8 +199,10 @@ Test(trainer_run, a_plateau_without_evaluations_is_refused) {
     r.setup.optim = r.optim;
     FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
     r.setup.eval = &held.source;
-    r.tc.eval_every = 0;
+    r.tc.eval_every = -1; /* only at the end, when no rate is left to fall */
     FAILS(hx_trainer_create(&r.setup, &r.trainer), HX_ERR_CONFIG);
+    r.tc.eval_every = 0; /* after every epoch */
+    OK(hx_trainer_create(&r.setup, &r.trainer));
 }
 
 /* ---- stops ---- */
@@ -217,6 +219,55 @@ Test(trainer_run, a_wish_to_stop_ends_the_run_after_a_checkpoint) {
     cr_expect(saved.n == 1 && saved.steps[0] == 5);
     cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 0, "a stop is in a hurry");
     cr_expect_str_eq(r.texts[r.n_events - 1], "asked to stop at step 5 of 8");
+}
+
+/* The evaluation that is due at the stop's step comes when the run goes on: its plateau falls where that of a run
+ * without a stop does. */
+Test(trainer_run, an_evaluation_that_a_stop_left_out_is_made_up_for) {
+    int polls = 0; /* stops at step 5 */
+    start_on_plateau();
+    OK(hx_trainer_run(r.trainer));
+    const hx_train_state whole = *hx_trainer_state(r.trainer);
+    for (int every = 5; every >= 1; every -= 4) {
+        training_close(&r);
+        training_open(&r, linear_layer(2, 1, true), &data);
+        r.setup.checkpoint = &checkpoint;
+        r.setup.eval = &held.source;
+        r.setup.should_stop = stop_after_five;
+        r.setup.should_stop_self = &polls;
+        r.tc.steps = 8;
+        r.tc.eval_every = every;
+        polls = saved.n = 0;
+        training_start(&r);
+        FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+        const int before = count_events(&r, HX_EVENT_EVAL);
+        cr_expect_eq(before, 4 / every, "a stop is in a hurry");
+        cr_expect_eq(saved.state.eval_step, every == 5 ? 0 : 4);
+        polls = -100;
+        OK(hx_trainer_run(r.trainer));
+        const hx_train_event *e = event_of(&r, HX_EVENT_EVAL, before);
+        cr_expect_eq(e->step, 5);
+        cr_expect_eq(count_events(&r, HX_EVENT_EVAL), every == 5 ? 2 : 8);
+    }
+    cr_expect_eq(whole.eval_step, 8);
+}
+
+Test(trainer_run, a_stop_at_the_last_step_leaves_its_evaluation_to_the_next_run) {
+    int polls = 0;
+    r.setup.eval = &held.source;
+    r.setup.should_stop = stop_after_five;
+    r.setup.should_stop_self = &polls;
+    r.tc.steps = 5;
+    training_start(&r);
+    FAILS(hx_trainer_run(r.trainer), HX_ERR_INTERRUPTED);
+    cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 0);
+    polls = -100;
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(count_events(&r, HX_EVENT_EVAL), 1);
+    cr_expect_eq(hx_trainer_state(r.trainer)->eval_step, 5);
+    cr_expect_str_eq(r.texts[r.n_events - 1], "all 5 steps are done");
+    OK(hx_trainer_run(r.trainer));
+    cr_expect(strstr(r.texts[r.n_events - 1], "nothing to do") != NULL, "%s", r.texts[r.n_events - 1]);
 }
 
 static hx_status stop_or_pause(void *self, const hx_train_event *event) {
@@ -538,7 +589,7 @@ Test(trainer_run, a_steady_step_takes_no_new_memory_from_the_system) {
 Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
     OK(hx_optim_create_default(dev, stream, &r.params, &r.oc, &r.optim));
     r.setup.optim = r.optim;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 9; i++) {
         hx_trainer_setup s = r.setup;
         hx_train_config tc = r.tc;
         hx_batch_source source = data.source;
@@ -553,6 +604,7 @@ Test(trainer_run, a_set_up_that_cannot_train_is_refused) {
         if (i == 5) tc.steps = 0, tc.epochs = 1e30;
         if (i == 6) s.agreement = &five; /* a batch of 4 */
         if (i == 7) s.save_every = -2;
+        if (i == 8) OK(hx_layer_freeze(r.layer, "*", true, NULL));
         hx_status status = hx_trainer_create(&s, &r.trainer);
         cr_expect(status == (i < 2 ? HX_ERR_ARG : HX_ERR_CONFIG), "case %d: %s", i, hx_status_name(status));
         cr_expect_null(r.trainer);
@@ -634,6 +686,13 @@ static hx_status peer_finish(void *self, hx_stream *s, bool failed) {
     return HX_OK;
 }
 
+/* Rank 0 is the other one here: what it sends is 7, bit by bit. */
+static hx_status peer_broadcast(void *self, void *bytes, size_t n_bytes) {
+    (void)self;
+    for (size_t i = 0; i < n_bytes / sizeof(double); i++) ((double *)bytes)[i] = 7;
+    return HX_OK;
+}
+
 static const hx_agreement two = {.self = &other, .rank = 0, .size = 2, .agree = peer_agree, .sum = peer_sum};
 static const hx_grad_sync sync_with_peer = {
     .self = &other, .begin = peer_begin, .ready = peer_ready, .finish = peer_finish};
@@ -643,6 +702,35 @@ static void start_two(void) {
     r.setup.agreement = &two;
     r.setup.sync = &sync_with_peer;
     training_start(&r);
+}
+
+/* Each rank's running statistics are of its own samples; an evaluation and a checkpoint are of one model. */
+Test(trainer_run, running_statistics_are_those_of_rank_0_where_they_count) {
+    const hx_agreement second = {.self = &other, .rank = 1, .size = 2, .agree = peer_agree, .sum = peer_sum, .broadcast = peer_broadcast};
+    hx_layer *parts[2], *layer;
+    double mean[2], item[2];
+    OK(hx_batchnorm_create(dev, HX_F64, 2, NULL, &parts[0]));
+    OK(hx_linear_create(dev, HX_F64, 2, 1, true, &parts[1]));
+    OK(hx_sequential_create_consume(dev, parts, 2, &layer));
+    OK(hx_layer_init(layer, stream, 1));
+    training_close(&r);
+    training_open(&r, layer, &data);
+    r.setup.checkpoint = &checkpoint;
+    r.setup.eval = &held.source;
+    r.setup.agreement = &second;
+    r.setup.sync = &sync_with_peer;
+    r.tc.steps = 2;
+    other = (peer){.fail_at = 0};
+    training_start(&r);
+    OK(hx_trainer_step(r.trainer, NULL));
+    OK(hx_tensor_read(stream, layer->children[0]->buffers[0]->value, mean));
+    cr_expect(mean[0] != 7, "a step leaves each rank its own");
+    OK(hx_trainer_eval(r.trainer, NULL));
+    OK(hx_tensor_read(stream, layer->children[0]->buffers[0]->value, mean));
+    cr_expect(mean[0] == 7 && mean[1] == 7);
+    OK(hx_trainer_run(r.trainer));
+    memcpy(item, saved.tensors + 2 + 2 + 2 + 1, sizeof item); /* behind weight, bias, weight, bias */
+    cr_expect(item[0] == 7 && item[1] == 7, "%g %g", item[0], item[1]);
 }
 
 Test(trainer_run, a_failure_elsewhere_ends_the_step_here_too) {
