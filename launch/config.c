@@ -315,6 +315,16 @@ hx_status hx__config_same_model(const hx_config *stored, const hx_config *given,
     return HX_OK;
 }
 
+hx_status hx__config_same_optimizer(const hx_config *stored, const hx_config *given, const char *source) {
+    const hx_option *option = hx_optim_options; /* the first one: optimizer */
+    char was[HX_OPTION_TEXT], is[HX_OPTION_TEXT];
+    if (stored->optim.optimizer == given->optim.optimizer) return HX_OK;
+    hx_option_format(option, &stored->optim, was, sizeof was);
+    hx_option_format(option, &given->optim, is, sizeof is);
+    return HX_FAIL(HX_ERR_MISMATCH, "%.256s was written with optim.optimizer = %s, this run has %s: begin a run of its own with "
+                   "these weights by --init_from", source, was, is);
+}
+
 hx_status hx__config_of_checkpoint(const char *file, hx_config *config) {
     char *text = NULL;
     HX_TRY(hx_ckpt_config_text(file, &text));

@@ -25,6 +25,8 @@ hx_status hx__yaml_apply_file(const hx_option_section *sections, int n_sections,
 /** Compare the model sections: HX_ERR_MISMATCH names the first option that differs, with both values.
  *  @param source  where `stored` comes from */
 hx_status hx__config_same_model(const hx_config *stored, const hx_config *given, const char *source);
+/** The same for optim.optimizer: the slots of one are not those of another, though some share their names. */
+hx_status hx__config_same_optimizer(const hx_config *stored, const hx_config *given, const char *source);
 /** Read the configuration stored in a checkpoint into *config, over the defaults. */
 hx_status hx__config_of_checkpoint(const char *file, hx_config *config);
 

@@ -69,6 +69,7 @@ typedef struct hx_resume {
     bool is_found;
     char file[HX_PATH_BYTES]; /* the checkpoint */
     int64_t seed;             /* train.seed that it was written with */
+    bool has_plateau;         /* it holds the state of the schedule "plateau" */
 } hx_resume;
 
 /** "folder/name". @return HX_ERR_CONFIG if it does not fit */

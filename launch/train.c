@@ -40,7 +40,9 @@ static hx_status read_stored(train_run *r) {
     hx_config stored;
     HX_TRY(hx__config_of_checkpoint(r->resume.file, &stored));
     HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
+    HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));
     r->resume.seed = stored.train.seed;
+    r->resume.has_plateau = stored.optim.schedule == HX_LR_PLATEAU;
     return HX_OK;
 }
 
@@ -73,8 +75,9 @@ static hx_status share_resume(train_run *r) {
 
 /* Metrics that cannot be written (a full disk) are no reason to end a run: it is said once, and tried again. */
 static void log_event(train_run *r, const hx_train_event *event) {
-    hx_status status = hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count);
-    if (status == HX_OK) status = hx_history_event(r->history, event);
+    hx_status status = hx_history_event(r->history, event), lines;
+    lines = hx_jsonl_event(r->log, event, r->model->unit_name, r->model->unit_per_count);
+    if (status == HX_OK) status = lines;
     if (status != HX_OK && !r->log_fails)
         hx_progress_note(r->progress, "step %lld  METRICS NOT WRITTEN, training goes on: %s", (long long)event->step, hx_error_message());
     r->log_fails = status != HX_OK;
@@ -143,23 +146,28 @@ static hx_status open_data(train_run *r) {
     return HX_OK;
 }
 
-/* Parameters and buffers alone: the optimizer and the counters start afresh. */
+/* What a model is: its parameters and its buffers. */
+static hx_status list_model(const train_run *r, hx_state_list *items) {
+    hx_param_list buffers = {0};
+    HX_TRY(hx_layer_buffers(r->model->root, &buffers));
+    hx_status status = hx_params_state(&r->params, 0, 1, items);
+    if (status == HX_OK) status = hx_params_state(&buffers, 0, 1, items);
+    hx_param_list_destroy(&buffers);
+    return status;
+}
+
+/* Weights alone: the optimizer and the counters start afresh. */
 static hx_status load_weights(train_run *r) {
     const char *from = r->session->config.run.init_from;
     hx_state_list items = {0};
-    hx_param_list buffers = {0};
     char file[HX_PATH_BYTES];
     hx_train_state unused;
     hx_status status = HX_OK;
     if (!from[0] || r->resume.is_found) return HX_OK;
-    status = hx_layer_buffers(r->model->root, &buffers);
-    if (status == HX_OK) status = hx_params_state(&r->params, 0, 1, &items);
-    if (status == HX_OK) status = hx_params_state(&buffers, 0, 1, &items);
-    HX_TRY_GOTO(hx_comm_agree(r->session->world, status), done);
+    HX_TRY_GOTO(hx_comm_agree(r->session->world, list_model(r, &items)), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
     HX_TRY_GOTO(hx_ckpt_load(r->session->world, file, &items, &unused), done);
 done:
-    hx_param_list_destroy(&buffers);
     hx_state_list_destroy(&items);
     return status;
 }
@@ -199,12 +207,22 @@ static hx_status create_trainer(train_run *r) {
     return hx_trainer_create(&setup, &r->trainer);
 }
 
+/* A run that begins to look at the loss has no falls behind it: that state starts afresh. */
+static void leave_out_plateau(hx_state_list *items) {
+    static const char group[] = "/sched/";
+    int64_t n = 0;
+    for (int64_t i = 0; i < items->n_items; i++)
+        if (strncmp(items->items[i].name, group, sizeof group - 1) != 0) items->items[n++] = items->items[i];
+    items->n_items = n;
+}
+
 static hx_status load_state(train_run *r) {
     hx_session *s = r->session;
     hx_state_list items = {0};
     hx_status status = HX_OK;
     if (!r->resume.is_found) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(s->world, hx_trainer_items(r->trainer, &items)), done);
+    if (!r->resume.has_plateau) leave_out_plateau(&items);
     HX_TRY_GOTO(hx_ckpt_load(s->world, r->resume.file, &items, hx_trainer_state(r->trainer)), done);
     if (r->is_first)
         hx_progress_note(r->progress, "going on from %s, step %lld", r->resume.file, (long long)hx_trainer_state(r->trainer)->step);
@@ -281,6 +299,15 @@ static void summarise(const train_run *r) {
                      state->elapsed_s, eval, r->session->config.run.out);
 }
 
+/* What a run did last before it failed is what one wants to see. Its failure stays the one that is told. */
+static void keep_last_rows(const train_run *r, hx_status status) {
+    char message[1024];
+    if (status == HX_OK || !r->history) return;
+    snprintf(message, sizeof message, "%s", hx_error_message());
+    if (hx_history_flush(r->history) != HX_OK) hx_progress_note(r->progress, "METRICS NOT WRITTEN: %s", hx_error_message());
+    hx_error_adopt(status, message);
+}
+
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts) {
     train_run r = {.session = session, .model = model, .is_first = hx_comm_rank(session->world) == 0,
                    .before = session->config, .lock = -1};
@@ -292,6 +319,7 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
         status = hx_trainer_run(r.trainer);
     }
     if (r.is_first && r.trainer && (status == HX_OK || status == HX_ERR_INTERRUPTED)) summarise(&r);
+    keep_last_rows(&r, status);
     status = hx__session_fail(session, status);
     take_apart(&r);
     hx__signals_restore();

@@ -41,6 +41,16 @@ ln -s /dev/full metrics/metrics.jsonl
 expect 0 'METRICS NOT WRITTEN' "${train[@]}" --out metrics
 "$helix" inspect metrics/ckpt/step-00000020.h5 --verify >/dev/null || fail "no checkpoint where metrics could not be written"
 
+# a history that is none is set aside; what a run did before it failed is in it
+mkdir device
+ln -s /dev/null device/history.h5
+expect 0 '20 steps' "${train[@]}" --out device
+[ -L device/history.h5.damaged ] && [ -f device/history.h5 ] || fail "the device in the history's place was not set aside"
+expect 7 'not finite' "${train[@]}" --out nan --train.anomaly --optim.optimizer=sgd --optim.lr 1e3 --optim.clip 0 --optim.warmup 0
+lines=$(grep -c '"event":"step"' nan/metrics.jsonl)
+h5ls nan/history.h5/steps | grep -q "^step *Dataset {$lines/" ||
+    fail "of $lines steps before a failure the history has: $(h5ls nan/history.h5/steps)"
+
 # a run that is refused leaves config.yaml as it was
 cp closed/config.yaml before.yaml
 expect 6 'model.dim' "${train[@]}" --out closed --resume --model.dim 64

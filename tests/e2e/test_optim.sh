@@ -27,5 +27,14 @@ check rmsprop --optim.optimizer=rmsprop --optim.lr=1e-3 --optim.momentum=0.5 --o
 check lion --optim.optimizer=lion --optim.lr=1e-3 --optim.beta2=0.99 --optim.schedule=plateau --optim.plateau_patience=0
 
 expect 2 'clip_value' "$helix" train "${small[@]}" --data.path corpus.txt --out refused --optim.clip_value=1
-expect 2 'eval_every = 0' "$helix" train "${small[@]}" --data.path corpus.txt --out refused --optim.schedule=plateau --train.eval_every 0
+expect 2 'eval_every = -1' "$helix" train "${small[@]}" --data.path corpus.txt --out refused --optim.schedule=plateau --train.eval_every -1
+
+# resumed with another schedule: one that looks at the loss starts afresh; with another optimizer: refused
+train=(train "${small[@]}" --data.path corpus.txt --train.eval_every 0)
+expect 0 '' "$helix" "${train[@]}" --out other --train.steps 2
+expect 0 '4 steps' "$helix" "${train[@]}" --out other --train.steps 4 --resume --optim.schedule=plateau
+expect 0 '6 steps' "$helix" "${train[@]}" --out other --train.steps 6 --resume --optim.schedule=plateau
+expect 0 '8 steps' "$helix" "${train[@]}" --out other --train.steps 8 --resume --optim.schedule=linear
+expect 6 'optim.optimizer = adamw, this run has lion' "$helix" "${train[@]}" --out other --train.steps 9 --resume --optim.optimizer=lion
+expect 0 '' "$helix" "${train[@]}" --out own --train.steps 2 --init_from other --optim.optimizer=lion
 finish
