@@ -249,16 +249,17 @@ static bool is_save_due(const hx_trainer *t) {
     return every > 0 ? t->state.step % every == 0 : hx__trainer_epoch(t) / SAVE_EPOCHS > t->saved_epoch / SAVE_EPOCHS;
 }
 
+/* By the evaluation of this very step. */
 static bool has_lost_patience(const hx_trainer *t) {
     const int64_t patience = t->setup.config->patience;
-    return patience > 0 && t->state.n_bad_evals >= patience;
+    return patience > 0 && t->state.n_bad_evals >= patience && t->state.eval_step == t->state.step;
 }
 
 /* What is due at a step that has been done. */
 static hx_status do_due(hx_trainer *t, bool *is_over) {
     if (is_eval_due(t)) HX_TRY(hx__trainer_evaluate(t));
     if (is_save_due(t)) HX_TRY(save(t));
-    *is_over = t->state.eval_step == t->state.step && has_lost_patience(t);
+    *is_over = has_lost_patience(t);
     return HX_OK;
 }
 
@@ -321,8 +322,11 @@ static hx_status run_nothing(hx_trainer *t) {
         HX_TRY(hx_trainer_eval(t, NULL));
         HX_TRY(hx__trainer_emit(t));
     }
-    snprintf(t->event_text, sizeof t->event_text, "nothing to do: step %lld of %lld",
-             (long long)t->state.step, (long long)t->n_steps);
+    int n = snprintf(t->event_text, sizeof t->event_text, "nothing to do: step %lld of %lld", (long long)t->state.step,
+                     (long long)t->n_steps);
+    if (t->state.step < t->n_steps)
+        snprintf(t->event_text + n, sizeof t->event_text - (size_t)n, ", no better loss in %lld evaluations",
+                 (long long)t->state.n_bad_evals);
     HX_TRY(emit_stop(t, t->event_text));
     return hx__trainer_share(t);
 }
@@ -335,11 +339,12 @@ static hx_status leave_for_pause(hx_trainer *t) {
     return hx__trainer_share(t);
 }
 
-/* The last evaluation may be what a stop left out: then its result is still to be written. */
+/* The last evaluation may be what a stop left out: then its result is still to be written. A run whose patience has
+ * ended is complete as well: resumed, by hand or after a kill, it would else go on to another end each time. */
 static bool is_complete(const hx_trainer *t) {
     const bool is_missed = t->setup.eval != NULL && t->state.step == t->n_steps && t->state.eval_step >= 0 &&
                            t->state.eval_step < t->state.step;
-    return t->state.step >= t->n_steps && !is_missed;
+    return (t->state.step >= t->n_steps && !is_missed) || has_lost_patience(t);
 }
 
 hx_status hx_trainer_run(hx_trainer *trainer) {

@@ -115,8 +115,9 @@ hx_status hx_trainer_create(const hx_trainer_setup *setup, hx_trainer **out);
 void hx_trainer_destroy(hx_trainer **trainer);
 /** Collective. Train from the state's step to the end; evaluates and saves at the end. After should_stop or
  *  hx_trainer_stop it saves at once, without evaluating; after hx_trainer_pause it does neither. Called again, it goes
- *  on; an evaluation that was due when it stopped comes first. A save that fails is reported by its event and training goes on, except that the run returns the status of its
- *  last save.
+ *  on; an evaluation that was due when it stopped comes first; a run that is complete, or whose patience has ended, has
+ *  nothing to do. A save that fails is reported by its event and training goes on, except that the run returns the status
+ *  of its last save.
  *  @return HX_OK also after a pause; HX_ERR_INTERRUPTED after a stop; HX_ERR_NUMERIC after max_skips updates in a row
  *          were left out (in f16 those count that a smaller loss scale cannot mend) */
 hx_status hx_trainer_run(hx_trainer *trainer);

@@ -155,6 +155,12 @@ Test(trainer_run, stops_after_exactly_as_many_bad_evaluations_as_its_patience) {
     cr_expect(strstr(r.texts[r.n_events - 1], "no better loss in 3") != NULL, "%s", r.texts[r.n_events - 1]);
     cr_expect(saved.n == 2 && saved.steps[0] == 2 && saved.is_best[0], "the best one is kept");
     cr_expect(saved.steps[1] == 8 && !saved.is_best[1]);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 8, "resumed it stays where it ended");
+    cr_expect(strstr(r.texts[r.n_events - 1], "no better loss in 3") != NULL, "%s", r.texts[r.n_events - 1]);
+    r.tc.patience = 4;
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_eq(hx_trainer_state(r.trainer)->step, 10, "with more patience it goes on");
 }
 
 /* ---- the schedule that looks at the loss ---- */
