@@ -96,10 +96,9 @@ static bool overlaps(const hx_array *a, const hx_array *b) {
     return true;
 }
 
-/* An op that computes each element from the elements in its place. */
+/* An op that may write to an operand itself: an element, or a row of a softmax, is read before it is written. */
 static bool is_elementwise(hx_op op) {
     hx_status (*rule)(const hx_op_args *, hx_op_meta *) = table[op].infer;
-    if (op == HX_OP_softmax || op == HX_OP_softmax_bwd || op == HX_OP_log_softmax || op == HX_OP_log_softmax_bwd) return false;
     return rule == hx__infer_unary || rule == hx__infer_binary || rule == hx__infer_same || rule == hx__infer_compare ||
            rule == hx__infer_where || rule == hx__infer_copy;
 }
