@@ -64,6 +64,7 @@ hx_status hx__infer_attention_bwd(const hx_op_args *a, hx_op_meta *out) {
 
 hx_status hx_attention_op(hx_ctx *ctx, hx_tensor *q, hx_tensor *k, hx_tensor *v, hx_tensor *mask, bool causal, double scale,
                           hx_tensor **out) {
+    HX_NEED_TENSOR(q);
     int64_t head = hx_tensor_dim(q, -1);
     if (scale == 0) scale = head > 0 ? 1 / sqrt((double)head) : 1;
     if (!isfinite(scale)) return HX_FAIL(HX_ERR_ARG, "attention: scale = %g: expected a finite number", scale);

@@ -180,11 +180,13 @@ static hx_op_attr attr_of(const hx_tensor *x, const hx_conv_config *config, cons
 }
 
 hx_status hx_conv(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, const hx_conv_config *config, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = attr_of(x, config, NULL);
     return hx__run_keep(ctx, HX_OP_conv, (hx_tensor *[]){x, w, bias}, bias ? 3 : 2, &attr, out, 1);
 }
 
 hx_status hx_max_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = attr_of(x, config, window);
     hx_tensor *y[2] = {NULL};
     const unsigned no_index = 2;
@@ -195,6 +197,7 @@ hx_status hx_max_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx
 }
 
 hx_status hx_avg_pool(hx_ctx *ctx, hx_tensor *x, const int64_t *window, const hx_conv_config *config, bool count_padding, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = attr_of(x, config, window);
     attr.conv.count_padding = count_padding;
     return hx__run1(ctx, HX_OP_avg_pool, x, &attr, out);

@@ -122,6 +122,7 @@ hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out) {
 }
 
 hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     if (hx_tensor_is_contiguous(x)) {
         *out = hx_tensor_retain(x);
         return HX_OK;
@@ -130,6 +131,8 @@ hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
 }
 
 hx_status hx_copy_into(hx_ctx *ctx, hx_tensor *src, hx_tensor *dst) {
+    HX_NEED_TENSOR(src);
+    HX_NEED_TENSOR(dst);
     hx_ctx quiet = *ctx;
     quiet.tape = NULL;
     return hx_op_run(&quiet, HX_OP_copy, &src, 1, &(hx_op_attr){.copy = {dst->array.dtype}}, 0, &dst);

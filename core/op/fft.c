@@ -54,31 +54,20 @@ hx_status hx__infer_irfft(const hx_op_args *a, hx_op_meta *out) {
     return HX_OK;
 }
 
-/* op along dim: on a view with that dim last, and the result seen with it back in its place. */
-static hx_status run_along(hx_ctx *ctx, hx_op op, hx_tensor *x, int dim, const hx_op_attr *attr, hx_tensor **out) {
-    int d, last = hx_tensor_ndim(x) - 1;
-    HX_TRY(hx_shape_dim(hx_tensor_ndim(x), dim, &d));
-    if (d == last) return hx__run1(ctx, op, x, attr, out);
-    HX_AUTO_TENSOR moved = NULL;
-    HX_AUTO_TENSOR y = NULL;
-    HX_TRY(hx_transpose(ctx, x, d, last, &moved));
-    HX_TRY(hx__run1(ctx, op, moved, attr, &y));
-    return hx_transpose(ctx, y, d, last, out);
-}
-
 hx_status hx_fft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
-    return run_along(ctx, HX_OP_fft, x, dim, &(hx_op_attr){.fft = {.scale = 1}}, out);
+    return hx__run_along(ctx, HX_OP_fft, x, dim, &(hx_op_attr){.fft = {.scale = 1}}, out);
 }
 
 hx_status hx_ifft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     int64_t n = hx_tensor_dim(x, dim); /* 0 and a dim that does not exist are refused below */
-    return run_along(ctx, HX_OP_fft, x, dim, &(hx_op_attr){.fft = {.inverse = true, .scale = 1 / (double)(n > 0 ? n : 1)}}, out);
+    return hx__run_along(ctx, HX_OP_fft, x, dim, &(hx_op_attr){.fft = {.inverse = true, .scale = 1 / (double)(n > 0 ? n : 1)}}, out);
 }
 
 hx_status hx_rfft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
-    return run_along(ctx, HX_OP_rfft, x, dim, &(hx_op_attr){.fft = {.scale = 1, .interior = 1}}, out);
+    return hx__run_along(ctx, HX_OP_rfft, x, dim, &(hx_op_attr){.fft = {.scale = 1, .interior = 1}}, out);
 }
 
 hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **out) {
-    return run_along(ctx, HX_OP_irfft, x, dim, &(hx_op_attr){.fft = {.scale = 1 / (double)(n > 0 ? n : 1), .n = n, .interior = 1}}, out);
+    return hx__run_along(ctx, HX_OP_irfft, x, dim, &(hx_op_attr){.fft = {.scale = 1 / (double)(n > 0 ? n : 1), .n = n, .interior = 1}}, out);
 }

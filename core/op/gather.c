@@ -58,6 +58,7 @@ hx_status hx__infer_gather_bwd(const hx_op_args *a, hx_op_meta *out) {
 }
 
 hx_status hx_gather(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor *index, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = {0};
     hx_tensor *y = NULL;
     HX_TRY(hx_shape_dim(hx_tensor_ndim(x), dim, &attr.dim.dim));

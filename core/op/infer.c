@@ -98,3 +98,15 @@ hx_status hx__run_keep(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, co
     for (int i = n_keep; i < HX_OP_MAX_OUT; i++) hx_tensor_destroy(&y[i]);
     return HX_OK;
 }
+
+hx_status hx__run_along(hx_ctx *ctx, hx_op op, hx_tensor *x, int dim, const hx_op_attr *attr, hx_tensor **out) {
+    int d;
+    HX_NEED_TENSOR(x);
+    HX_TRY(hx_shape_dim(hx_tensor_ndim(x), dim, &d));
+    if (d == hx_tensor_ndim(x) - 1) return hx__run1(ctx, op, x, attr, out);
+    HX_AUTO_TENSOR moved = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_TRY(hx_transpose(ctx, x, d, -1, &moved));
+    HX_TRY(hx__run1(ctx, op, moved, attr, &y));
+    return hx_transpose(ctx, y, d, -1, out);
+}

@@ -66,6 +66,8 @@ static hx_status product_with_vector(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx
 }
 
 hx_status hx_matmul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out) {
+    HX_NEED_TENSOR(a);
+    HX_NEED_TENSOR(b);
     bool has_vector = hx_tensor_ndim(a) == 1 || hx_tensor_ndim(b) == 1;
     return has_vector ? product_with_vector(ctx, a, b, out) : product(ctx, a, b, out);
 }

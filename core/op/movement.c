@@ -99,6 +99,7 @@ done:
 hx_status hx_cat(hx_ctx *ctx, hx_tensor *const *x, int n, int dim, hx_tensor **out) {
     int d;
     if (n < 1) return HX_FAIL(HX_ERR_ARG, "cat of %d tensors: expected at least one", n);
+    for (int i = 0; i < n; i++) HX_NEED_TENSOR(x[i]);
     HX_TRY(hx_shape_dim(x[0]->array.ndim, dim, &d));
     return cat_many(ctx, x, n, d, out);
 }
@@ -108,6 +109,7 @@ hx_status hx_stack(hx_ctx *ctx, hx_tensor *const *x, int n, int dim, hx_tensor *
     hx_status status = HX_OK;
     int d;
     if (n < 1) return HX_FAIL(HX_ERR_ARG, "stack of %d tensors: expected at least one", n);
+    for (int i = 0; i < n; i++) HX_NEED_TENSOR(x[i]);
     HX_TRY(hx_shape_dim(x[0]->array.ndim + 1, dim, &d));
     HX_TRY(hx_mem_alloc_array(n, sizeof *row, (void **)&row));
     for (int i = 0; i < n; i++) row[i] = NULL;
@@ -120,6 +122,7 @@ done:
 
 hx_status hx_pad(hx_ctx *ctx, hx_tensor *x, const int64_t *before, const int64_t *after, hx_pad_mode mode, double value,
                  hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = {.pad = {.mode = mode, .value = value}};
     for (int d = 0; d < x->array.ndim; d++) {
         attr.pad.before[d] = before[d];

@@ -39,8 +39,17 @@ void hx__set_out(hx_op_meta *out, hx_shape shape, hx_dtype dtype);
 
 /* ---- typed functions ---- */
 
+/* For those that look at a tensor before dispatch has seen it. */
+#define HX_NEED_TENSOR(x)                                                                                    \
+    do {                                                                                                     \
+        if ((x) == NULL) return HX_FAIL(HX_ERR_ARG, #x " is NULL");                                            \
+    } while (0)
+
 /* One operand, one new result. */
 hx_status hx__run1(hx_ctx *ctx, hx_op op, hx_tensor *x, const hx_op_attr *attr, hx_tensor **out);
+/* An op whose kernel works along the last dim, along another: on a view with that dim last, and the result seen with it
+ * back in its place. */
+hx_status hx__run_along(hx_ctx *ctx, hx_op op, hx_tensor *x, int dim, const hx_op_attr *attr, hx_tensor **out);
 /* Run and keep the first n_keep outputs. */
 hx_status hx__run_keep(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr, hx_tensor **out, int n_keep);
 /* HX_ERR_ARG unless the op's shape rule is that one. */

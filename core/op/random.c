@@ -12,6 +12,7 @@ hx_status hx__infer_random(const hx_op_args *a, hx_op_meta *out) {
 }
 
 hx_status hx_dropout_op(hx_ctx *ctx, hx_tensor *x, double p, uint64_t id, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     if (!(p >= 0 && p < 1)) return HX_FAIL(HX_ERR_ARG, "p = %g: expected 0 <= p < 1", p);
     if (!ctx->training || p == 0) {
         *out = hx_tensor_retain(x);

@@ -91,27 +91,16 @@ hx_status hx__infer_sumsq(const hx_op_args *a, hx_op_meta *out) {
     return HX_OK;
 }
 
-/* The kernels work along the last dim: another one is moved there and back. */
-static hx_status along(hx_ctx *ctx, hx_op op, hx_tensor *x, int dim, hx_tensor **out) {
-    HX_AUTO_TENSOR turned = NULL;
-    HX_AUTO_TENSOR y = NULL;
-    int d;
-    HX_TRY(hx_shape_dim(x->array.ndim, dim, &d));
-    if (d == x->array.ndim - 1) return hx__run1(ctx, op, x, NULL, out);
-    HX_TRY(hx_transpose(ctx, x, d, -1, &turned));
-    HX_TRY(hx__run1(ctx, op, turned, NULL, &y));
-    return hx_transpose(ctx, y, d, -1, out);
-}
-
 hx_status hx_softmax(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
-    return along(ctx, HX_OP_softmax, x, dim, out);
+    return hx__run_along(ctx, HX_OP_softmax, x, dim, NULL, out);
 }
 
 hx_status hx_log_softmax(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
-    return along(ctx, HX_OP_log_softmax, x, dim, out);
+    return hx__run_along(ctx, HX_OP_log_softmax, x, dim, NULL, out);
 }
 
 hx_status hx__reduce_dims(const hx_tensor *x, const int *dims, int n_dims, int out[HX_MAX_DIMS], int *n_out) {
+    HX_NEED_TENSOR(x);
     unsigned wanted = 0;
     if (n_dims < 0 || n_dims > x->array.ndim) return HX_FAIL(HX_ERR_SHAPE, "%d dims to reduce of %d", n_dims, x->array.ndim);
     for (int i = 0; i < n_dims; i++) {
@@ -148,6 +137,7 @@ static hx_status narrowed(hx_ctx *ctx, hx_tensor *y, const hx_tensor *x, hx_tens
 }
 
 hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool keepdim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_AUTO_TENSOR mean = NULL;
@@ -210,6 +200,7 @@ static hx_status root(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
 }
 
 hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double correction, bool keepdim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR var = NULL;
     HX_AUTO_TENSOR std = NULL;
@@ -226,6 +217,7 @@ hx_status hx_norm(hx_ctx *ctx, hx_tensor *x, double p, const int *dims, int n_di
 }
 
 static hx_status arg(hx_ctx *ctx, hx_op op, hx_tensor *x, int dim, bool keepdim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_ctx quiet = hx_no_grad(ctx); /* an index has no derivative to record */
     hx_op_attr attr = {.dim = {.keepdim = keepdim}};
     HX_TRY(hx_shape_dim(x->array.ndim, dim, &attr.dim.dim));

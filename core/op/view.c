@@ -27,6 +27,7 @@ static hx_status view(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out
 }
 
 hx_status hx_reshape(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     int64_t strides[HX_MAX_DIMS];
     HX_TRY(hx__tensor_view_shape(x, &shape));
     if (hx__tensor_view_strides(x, &shape, strides)) return view(ctx, x, shape, out);
@@ -36,6 +37,7 @@ hx_status hx_reshape(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out)
 }
 
 hx_status hx_squeeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     int gone;
     hx_shape shape = hx_array_shape(&x->array);
     HX_TRY(hx_shape_dim(shape.ndim, dim, &gone));
@@ -49,6 +51,7 @@ hx_status hx_squeeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
 }
 
 hx_status hx_unsqueeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     int added;
     hx_shape shape = hx_array_shape(&x->array);
     if (shape.ndim == HX_MAX_DIMS) return HX_FAIL(HX_ERR_SHAPE, "x has %d dims: there is no room for one more", HX_MAX_DIMS);
@@ -59,6 +62,7 @@ hx_status hx_unsqueeze(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
 }
 
 hx_status hx_view_as_real(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     const hx_array *from = &x->array;
     hx_tensor *y;
     if (!hx_dtype_is_complex(from->dtype)) return HX_FAIL(HX_ERR_DTYPE, "x is %s: expected c64 or c128", hx_dtype_name(from->dtype));
@@ -92,6 +96,7 @@ static hx_status check_pairs(const hx_tensor *x) {
 }
 
 hx_status hx_view_as_complex(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     const hx_array *from = &x->array;
     hx_tensor *y;
     if (from->dtype != HX_F32 && from->dtype != HX_F64) return HX_FAIL(HX_ERR_DTYPE, "x is %s: expected f32 or f64", hx_dtype_name(from->dtype));
@@ -107,6 +112,7 @@ hx_status hx_view_as_complex(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
 }
 
 hx_status hx_permute(hx_ctx *ctx, hx_tensor *x, const int *perm, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_op_attr attr = {0};
     hx_tensor *y;
     HX_TRY(hx_tensor_permute(x, perm, &y));
@@ -117,6 +123,7 @@ hx_status hx_permute(hx_ctx *ctx, hx_tensor *x, const int *perm, hx_tensor **out
 }
 
 hx_status hx_transpose(hx_ctx *ctx, hx_tensor *x, int dim0, int dim1, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     int a, b, perm[HX_MAX_DIMS];
     HX_TRY(hx_shape_dim(x->array.ndim, dim0, &a));
     HX_TRY(hx_shape_dim(x->array.ndim, dim1, &b));
@@ -125,6 +132,7 @@ hx_status hx_transpose(hx_ctx *ctx, hx_tensor *x, int dim0, int dim1, hx_tensor 
 }
 
 hx_status hx_slice(hx_ctx *ctx, hx_tensor *x, int dim, int64_t start, int64_t stop, int64_t step, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_tensor *y;
     int d;
     HX_TRY(hx_shape_dim(x->array.ndim, dim, &d));
@@ -136,6 +144,7 @@ hx_status hx_slice(hx_ctx *ctx, hx_tensor *x, int dim, int64_t start, int64_t st
 }
 
 hx_status hx_expand(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_tensor *y;
     HX_TRY(hx_tensor_expand(x, shape, &y));
     HX_TRY(hx__record_view(ctx, HX_OP_expand, &(hx_op_attr){0}, x, &y, 1));
@@ -144,6 +153,7 @@ hx_status hx_expand(hx_ctx *ctx, hx_tensor *x, hx_shape shape, hx_tensor **out) 
 }
 
 hx_status hx_split(hx_ctx *ctx, hx_tensor *x, int dim, const int64_t *sizes, int n_parts, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
     hx_tensor *part[HX_OP_MAX_OUT] = {NULL};
     hx_status status = HX_OK;
     int64_t start = 0;

@@ -404,3 +404,75 @@ Test(errors, ref_names_the_op_and_the_dtype_it_has_no_kernel_for) {
     hx_tensor_destroy(&x);
     conf_rig_close(&ref);
 }
+
+Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
+    conf_rig rig;
+    conf_rig_open("ref", 1, &rig);
+    hx_ctx *c = &rig.ctx;
+    hx_tensor *x, *no = NULL, *y = NULL, *z = NULL, *parts[2] = {NULL};
+    const int64_t two[] = {1, 1};
+    const hx_conv_config conv = {0};
+    MUST(hx_tensor_create(rig.device, HX_F32, HX_SHAPE(2), &x));
+    MUST(hx_tensor_fill(rig.stream, x, 1));
+    hx_tensor *const some[] = {x, NULL};
+#define REFUSED(call) cr_expect_eq((call), HX_ERR_ARG, "%s: %s", #call, hx_error_message())
+    REFUSED(hx_binary(c, HX_OP_add, no, x, &y));
+    REFUSED(hx_binary(c, HX_OP_add, x, no, &y));
+    REFUSED(hx_compare(c, HX_OP_less, no, x, &y));
+    REFUSED(hx_where(c, no, x, x, &y));
+    REFUSED(hx_unary(c, HX_OP_exp, no, &y));
+    REFUSED(hx_affine(c, no, 1, 0, &y));
+    REFUSED(hx_clamp(c, no, 0, 1, &y));
+    REFUSED(hx_cast(c, no, HX_F64, &y));
+    REFUSED(hx_contiguous(c, no, &y));
+    REFUSED(hx_reshape(c, no, HX_SHAPE(2), &y));
+    REFUSED(hx_squeeze(c, no, 0, &y));
+    REFUSED(hx_unsqueeze(c, no, 0, &y));
+    REFUSED(hx_permute(c, no, (int[]){0}, &y));
+    REFUSED(hx_transpose(c, no, 0, 0, &y));
+    REFUSED(hx_slice(c, no, 0, 0, 1, 1, &y));
+    REFUSED(hx_expand(c, no, HX_SHAPE(2), &y));
+    REFUSED(hx_split(c, no, 0, two, 2, parts));
+    REFUSED(hx_view_as_real(c, no, &y));
+    REFUSED(hx_view_as_complex(c, no, &y));
+    REFUSED(hx_cat(c, some, 2, 0, &y));
+    REFUSED(hx_stack(c, some, 2, 0, &y));
+    REFUSED(hx_gather(c, no, 0, x, &y));
+    REFUSED(hx_pad(c, no, two, two, HX_PAD_ZERO, 0, &y));
+    REFUSED(hx_sum(c, no, NULL, 0, false, &y));
+    REFUSED(hx_mean(c, no, NULL, 0, false, &y));
+    REFUSED(hx_max(c, no, NULL, 0, false, &y));
+    REFUSED(hx_var(c, no, NULL, 0, 1, false, &y));
+    REFUSED(hx_std(c, no, NULL, 0, 1, false, &y));
+    REFUSED(hx_norm(c, no, 2, NULL, 0, false, &y));
+    REFUSED(hx_argmax(c, no, 0, false, &y));
+    REFUSED(hx_topk(c, no, 1, false, &y, &z));
+    REFUSED(hx_softmax(c, no, 0, &y));
+    REFUSED(hx_log_softmax(c, no, 0, &y));
+    REFUSED(hx_matmul(c, no, x, &y));
+    REFUSED(hx_matmul(c, x, no, &y));
+    REFUSED(hx_linear_op(c, no, x, NULL, &y));
+    REFUSED(hx_embedding_op(c, no, x, &y));
+    REFUSED(hx_conv(c, no, x, NULL, &conv, &y));
+    REFUSED(hx_max_pool(c, no, two, &conv, &y));
+    REFUSED(hx_avg_pool(c, no, two, &conv, false, &y));
+    REFUSED(hx_fft(c, no, 0, &y));
+    REFUSED(hx_ifft(c, no, 0, &y));
+    REFUSED(hx_rfft(c, no, 0, &y));
+    REFUSED(hx_irfft(c, no, 0, 2, &y));
+    REFUSED(hx_layernorm_op(c, no, x, NULL, 1e-5, &y));
+    REFUSED(hx_rmsnorm_op(c, no, x, 1e-5, &y));
+    REFUSED(hx_batchnorm_op(c, no, NULL, NULL, 1e-5, &y, NULL, NULL));
+    REFUSED(hx_attention_op(c, no, x, x, NULL, false, 0, &y));
+    REFUSED(hx_rope(c, no, 10000, 0, &y));
+    REFUSED(hx_cross_entropy(c, no, x, 0, &y, &z));
+    REFUSED(hx_dropout_op(c, no, 0.5, 0, &y));
+    REFUSED(hx_fill_uniform(c, no, (hx_rng){0}, 0, 0, 1));
+    REFUSED(hx_copy_into(c, no, x));
+    REFUSED(hx_copy_into(c, x, no));
+    REFUSED(hx_sumsq_into(c, no, false, x));
+#undef REFUSED
+    cr_expect(y == NULL && z == NULL && parts[0] == NULL);
+    hx_tensor_destroy(&x);
+    conf_rig_close(&rig);
+}
