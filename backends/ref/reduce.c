@@ -43,7 +43,7 @@ hx_status hx__ref_sumsq(const hx_op_call *call) {
     return HX_OK;
 }
 
-/* y_c = e^(x_c - max) / sum_j e^(x_j - max) */
+/* y_c = e^(x_c - max) / sum_j e^(x_j - max), and its logarithm */
 hx_status hx__ref_softmax(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
     int64_t n = hx__ref_dim(x, 1), sx = hx__ref_stride(x, 1), sy = hx__ref_stride(y, 1);
@@ -53,8 +53,10 @@ hx_status hx__ref_softmax(const hx_op_call *call) {
         double max = -INFINITY, sum = 0;
         for (int64_t c = 0; c < n; c++) max = fmax(max, hx__ref_get(x, w.at[1] + c * sx));
         for (int64_t c = 0; c < n; c++) sum += exp(hx__ref_get(x, w.at[1] + c * sx) - max);
-        for (int64_t c = 0; c < n; c++)
-            hx__ref_set(y, w.at[0] + c * sy, exp(hx__ref_get(x, w.at[1] + c * sx) - max) / sum);
+        for (int64_t c = 0; c < n; c++) {
+            const double shifted = hx__ref_get(x, w.at[1] + c * sx) - max;
+            hx__ref_set(y, w.at[0] + c * sy, call->op == HX_OP_softmax ? exp(shifted) / sum : shifted - log(sum));
+        }
     }
     return HX_OK;
 }
@@ -73,22 +75,6 @@ hx_status hx__ref_softmax_bwd(const hx_op_call *call) {
         for (int64_t c = 0; c < n; c++)
             hx__ref_set(dx, w.at[0] + c * sdx,
                         hx__ref_get(y, w.at[1] + c * sy) * (hx__ref_get(dy, w.at[2] + c * sdy) - dot));
-    }
-    return HX_OK;
-}
-
-/* y_c = x_c - max - ln sum_j e^(x_j - max) */
-hx_status hx__ref_log_softmax(const hx_op_call *call) {
-    const hx_array *x = &call->in[0], *y = &call->out[0];
-    int64_t n = hx__ref_dim(x, 1), sx = hx__ref_stride(x, 1), sy = hx__ref_stride(y, 1);
-    hx_array x_rows = hx__ref_lead(x, 1), y_rows = hx__ref_lead(y, 1);
-    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&y_rows, &x_rows)); !w.is_done;
-         hx__ref_walk_next(&w)) {
-        double max = -INFINITY, sum = 0;
-        for (int64_t c = 0; c < n; c++) max = fmax(max, hx__ref_get(x, w.at[1] + c * sx));
-        for (int64_t c = 0; c < n; c++) sum += exp(hx__ref_get(x, w.at[1] + c * sx) - max);
-        for (int64_t c = 0; c < n; c++)
-            hx__ref_set(y, w.at[0] + c * sy, hx__ref_get(x, w.at[1] + c * sx) - max - log(sum));
     }
     return HX_OK;
 }

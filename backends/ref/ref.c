@@ -129,7 +129,7 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_pad] = {.run = hx__ref_pad, .takes_any = true},
     [HX_OP_pad_bwd] = {.run = hx__ref_pad_bwd, .by_parts = true},
     /* reductions */
-    [HX_OP_log_softmax] = {.run = hx__ref_log_softmax},
+    [HX_OP_log_softmax] = {.run = hx__ref_softmax},
     [HX_OP_log_softmax_bwd] = {.run = hx__ref_log_softmax_bwd},
     [HX_OP_max] = {.run = hx__ref_stat},
     [HX_OP_min] = {.run = hx__ref_stat},

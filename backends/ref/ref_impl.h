@@ -121,7 +121,6 @@ hx_status hx__ref_sum(const hx_op_call *call);
 hx_status hx__ref_sumsq(const hx_op_call *call);
 hx_status hx__ref_softmax(const hx_op_call *call);
 hx_status hx__ref_softmax_bwd(const hx_op_call *call);
-hx_status hx__ref_log_softmax(const hx_op_call *call);
 hx_status hx__ref_log_softmax_bwd(const hx_op_call *call);
 /* matmul.c */
 hx_status hx__ref_matmul(const hx_op_call *call);

@@ -70,6 +70,16 @@ bool conf_seed_use(int i) {
     return true;
 }
 
+void conf_on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype)) {
+    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++)
+        for (int d = 0; d < 2; d++) {
+            conf_rig rig;
+            conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
+            body(&rig, d == 0 ? HX_F32 : HX_F64);
+            conf_rig_close(&rig);
+        }
+}
+
 uint64_t conf_seed(void) {
     if (!has_seed) conf_seed_use(0);
     return seed_in_use;

@@ -110,6 +110,8 @@ void conf_rig_open(const char *backend, int n_threads, conf_rig *out);
 void conf_rig_close(conf_rig *rig);
 /** The i-th registered backend that computes, ref excepted; NULL when there are no more. */
 const char *conf_backend(int i);
+/** Run `body` on ref and on every other computing backend, in f32 and f64. */
+void conf_on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype));
 /** The seed in use: environment HELIX_TEST_SEED, else 1, until conf_seed_use chose another. */
 uint64_t conf_seed(void);
 /** Use the i-th seed, print it, and say that there was one: 1, 2, 3, or HELIX_TEST_SEED alone. Before rigs are opened.

@@ -80,16 +80,6 @@ static void expect_rows(const char *what, hx_dtype dtype, const double *want, co
     cr_expect_eq(n_off, 0, "%s %s: rows %lld to %lld have changed", what, hx_dtype_name(dtype), (long long)first, (long long)last);
 }
 
-static void on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype)) {
-    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++)
-        for (int d = 0; d < 2; d++) {
-            conf_rig rig;
-            conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
-            body(&rig, d == 0 ? HX_F32 : HX_F64);
-            conf_rig_close(&rig);
-        }
-}
-
 static void future_keys(conf_rig *rig, hx_dtype dtype) {
     enum { FIRST_BAD = 150 };
     pass *clean = random_pass(), *p = random_pass();
@@ -103,7 +93,7 @@ static void future_keys(conf_rig *rig, hx_dtype dtype) {
     free(p);
     free(clean);
 }
-Test(attention, nan_in_a_future_key_or_value_does_not_reach_a_query) { on_every_backend(future_keys); }
+Test(attention, nan_in_a_future_key_or_value_does_not_reach_a_query) { conf_on_every_backend(future_keys); }
 
 static void past_queries(conf_rig *rig, hx_dtype dtype) {
     enum { FIRST_GOOD = 50 };
@@ -117,7 +107,7 @@ static void past_queries(conf_rig *rig, hx_dtype dtype) {
     free(p);
     free(clean);
 }
-Test(attention, nan_in_a_query_does_not_reach_the_gradients_of_keys_it_does_not_see) { on_every_backend(past_queries); }
+Test(attention, nan_in_a_query_does_not_reach_the_gradients_of_keys_it_does_not_see) { conf_on_every_backend(past_queries); }
 
 enum { HIDDEN = 7 }; /* one key in seven is hidden, and one query in seven sees nothing */
 static bool sees_most_keys(int64_t t, int64_t s) { return t >= 0 && s % HIDDEN != 0; }
@@ -138,7 +128,7 @@ static void hidden_keys(conf_rig *rig, hx_dtype dtype) {
         free(clean);
     }
 }
-Test(attention, nan_behind_a_mask_stays_there_and_hidden_keys_get_gradient_0) { on_every_backend(hidden_keys); }
+Test(attention, nan_behind_a_mask_stays_there_and_hidden_keys_get_gradient_0) { conf_on_every_backend(hidden_keys); }
 
 static void blind_queries(conf_rig *rig, hx_dtype dtype) {
     pass *clean = random_pass(), *p = random_pass();
@@ -154,7 +144,7 @@ static void blind_queries(conf_rig *rig, hx_dtype dtype) {
     free(p);
     free(clean);
 }
-Test(attention, a_query_without_a_key_gets_0_and_no_gradient_whatever_it_holds) { on_every_backend(blind_queries); }
+Test(attention, a_query_without_a_key_gets_0_and_no_gradient_whatever_it_holds) { conf_on_every_backend(blind_queries); }
 
 static bool sees_past(int64_t t, int64_t s) { return s <= t; }
 
@@ -166,4 +156,4 @@ static void causal_mask(conf_rig *rig, hx_dtype dtype) {
     free(p);
     free(causal);
 }
-Test(attention, a_mask_of_the_past_is_causal_attention) { on_every_backend(causal_mask); }
+Test(attention, a_mask_of_the_past_is_causal_attention) { conf_on_every_backend(causal_mask); }

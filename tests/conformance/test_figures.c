@@ -6,17 +6,6 @@
 #include "core/autograd/tape.h"
 #include "tests/conformance/battery.h"
 
-/* Run `body` with `rig` on ref and on every other computing backend, in f32 and f64. */
-static void on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype)) {
-    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++)
-        for (int d = 0; d < 2; d++) {
-            conf_rig rig;
-            conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
-            body(&rig, d == 0 ? HX_F32 : HX_F64);
-            conf_rig_close(&rig);
-        }
-}
-
 static hx_tensor *tensor(conf_rig *rig, hx_dtype dtype, hx_shape shape, const double *values) {
     conf_operand operand = {.dtype = dtype, .shape = shape, .base = shape};
     double copy[64];
@@ -57,7 +46,7 @@ static void gelu(conf_rig *rig, hx_dtype dtype) {
     unary_is(rig, dtype, HX_OP_gelu_tanh, 4, x, (double[]){0.841191991, 0, 0, 40});
     unary_is(rig, dtype, HX_OP_gelu_erf, 4, x, (double[]){0.841344746, 0, 0, 40});
 }
-Test(figures, gelu_of_1_is_0_841191991_by_tanh_and_0_841344746_by_erf) { on_every_backend(gelu); }
+Test(figures, gelu_of_1_is_0_841191991_by_tanh_and_0_841344746_by_erf) { conf_on_every_backend(gelu); }
 
 static void saturating(conf_rig *rig, hx_dtype dtype) {
     const double x[] = {-1000, 1000, 0};
@@ -66,7 +55,7 @@ static void saturating(conf_rig *rig, hx_dtype dtype) {
     unary_is(rig, dtype, HX_OP_tanh, 3, x, (double[]){-1, 1, 0});
     unary_is(rig, dtype, HX_OP_exp, 3, x, (double[]){0, INFINITY, 1});
 }
-Test(figures, activations_saturate_without_overflow) { on_every_backend(saturating); }
+Test(figures, activations_saturate_without_overflow) { conf_on_every_backend(saturating); }
 
 static void nan_passes(conf_rig *rig, hx_dtype dtype) {
     static const hx_op ops[] = {HX_OP_exp,       HX_OP_log,     HX_OP_sqrt,    HX_OP_abs,
@@ -85,7 +74,7 @@ static void nan_passes(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&a);
 }
 Test(figures, nan_comes_through_every_activation_and_both_sides_of_max_and_min) {
-    on_every_backend(nan_passes);
+    conf_on_every_backend(nan_passes);
 }
 
 static void softmax_rows(conf_rig *rig, hx_dtype dtype) {
@@ -101,7 +90,7 @@ static void softmax_rows(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&y);
     hx_tensor_destroy(&in);
 }
-Test(figures, softmax_rows_sum_to_1_at_logits_of_1e4) { on_every_backend(softmax_rows); }
+Test(figures, softmax_rows_sum_to_1_at_logits_of_1e4) { conf_on_every_backend(softmax_rows); }
 
 static void cross_entropy(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *z = tensor(rig, dtype, HX_SHAPE(3, 3), (double[]){2, 1, .1, .5, 2.5, .3, 9, 9, 9});
@@ -119,7 +108,7 @@ static void cross_entropy(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&z);
 }
 Test(figures, mean_cross_entropy_of_two_rows_is_0_318539770_and_an_ignored_third_changes_nothing) {
-    on_every_backend(cross_entropy);
+    conf_on_every_backend(cross_entropy);
 }
 
 static void bad_target(conf_rig *rig, hx_dtype dtype) {
@@ -134,7 +123,7 @@ static void bad_target(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&ids);
     hx_tensor_destroy(&z);
 }
-Test(figures, a_target_outside_the_vocabulary_makes_the_loss_nan) { on_every_backend(bad_target); }
+Test(figures, a_target_outside_the_vocabulary_makes_the_loss_nan) { conf_on_every_backend(bad_target); }
 
 static void adamw(conf_rig *rig, hx_dtype dtype) {
     static const double zeros[3];
@@ -155,7 +144,7 @@ static void adamw(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&m);
     hx_tensor_destroy(&p);
 }
-Test(figures, five_steps_of_adamw_give_the_published_parameters) { on_every_backend(adamw); }
+Test(figures, five_steps_of_adamw_give_the_published_parameters) { conf_on_every_backend(adamw); }
 
 static void expect_part(conf_rig *rig, hx_op op, hx_tensor *x, double want, const char *what) {
     hx_tensor *part = NULL;
@@ -179,7 +168,7 @@ static void norm_parts(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&bad);
     hx_tensor_destroy(&x);
 }
-Test(figures, parts_of_the_gradient_norm_show_what_is_not_finite) { on_every_backend(norm_parts); }
+Test(figures, parts_of_the_gradient_norm_show_what_is_not_finite) { conf_on_every_backend(norm_parts); }
 
 static void products(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *a = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 2, 3, 4, 5, 6});
@@ -197,7 +186,7 @@ static void products(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&b);
     hx_tensor_destroy(&a);
 }
-Test(figures, small_products_are_exact) { on_every_backend(products); }
+Test(figures, small_products_are_exact) { conf_on_every_backend(products); }
 
 static void norms(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *x = tensor(rig, dtype, HX_SHAPE(1, 4), (double[]){1, 2, 3, 6});
@@ -214,7 +203,7 @@ static void norms(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&w);
     hx_tensor_destroy(&x);
 }
-Test(figures, norms_of_a_row_worked_out_by_hand) { on_every_backend(norms); }
+Test(figures, norms_of_a_row_worked_out_by_hand) { conf_on_every_backend(norms); }
 
 /* Keys at right angles to the queries weigh all values alike: the mean of those that the mask leaves. */
 static void attention(conf_rig *rig, hx_dtype dtype) {
@@ -231,7 +220,7 @@ static void attention(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&k);
     hx_tensor_destroy(&q);
 }
-Test(figures, attention_with_equal_scores_is_the_mean_of_the_visible_values) { on_every_backend(attention); }
+Test(figures, attention_with_equal_scores_is_the_mean_of_the_visible_values) { conf_on_every_backend(attention); }
 
 /* Figures of PyTorch 1.13: softmax of masked scores, and its gradients for a given gradient of the output. */
 static void masked_attention(conf_rig *rig, hx_dtype dtype) {
@@ -257,7 +246,7 @@ static void masked_attention(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&seed);
     hx_tensor_destroy(&mask);
 }
-Test(figures, masked_attention_and_its_gradients_are_pytorchs) { on_every_backend(masked_attention); }
+Test(figures, masked_attention_and_its_gradients_are_pytorchs) { conf_on_every_backend(masked_attention); }
 
 /* Half-split pairs at positions 3 and 4, by PyTorch 1.13 from the definition; turned back they are what they were. */
 static void rope(conf_rig *rig, hx_dtype dtype) {
@@ -272,7 +261,7 @@ static void rope(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&y);
     hx_tensor_destroy(&x);
 }
-Test(figures, rotary_positions_turn_halves_of_a_head_and_back) { on_every_backend(rope); }
+Test(figures, rotary_positions_turn_halves_of_a_head_and_back) { conf_on_every_backend(rope); }
 
 static void lookup(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *w = tensor(rig, dtype, HX_SHAPE(3, 2), (double[]){1, 2, 3, 4, 5, 6});
@@ -283,7 +272,7 @@ static void lookup(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&ids);
     hx_tensor_destroy(&w);
 }
-Test(figures, an_id_outside_the_table_gives_a_row_of_nan) { on_every_backend(lookup); }
+Test(figures, an_id_outside_the_table_gives_a_row_of_nan) { conf_on_every_backend(lookup); }
 
 /* Seven samples of three elements in one piece, and the last four of them as another rank would hold them. */
 static void dropout(conf_rig *rig, hx_dtype dtype) {
@@ -311,4 +300,4 @@ static void dropout(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&x4);
     hx_tensor_destroy(&x);
 }
-Test(figures, a_dropout_mask_does_not_depend_on_how_the_batch_is_divided) { on_every_backend(dropout); }
+Test(figures, a_dropout_mask_does_not_depend_on_how_the_batch_is_divided) { conf_on_every_backend(dropout); }

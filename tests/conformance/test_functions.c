@@ -8,16 +8,6 @@
 #include "core/autograd/tape.h"
 #include "tests/conformance/battery.h"
 
-static void on_every_backend(void (*body)(conf_rig *rig, hx_dtype dtype)) {
-    for (int b = -1; b < 0 || conf_backend(b) != NULL; b++)
-        for (int d = 0; d < 2; d++) {
-            conf_rig rig;
-            conf_rig_open(b < 0 ? "ref" : conf_backend(b), 2, &rig);
-            body(&rig, d == 0 ? HX_F32 : HX_F64);
-            conf_rig_close(&rig);
-        }
-}
-
 static hx_tensor *tensor(conf_rig *rig, hx_dtype dtype, hx_shape shape, const double *values) {
     double copy[64];
     conf_operand operand = {.dtype = dtype, .shape = shape, .base = shape, .values = copy};
@@ -86,7 +76,7 @@ static void special_values(conf_rig *rig, hx_dtype dtype) {
         hx_tensor_destroy(&x);
     }
 }
-Test(functions, have_their_special_values) { on_every_backend(special_values); }
+Test(functions, have_their_special_values) { conf_on_every_backend(special_values); }
 
 static void bounds(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *x = VECTOR(rig, dtype, -3, -1, 0.25, 2, NAN, INFINITY), *y;
@@ -99,7 +89,7 @@ static void bounds(conf_rig *rig, hx_dtype dtype) {
     cr_expect_eq(hx_unary(&rig->ctx, HX_OP_clamp, x, &y), HX_ERR_ARG);
     hx_tensor_destroy(&x);
 }
-Test(functions, clamp_and_leaky_relu_let_nan_through) { on_every_backend(bounds); }
+Test(functions, clamp_and_leaky_relu_let_nan_through) { conf_on_every_backend(bounds); }
 
 /* Relative error of f32 results against libm's f64, in ulp: a sweep over all binades of both signs. */
 static double worst_ulp(conf_rig *rig, hx_op op, double (*exact)(double)) {
@@ -154,7 +144,7 @@ static void comparisons(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&b);
     hx_tensor_destroy(&a);
 }
-Test(functions, nan_equals_nothing) { on_every_backend(comparisons); }
+Test(functions, nan_equals_nothing) { conf_on_every_backend(comparisons); }
 
 /* ---- gradients where a formula leaves them open ---- */
 
@@ -227,7 +217,7 @@ static void open_gradients(conf_rig *rig, hx_dtype dtype) {
     in[0] = VECTOR(rig, dtype, 2, -1, 4);
     GRADIENTS(guarded_log, "log where positive", 1, 3, 0.5, 0, 0.25);
 }
-Test(functions, have_the_gradients_that_pytorch_gives_at_ties_zeros_and_bounds) { on_every_backend(open_gradients); }
+Test(functions, have_the_gradients_that_pytorch_gives_at_ties_zeros_and_bounds) { conf_on_every_backend(open_gradients); }
 
 static void gradients_beside_infinity(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *in[2];
@@ -240,7 +230,7 @@ static void gradients_beside_infinity(conf_rig *rig, hx_dtype dtype) {
     in[0] = VECTOR(rig, dtype, 4, 4, 4);
     GRADIENTS(std_of, "std of equal numbers", 1, 3, 0, 0, 0);
 }
-Test(functions, gradients_beside_infinities_and_flat_places_are_finite) { on_every_backend(gradients_beside_infinity); }
+Test(functions, gradients_beside_infinities_and_flat_places_are_finite) { conf_on_every_backend(gradients_beside_infinity); }
 
 /* What comes between is not rounded to a half type: sums, squares and variances would overflow f16 at 65504. The largest
  * relative error is that of the last rounding, 2^-11. */
@@ -272,7 +262,7 @@ static void halves(conf_rig *rig, hx_dtype dtype) {
     GRADIENTS(pow_of, "pow", 1, 1, -2050);
     hx_tensor_destroy(&in[1]);
 }
-Test(functions, of_half_types_are_rounded_once) { on_every_backend(halves); }
+Test(functions, of_half_types_are_rounded_once) { conf_on_every_backend(halves); }
 
 /* ---- reductions ---- */
 
@@ -308,7 +298,7 @@ static void reductions(conf_rig *rig, hx_dtype dtype) {
     EXPECT(rig, y, "norm 2 of large numbers", 5e30);
     hx_tensor_destroy(&x);
 }
-Test(functions, reductions_have_known_values_and_nan_wins) { on_every_backend(reductions); }
+Test(functions, reductions_have_known_values_and_nan_wins) { conf_on_every_backend(reductions); }
 
 /* ---- movement ---- */
 
@@ -325,7 +315,7 @@ static void padding(conf_rig *rig, hx_dtype dtype) {
     EXPECT(rig, y, "pad circular", 2, 3, 1, 2, 3, 1);
     hx_tensor_destroy(&x);
 }
-Test(functions, padding_has_four_modes) { on_every_backend(padding); }
+Test(functions, padding_has_four_modes) { conf_on_every_backend(padding); }
 
 static void joining(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *part[19], *y, *z = NULL;
@@ -345,7 +335,7 @@ static void joining(conf_rig *rig, hx_dtype dtype) {
     cr_expect_null(z);
     for (int k = 0; k < 19; k++) hx_tensor_destroy(&part[k]);
 }
-Test(functions, cat_takes_any_number_and_stack_adds_a_dim) { on_every_backend(joining); }
+Test(functions, cat_takes_any_number_and_stack_adds_a_dim) { conf_on_every_backend(joining); }
 
 static void picking(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *x = VECTOR(rig, dtype, 10, 20, 30), *index = VECTOR(rig, HX_I64, 2, 0, 3, -1, 2), *y;
@@ -358,7 +348,7 @@ static void picking(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&index);
     hx_tensor_destroy(&x);
 }
-Test(functions, gather_marks_an_index_outside) { on_every_backend(picking); }
+Test(functions, gather_marks_an_index_outside) { conf_on_every_backend(picking); }
 
 static void vectors(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *v = VECTOR(rig, dtype, 1, 2), *m = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 2, 3, 4, 5, 6}), *y, *t;
@@ -377,7 +367,7 @@ static void vectors(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&m);
     hx_tensor_destroy(&v);
 }
-Test(functions, matmul_takes_vectors_on_either_side) { on_every_backend(vectors); }
+Test(functions, matmul_takes_vectors_on_either_side) { conf_on_every_backend(vectors); }
 
 static void coins(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *x, *sum;
@@ -392,4 +382,4 @@ static void coins(conf_rig *rig, hx_dtype dtype) {
     }
     hx_tensor_destroy(&x);
 }
-Test(functions, bernoulli_draws_1_with_its_probability) { on_every_backend(coins); }
+Test(functions, bernoulli_draws_1_with_its_probability) { conf_on_every_backend(coins); }
