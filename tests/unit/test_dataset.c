@@ -43,7 +43,7 @@ static int64_t deal(hx_dataset *d, int64_t cursor, int64_t *dealt) {
 
 /* Two epochs as `size` ranks deal them, one after the other; returns how many samples that were. */
 static int64_t deal_epochs(hx_last_batch last, int size, int64_t *order) {
-    hx_dataset *ranks[3];
+    hx_dataset *ranks[3] = {NULL};
     hx_batch_source source;
     int64_t n = 0, cursor = 0;
     for (int r = 0; r < size; r++)
