@@ -18,15 +18,12 @@ void hx__loss_sums_destroy(hx__loss_sums *s) {
     hx_tensor_destroy(&s->all);
 }
 
-/* sum += x, by a new tensor and a copy: kernels need not allow that their output is an input. */
+/* sum += x */
 static hx_status add_to(const hx_ctx *ctx, hx_tensor *x, hx_tensor *sum) {
-    hx_ctx quiet = *ctx;
-    HX_AUTO_TENSOR converted = NULL;
-    HX_AUTO_TENSOR added = NULL;
-    quiet.tape = NULL;
-    HX_TRY(hx_cast(&quiet, x, HX_F64, &converted));
-    HX_TRY(hx_add(&quiet, sum, converted, &added));
-    return hx_copy_into(&quiet, added, sum);
+    hx_ctx quiet = hx_no_grad(ctx);
+    HX_AUTO_TENSOR wide = NULL;
+    HX_TRY(hx_cast(&quiet, x, HX_F64, &wide));
+    return hx_op_run(&quiet, HX_OP_add, (hx_tensor *[]){sum, wide}, 2, NULL, 0, &sum);
 }
 
 /* @param other  dtype that is taken beside f64 */
