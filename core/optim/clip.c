@@ -50,13 +50,14 @@ static hx_status check_most(double most) {
     return HX_FAIL(HX_ERR_ARG, "clipping at %g: expected a number >= 0", most);
 }
 
-static hx_status scale_all(hx_ctx *ctx, const hx_param_list *params, double factor) {
+/* Every gradient by an op of one operand, in place. */
+static hx_status map_all(hx_ctx *ctx, const hx_param_list *params, hx_op op, const hx_op_attr *attr) {
     hx_ctx quiet = hx_no_grad(ctx);
     for (int64_t i = 0; i < params->n_items; i++) {
         hx_tensor *grad;
         HX_TRY(gradient_of(params->items[i], &grad));
         if (grad == NULL) continue;
-        HX_TRY(hx_op_run(&quiet, HX_OP_affine, &grad, 1, &(hx_op_attr){.affine = {factor, 0}}, 0, &grad));
+        HX_TRY(hx_op_run(&quiet, op, &grad, 1, attr, 0, &grad));
     }
     return HX_OK;
 }
@@ -71,29 +72,12 @@ hx_status hx_clip_grad_norm(hx_ctx *ctx, const hx_param_list *params, double mos
     value = hx_grad_norm_of_part(p, value);
     if (!isfinite(value)) return HX_FAIL(HX_ERR_NUMERIC, "the norm of the gradients is %g: nothing to clip to %g", value, most);
     const double factor = hx_clip_factor(value, most);
-    if (factor != 1) HX_TRY(scale_all(ctx, params, factor));
+    if (factor != 1) HX_TRY(map_all(ctx, params, HX_OP_affine, &(hx_op_attr){.affine = {factor, 0}}));
     if (norm != NULL) *norm = value;
     return HX_OK;
 }
 
-static hx_status scalar_like(hx_ctx *ctx, const hx_tensor *x, double value, hx_tensor **out) {
-    HX_TRY(hx_tensor_create(ctx->device, hx_tensor_dtype(x), HX_SCALAR, out));
-    return hx_tensor_fill(ctx->stream, *out, value);
-}
-
 hx_status hx_clip_grad_value(hx_ctx *ctx, const hx_param_list *params, double most) {
-    hx_ctx quiet = hx_no_grad(ctx);
     HX_TRY(check_most(most));
-    for (int64_t i = 0; i < params->n_items; i++) {
-        HX_AUTO_TENSOR high = NULL;
-        HX_AUTO_TENSOR low = NULL;
-        hx_tensor *grad;
-        HX_TRY(gradient_of(params->items[i], &grad));
-        if (grad == NULL) continue;
-        HX_TRY(scalar_like(ctx, grad, most, &high));
-        HX_TRY(scalar_like(ctx, grad, -most, &low));
-        HX_TRY(hx_op_run(&quiet, HX_OP_minimum, (hx_tensor *[]){grad, high}, 2, NULL, 0, &grad));
-        HX_TRY(hx_op_run(&quiet, HX_OP_maximum, (hx_tensor *[]){grad, low}, 2, NULL, 0, &grad));
-    }
-    return HX_OK;
+    return map_all(ctx, params, HX_OP_clamp, &(hx_op_attr){.clamp = {-most, most}});
 }

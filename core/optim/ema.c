@@ -56,12 +56,13 @@ void hx_ema_destroy(hx_ema **ema) {
 
 /* In three passes of existing ops: the average is small beside a step's work. */
 static hx_status follow(hx_ctx *ctx, const ema_entry *entry, double decay) {
-    HX_AUTO_TENSOR value = NULL;
+    HX_AUTO_TENSOR wide = NULL;
+    HX_AUTO_TENSOR part = NULL;
     hx_tensor *shadow = entry->shadow;
-    HX_TRY(hx_cast(ctx, entry->param->value, hx_tensor_dtype(shadow), &value));
-    HX_TRY(hx_op_run(ctx, HX_OP_affine, &value, 1, &(hx_op_attr){.affine = {1 - decay, 0}}, 0, &value));
+    HX_TRY(hx_widen(ctx, entry->param->value, &wide));
+    HX_TRY(hx_affine(ctx, wide, 1 - decay, 0, &part));
     HX_TRY(hx_op_run(ctx, HX_OP_affine, &shadow, 1, &(hx_op_attr){.affine = {decay, 0}}, 0, &shadow));
-    return hx_op_run(ctx, HX_OP_add, (hx_tensor *[]){shadow, value}, 2, NULL, 0, &shadow);
+    return hx_op_run(ctx, HX_OP_add, (hx_tensor *[]){shadow, part}, 2, NULL, 0, &shadow);
 }
 
 hx_status hx_ema_update(hx_ema *ema, hx_ctx *ctx, int64_t step) {
