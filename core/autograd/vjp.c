@@ -25,21 +25,6 @@ hx_status hx__grad_give_scaled(hx_vjp *v, int i, double alpha) {
     return hx__grad_give_op(v, i, HX_OP_affine, v->grad_out[0], NULL, &(hx_op_attr){.affine = {alpha, 0}});
 }
 
-hx_status hx__grad_number(hx_vjp *v, hx_dtype dtype, double value, hx_tensor **out) {
-    HX_AUTO_TENSOR number = NULL;
-    HX_TRY(hx_tensor_create(v->ctx->device, dtype, HX_SCALAR, &number));
-    HX_TRY(hx_tensor_fill(v->ctx->stream, number, value));
-    *out = hx_tensor_move(&number);
-    return HX_OK;
-}
-
-hx_status hx__grad_widen(hx_vjp *v, hx_tensor *t, hx_tensor **out) {
-    hx_dtype dtype = hx_tensor_dtype(t);
-    if (hx_dtype_is_half(dtype)) return hx_cast(v->ctx, t, hx_dtype_accum(dtype), out);
-    *out = hx_tensor_retain(t);
-    return HX_OK;
-}
-
 hx_status hx__grad_give_narrowed(hx_vjp *v, int i, hx_tensor *g) {
     if (hx_tensor_dtype(g) != v->in_dtype[i]) return hx__grad_give_op(v, i, HX_OP_copy, g, NULL, &(hx_op_attr){.copy = {v->in_dtype[i]}});
     hx_tensor *same = hx_tensor_retain(g);
@@ -51,7 +36,7 @@ hx_status hx__grad_put(hx_vjp *v, hx_tensor *dst, hx_tensor *g, bool accumulate)
         if (accumulate) return HX_OK;
         HX_AUTO_TENSOR zero = NULL;
         HX_AUTO_TENSOR zeros = NULL;
-        HX_TRY(hx__grad_number(v, hx_tensor_dtype(dst), 0, &zero));
+        HX_TRY(hx_scalar(v->ctx, hx_tensor_dtype(dst), 0, &zero));
         HX_TRY(hx_tensor_expand(zero, hx_tensor_shape(dst), &zeros));
         return hx_copy_into(v->ctx, zeros, dst);
     }

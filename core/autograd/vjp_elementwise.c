@@ -50,7 +50,7 @@ static hx_status extremum(hx_vjp *v, hx_tensor *const lesser[2]) {
     HX_TRY(hx_compare(v->ctx, HX_OP_equal, v->in[0], v->in[1], &tie));
     HX_TRY(hx_affine(v->ctx, v->grad_out[0], 0.5, 0, &half));
     HX_TRY(hx_where(v->ctx, tie, half, v->grad_out[0], &shared));
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[0], 0, &zero));
     for (int i = 0; i < 2; i++) {
         HX_AUTO_TENSOR g = NULL;
         if (!hx_vjp_wants(v, i)) continue;

@@ -26,8 +26,8 @@ static hx_status by_chain(hx_vjp *v, hx_op with, hx_tensor *x, const step *steps
     HX_AUTO_TENSOR dy = NULL;
     HX_AUTO_TENSOR slope = NULL;
     HX_AUTO_TENSOR g = NULL;
-    HX_TRY(hx__grad_widen(v, x, &wide));
-    HX_TRY(hx__grad_widen(v, v->grad_out[0], &dy));
+    HX_TRY(hx_widen(v->ctx, x, &wide));
+    HX_TRY(hx_widen(v->ctx, v->grad_out[0], &dy));
     HX_TRY(chain(v, wide, steps, n, &slope));
     HX_TRY(hx_binary(v->ctx, with, dy, slope, &g));
     return hx__grad_give_narrowed(v, 0, g);
@@ -98,10 +98,10 @@ static void power_destroy(power *p) {
 }
 
 static hx_status power_open(hx_vjp *v, power *p) {
-    HX_TRY(hx__grad_widen(v, v->in[0], &p->a));
-    HX_TRY(hx__grad_widen(v, v->in[1], &p->b));
-    HX_TRY(hx__grad_widen(v, v->grad_out[0], &p->dy));
-    return hx__grad_number(v, hx_tensor_dtype(p->a), 0, &p->zero);
+    HX_TRY(hx_widen(v->ctx, v->in[0], &p->a));
+    HX_TRY(hx_widen(v->ctx, v->in[1], &p->b));
+    HX_TRY(hx_widen(v->ctx, v->grad_out[0], &p->dy));
+    return hx_scalar(v->ctx, hx_tensor_dtype(p->a), 0, &p->zero);
 }
 
 /* Gradient of input i: 0 where `flat`, else dy slope */
@@ -135,12 +135,12 @@ static hx_status pow_by_exponent(hx_vjp *v, const power *p) {
     HX_AUTO_TENSOR grows = NULL;
     HX_AUTO_TENSOR no = NULL;
     HX_AUTO_TENSOR flat = NULL;
-    HX_TRY(hx__grad_widen(v, v->out[0], &y));
+    HX_TRY(hx_widen(v->ctx, v->out[0], &y));
     HX_TRY(hx_unary(v->ctx, HX_OP_log, p->a, &log));
     HX_TRY(hx_mul(v->ctx, y, log, &slope));
     HX_TRY(hx_compare(v->ctx, HX_OP_equal, p->a, p->zero, &at_zero));
     HX_TRY(hx_compare(v->ctx, HX_OP_less_equal, p->zero, p->b, &grows));
-    HX_TRY(hx__grad_number(v, HX_BOOL, 0, &no));
+    HX_TRY(hx_scalar(v->ctx, HX_BOOL, 0, &no));
     HX_TRY(hx_where(v->ctx, at_zero, grows, no, &flat));
     return give_unless(v, 1, p, flat, slope);
 }
@@ -157,7 +157,7 @@ hx_status hx__vjp_pow(hx_vjp *v) {
 /* da = dy where cond, else 0; db the other way round. Chosen rather than multiplied: NaN stays where it is. */
 hx_status hx__vjp_where(hx_vjp *v) {
     HX_AUTO_TENSOR zero = NULL;
-    HX_TRY(hx__grad_number(v, v->in_dtype[1], 0, &zero));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[1], 0, &zero));
     for (int i = 1; i <= 2; i++) {
         HX_AUTO_TENSOR g = NULL;
         if (!hx_vjp_wants(v, i)) continue;

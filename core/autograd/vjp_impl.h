@@ -11,10 +11,6 @@ hx_status hx__grad_give_op(hx_vjp *v, int i, hx_op op, hx_tensor *a, hx_tensor *
 /* The gradient of input i is that of output 0, or alpha times it. */
 hx_status hx__grad_give_same(hx_vjp *v, int i);
 hx_status hx__grad_give_scaled(hx_vjp *v, int i, double alpha);
-/* A scalar that broadcasts. */
-hx_status hx__grad_number(hx_vjp *v, hx_dtype dtype, double value, hx_tensor **out);
-/* t, of a half type as f32; t itself otherwise. */
-hx_status hx__grad_widen(hx_vjp *v, hx_tensor *t, hx_tensor **out);
 /* Give g, which may be wider than input i, as its gradient. */
 hx_status hx__grad_give_narrowed(hx_vjp *v, int i, hx_tensor *g);
 /* dst = or += g, or zero where g is NULL; dst may be wider than g. */

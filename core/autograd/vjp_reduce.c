@@ -49,8 +49,8 @@ static hx_status share_among_ties(hx_vjp *v, hx_tensor *x, hx_tensor **out) {
     HX_TRY(keep_dims(v, v->out[0], &y));
     HX_TRY(keep_dims(v, v->grad_out[0], &dy));
     HX_TRY(hx_compare(v->ctx, HX_OP_equal, x, y, &is_tie));
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 1, &one));
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[0], 1, &one));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[0], 0, &zero));
     HX_TRY(hx_where(v->ctx, is_tie, one, zero, &ones));
     HX_TRY(sum_kept(v, ones, &n_ties));
     HX_TRY(hx_div(v->ctx, dy, n_ties, &share));
@@ -68,7 +68,7 @@ static hx_status deviation(hx_vjp *v, double n, hx_tensor **out) {
     HX_AUTO_TENSOR x = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_AUTO_TENSOR mean = NULL;
-    HX_TRY(hx__grad_widen(v, v->in[0], &x)); /* a mean that is rounded to 8 bits leaves nothing of a small deviation */
+    HX_TRY(hx_widen(v->ctx, v->in[0], &x)); /* a mean that is rounded to 8 bits leaves nothing of a small deviation */
     HX_TRY(sum_kept(v, x, &sum));
     HX_TRY(hx_affine(v->ctx, sum, 1 / n, 0, &mean));
     return hx_sub(v->ctx, x, mean, out);
@@ -86,7 +86,7 @@ hx_status hx__vjp_var(hx_vjp *v) {
     HX_TRY(deviation(v, n, &away));
     HX_TRY(hx_affine(v->ctx, away, 2 / fmax(n - v->attr->stat.correction, 0), 0, &slope));
     HX_TRY(keep_dims(v, v->grad_out[0], &kept));
-    HX_TRY(hx__grad_widen(v, kept, &dy));
+    HX_TRY(hx_widen(v->ctx, kept, &dy));
     HX_TRY(hx_mul(v->ctx, slope, dy, &g));
     return hx__grad_give_narrowed(v, 0, g);
 }
@@ -103,7 +103,7 @@ static hx_status norm_slope(hx_vjp *v, hx_tensor *size, hx_tensor **out) {
         *out = hx_tensor_move(&ratio);
         return HX_OK;
     }
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], p - 1, &exponent));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[0], p - 1, &exponent));
     return hx_binary(v->ctx, HX_OP_pow, ratio, exponent, out);
 }
 
@@ -129,7 +129,7 @@ hx_status hx__vjp_pnorm(hx_vjp *v) {
     }
     HX_TRY(hx_unary(v->ctx, HX_OP_sign, v->in[0], &sign));
     HX_TRY(hx_mul(v->ctx, part, sign, &signed_part));
-    HX_TRY(hx__grad_number(v, v->in_dtype[0], 0, &zero));
+    HX_TRY(hx_scalar(v->ctx, v->in_dtype[0], 0, &zero));
     HX_TRY(hx_compare(v->ctx, HX_OP_equal, v->in[0], zero, &is_zero));
     HX_TRY(hx_where(v->ctx, is_zero, zero, signed_part, &g));
     return hx_vjp_give_consume(v, 0, &g);

@@ -23,13 +23,10 @@ static hx_status move_to(hx_ctx *ctx, hx_tensor *running, double momentum, doubl
  * and the variance of the batch, 0, is taken. */
 static hx_status update_running(const batchnorm *l, hx_ctx *ctx, int64_t n, hx_tensor *mean, hx_tensor *rstd) {
     hx_ctx quiet = hx_no_grad(ctx);
-    HX_AUTO_TENSOR one = NULL;
     HX_AUTO_TENSOR std = NULL;
     HX_AUTO_TENSOR variance = NULL;
     double factor = n > 1 ? (double)n / (double)(n - 1) : 1;
-    HX_TRY(hx_tensor_create(ctx->device, hx_tensor_dtype(rstd), HX_SCALAR, &one));
-    HX_TRY(hx_tensor_fill(ctx->stream, one, 1));
-    HX_TRY(hx_div(&quiet, one, rstd, &std));
+    HX_TRY(hx_unary(&quiet, HX_OP_reciprocal, rstd, &std));
     HX_TRY(hx_mul(&quiet, std, std, &variance));
     HX_TRY(move_to(&quiet, l->running_var->value, l->config.momentum, factor, -factor * l->config.eps, variance));
     return move_to(&quiet, l->running_mean->value, l->config.momentum, 1, 0, mean);
@@ -55,12 +52,8 @@ static hx_status running_scale(const batchnorm *l, hx_ctx *ctx, hx_tensor **out)
     hx_dtype dtype = hx_tensor_dtype(l->running_var->value);
     HX_TRY(hx_affine(ctx, l->running_var->value, 1, l->config.eps, &variance));
     HX_TRY(hx_unary(ctx, HX_OP_sqrt, variance, &std));
-    if (l->weight) {
-        HX_TRY(hx_cast(ctx, l->weight->value, dtype, &w));
-    } else {
-        HX_TRY(hx_tensor_create(ctx->device, dtype, HX_SCALAR, &w));
-        HX_TRY(hx_tensor_fill(ctx->stream, w, 1));
-    }
+    if (l->weight == NULL) return hx_unary(ctx, HX_OP_reciprocal, std, out);
+    HX_TRY(hx_cast(ctx, l->weight->value, dtype, &w));
     return hx_div(ctx, w, std, out);
 }
 

@@ -14,15 +14,7 @@ typedef struct operands {
     hx_tensor *input, *target; /* borrowed; input f32 or f64, a floating target of the same dtype */
 } operands;
 
-/* ---- small tensors and checks ---- */
-
-static hx_status scalar(hx_ctx *ctx, hx_dtype dtype, double value, hx_tensor **out) {
-    HX_AUTO_TENSOR x = NULL;
-    HX_TRY(hx_tensor_create(ctx->device, dtype, HX_SCALAR, &x));
-    HX_TRY(hx_tensor_fill(ctx->stream, x, value));
-    *out = hx_tensor_move(&x);
-    return HX_OK;
-}
+/* ---- checks ---- */
 
 static hx_status check_same(const operands *o) {
     char input[HX_SHAPE_TEXT], target[HX_SHAPE_TEXT];
@@ -144,8 +136,8 @@ static hx_status kl_div(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     HX_AUTO_TENSOR log_t = NULL;
     HX_AUTO_TENSOR ratio = NULL;
     HX_AUTO_TENSOR terms = NULL;
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), 0, &zero));
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), 1, &one));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->target), 0, &zero));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->target), 1, &one));
     HX_TRY(hx_compare(ctx, HX_OP_equal, o->target, zero, &none));
     HX_TRY(hx_where(ctx, none, one, o->target, &safe));
     HX_TRY(hx_unary(ctx, HX_OP_log, safe, &log_t));
@@ -177,7 +169,7 @@ static hx_status find_valid(hx_ctx *ctx, const operands *o, hx_tensor **valid) {
     HX_AUTO_TENSOR ignored = NULL;
     if (hx_tensor_dtype(o->target) == HX_I64) ids = hx_tensor_retain(o->target);
     else HX_TRY(hx_cast(ctx, o->target, HX_I64, &ids));
-    HX_TRY(scalar(ctx, HX_I64, 0, &ignored)); /* filled below: a double holds 53 bits only */
+    HX_TRY(hx_scalar(ctx, HX_I64, 0, &ignored)); /* filled below: a double holds 53 bits only */
     HX_TRY(hx_stream_fill(ctx->stream, hx_tensor_data(ignored), &o->config->ignore_index, sizeof o->config->ignore_index, 1));
     return hx_compare(ctx, HX_OP_not_equal, ids, ignored, valid);
 }
@@ -185,7 +177,7 @@ static hx_status find_valid(hx_ctx *ctx, const operands *o, hx_tensor **valid) {
 /* The ids with class 0 in place of those left out: a lookup outside of the classes would give NaN. */
 static hx_status safe_ids(hx_ctx *ctx, const operands *o, hx_tensor *valid, hx_tensor **out) {
     HX_AUTO_TENSOR zero = NULL;
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), 0, &zero));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->target), 0, &zero));
     return hx_where(ctx, valid, o->target, zero, out);
 }
 
@@ -196,7 +188,7 @@ static hx_status classes_open(hx_ctx *ctx, const operands *o, classes *out) {
     HX_TRY(check_ids(o));
     HX_TRY(find_valid(ctx, o, &c.valid));
     HX_TRY(safe_ids(ctx, o, c.valid, &c.ids));
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->input), 0, &c.zero));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->input), 0, &c.zero));
     HX_TRY(hx_unsqueeze(ctx, c.valid, -1, &column));
     HX_TRY(hx_where(ctx, column, o->input, c.zero, &safe));
     HX_TRY(hx_log_softmax(ctx, safe, -1, &c.logp));
@@ -281,7 +273,7 @@ static hx_status soft_entropy(hx_ctx *ctx, const operands *o, hx_tensor **values
     HX_TRY(check_same(o));
     if (hx_tensor_ndim(o->input) < 1) return HX_FAIL(HX_ERR_SHAPE, "logits are a scalar: expected [..,C]");
     HX_TRY(hx_log_softmax(ctx, o->input, -1, &logp));
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->target), 1, &one));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->target), 1, &one));
     HX_TRY(smooth(ctx, o, o->target, one, &shares));
     HX_TRY(hx_mul(ctx, shares, logp, &terms));
     return all_classes(ctx, o, terms, values);
@@ -312,7 +304,7 @@ static hx_status focal(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     HX_TRY(hx_unary(ctx, HX_OP_expm1, logq, &minus));
     HX_TRY(hx_neg(ctx, minus, &miss));
     HX_TRY(hx_clamp(ctx, miss, 1e-30, INFINITY, &bounded));
-    HX_TRY(scalar(ctx, hx_tensor_dtype(o->input), o->config->gamma, &gamma));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(o->input), o->config->gamma, &gamma));
     HX_TRY(hx_binary(ctx, HX_OP_pow, bounded, gamma, &power));
     HX_TRY(hx_mul(ctx, power, logq, &terms));
     return hx_affine(ctx, terms, -o->config->alpha, 0, values);
@@ -321,11 +313,11 @@ static hx_status focal(hx_ctx *ctx, const operands *o, hx_tensor **values) {
 /* ---- counts ---- */
 
 static hx_status count_elements(hx_ctx *ctx, const operands *o, hx_tensor **count) {
-    return scalar(ctx, HX_F64, (double)hx_tensor_count(o->input), count);
+    return hx_scalar(ctx, HX_F64, (double)hx_tensor_count(o->input), count);
 }
 
 static hx_status count_samples(hx_ctx *ctx, const operands *o, hx_tensor **count) {
-    return scalar(ctx, HX_F64, hx_tensor_ndim(o->input) > 0 ? (double)hx_tensor_dim(o->input, 0) : 1, count);
+    return hx_scalar(ctx, HX_F64, hx_tensor_ndim(o->input) > 0 ? (double)hx_tensor_dim(o->input, 0) : 1, count);
 }
 
 static hx_status count_targets(hx_ctx *ctx, const operands *o, hx_tensor **count) {
@@ -337,11 +329,11 @@ static hx_status count_targets(hx_ctx *ctx, const operands *o, hx_tensor **count
     HX_AUTO_TENSOR wide = NULL;
     if (!has_ids(o)) {
         const int64_t C = hx_tensor_dim(o->input, -1);
-        return scalar(ctx, HX_F64, C > 0 ? (double)(hx_tensor_count(o->input) / C) : 0, count);
+        return hx_scalar(ctx, HX_F64, C > 0 ? (double)(hx_tensor_count(o->input) / C) : 0, count);
     }
     HX_TRY(find_valid(&quiet, o, &valid));
     if (o->config->weights != NULL) {
-        HX_TRY(scalar(&quiet, hx_tensor_dtype(o->config->weights), 0, &zero));
+        HX_TRY(hx_scalar(&quiet, hx_tensor_dtype(o->config->weights), 0, &zero));
         HX_TRY(safe_ids(&quiet, o, valid, &ids));
         HX_TRY(target_weights(&quiet, o, ids, valid, zero, &weights));
     }
@@ -382,14 +374,6 @@ static hx_status check_config(const hx_loss_config *config, const hx_tensor *inp
     return check_range("smoothing", config->smoothing, 0, 1);
 }
 
-/* A floating operand in f32 at least; anything else is passed on. */
-static hx_status widen(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
-    const hx_dtype dtype = hx_tensor_dtype(x);
-    if (hx_dtype_is_half(dtype)) return hx_cast(ctx, x, hx_dtype_accum(dtype), out);
-    *out = hx_tensor_retain(x);
-    return HX_OK;
-}
-
 static hx_status compute_values(hx_ctx *ctx, const operands *o, hx_tensor **values) {
     if (kinds[o->config->kind].by_element) HX_TRY(check_same(o));
     return kinds[o->config->kind].values(ctx, o, values);
@@ -420,8 +404,8 @@ hx_status hx_loss_sums(hx_ctx *ctx, const hx_loss_config *config, hx_tensor *inp
     HX_AUTO_TENSOR total = NULL;
     HX_TRY(check_config(config, input, target));
     if (is_fused(config, target)) return fused_sums(ctx, config, input, target, sum, count);
-    HX_TRY(widen(ctx, input, &x));
-    HX_TRY(widen(ctx, target, &t));
+    HX_TRY(hx_widen(ctx, input, &x));
+    HX_TRY(hx_widen(ctx, target, &t));
     const operands o = {config, x, t};
     HX_TRY(compute_values(ctx, &o, &values));
     HX_TRY(hx_cast(ctx, values, HX_F64, &wide));
@@ -446,7 +430,7 @@ hx_status hx_loss(hx_ctx *ctx, const hx_loss_config *config, hx_tensor *input, h
         return HX_OK;
     }
     HX_TRY(check_config(config, input, target));
-    HX_TRY(widen(ctx, input, &x));
-    HX_TRY(widen(ctx, target, &t));
+    HX_TRY(hx_widen(ctx, input, &x));
+    HX_TRY(hx_widen(ctx, target, &t));
     return compute_values(ctx, &(operands){config, x, t}, out);
 }

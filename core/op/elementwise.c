@@ -121,6 +121,21 @@ hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out) {
     return hx__run1(ctx, HX_OP_copy, x, &(hx_op_attr){.copy = {dtype}}, out);
 }
 
+hx_status hx_widen(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    HX_NEED_TENSOR(x);
+    if (hx_dtype_is_half(x->array.dtype)) return hx_cast(ctx, x, hx_dtype_accum(x->array.dtype), out);
+    *out = hx_tensor_retain(x);
+    return HX_OK;
+}
+
+hx_status hx_scalar(hx_ctx *ctx, hx_dtype dtype, double value, hx_tensor **out) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_TRY(hx_tensor_create(ctx->device, dtype, HX_SCALAR, &x));
+    HX_TRY(hx_tensor_fill(ctx->stream, x, value));
+    *out = hx_tensor_move(&x);
+    return HX_OK;
+}
+
 hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
     HX_NEED_TENSOR(x);
     if (hx_tensor_is_contiguous(x)) {
@@ -133,7 +148,6 @@ hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
 hx_status hx_copy_into(hx_ctx *ctx, hx_tensor *src, hx_tensor *dst) {
     HX_NEED_TENSOR(src);
     HX_NEED_TENSOR(dst);
-    hx_ctx quiet = *ctx;
-    quiet.tape = NULL;
+    hx_ctx quiet = hx_no_grad(ctx);
     return hx_op_run(&quiet, HX_OP_copy, &src, 1, &(hx_op_attr){.copy = {dst->array.dtype}}, 0, &dst);
 }

@@ -80,6 +80,11 @@ hx_status hx_clamp(hx_ctx *ctx, hx_tensor *x, double low, double high, hx_tensor
 hx_status hx_leaky_relu(hx_ctx *ctx, hx_tensor *x, double slope, hx_tensor **out);
 /** Conversion to another dtype; differentiable between floating types. Same dtype: a contiguous copy. */
 hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out);
+/** A floating x of a half type as f32 (hx_dtype_accum), for a computation of several ops that rounds once at its end;
+ *  x itself (retained) otherwise. */
+hx_status hx_widen(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
+/** A new tensor [] of `value`, which broadcasts against anything. */
+hx_status hx_scalar(hx_ctx *ctx, hx_dtype dtype, double value, hx_tensor **out);
 /** x itself (retained) if row-major without gaps, else a copy that is. */
 hx_status hx_contiguous(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
 

@@ -121,14 +121,6 @@ hx_status hx_sum(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool ke
     return hx__run1(ctx, HX_OP_sum, x, &attr, out);
 }
 
-/* A half type as f32: what comes between two ops need not fit into half a width, a sum or a variance least of all. */
-static hx_status widened(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
-    hx_dtype dtype = hx_tensor_dtype(x);
-    if (hx_dtype_is_half(dtype)) return hx_cast(ctx, x, hx_dtype_accum(dtype), out);
-    *out = hx_tensor_retain(x);
-    return HX_OK;
-}
-
 /* y in x's dtype */
 static hx_status narrowed(hx_ctx *ctx, hx_tensor *y, const hx_tensor *x, hx_tensor **out) {
     if (hx_tensor_dtype(y) != hx_tensor_dtype(x)) return hx_cast(ctx, y, hx_tensor_dtype(x), out);
@@ -141,7 +133,7 @@ hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool k
     HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR sum = NULL;
     HX_AUTO_TENSOR mean = NULL;
-    HX_TRY(widened(ctx, x, &wide));
+    HX_TRY(hx_widen(ctx, x, &wide));
     HX_TRY(hx_sum(ctx, wide, dims, n_dims, keepdim, &sum));
     double parts = (double)hx_tensor_count(x) / (double)hx_tensor_count(sum); /* 0/0: the mean of nothing is NaN */
     if (hx_tensor_count(sum) == 0) parts = 1;
@@ -150,8 +142,7 @@ hx_status hx_mean(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, bool k
 }
 
 hx_status hx_sumsq_into(hx_ctx *ctx, hx_tensor *x, bool accumulate, hx_tensor *out) {
-    hx_ctx quiet = *ctx;
-    quiet.tape = NULL;
+    hx_ctx quiet = hx_no_grad(ctx);
     return hx_op_run(&quiet, HX_OP_sumsq, &x, 1, &(hx_op_attr){.reduce = {.accumulate = accumulate}}, 0, &out);
 }
 
@@ -175,14 +166,6 @@ hx_status hx_var(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double 
     return hx__run1(ctx, HX_OP_var, x, &attr, out);
 }
 
-static hx_status number(hx_ctx *ctx, hx_dtype dtype, double value, hx_tensor **out) {
-    HX_AUTO_TENSOR x = NULL;
-    HX_TRY(hx_tensor_create(ctx->device, dtype, HX_SCALAR, &x));
-    HX_TRY(hx_tensor_fill(ctx->stream, x, value));
-    *out = hx_tensor_move(&x);
-    return HX_OK;
-}
-
 /* Square root with a gradient of 0 at 0, where the plain one is infinite and meets the variance's, which is 0. */
 static hx_status root(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
     HX_AUTO_TENSOR zero = NULL;
@@ -191,8 +174,8 @@ static hx_status root(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
     HX_AUTO_TENSOR safe = NULL;
     HX_AUTO_TENSOR y = NULL;
     if (!hx__tape_wants(ctx, &x, 1)) return hx_unary(ctx, HX_OP_sqrt, x, out);
-    HX_TRY(number(ctx, hx_tensor_dtype(x), 0, &zero));
-    HX_TRY(number(ctx, hx_tensor_dtype(x), 1, &one));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(x), 0, &zero));
+    HX_TRY(hx_scalar(ctx, hx_tensor_dtype(x), 1, &one));
     HX_TRY(hx_compare(ctx, HX_OP_equal, x, zero, &is_zero));
     HX_TRY(hx_where(ctx, is_zero, one, x, &safe));
     HX_TRY(hx_unary(ctx, HX_OP_sqrt, safe, &y));
@@ -204,7 +187,7 @@ hx_status hx_std(hx_ctx *ctx, hx_tensor *x, const int *dims, int n_dims, double 
     HX_AUTO_TENSOR wide = NULL;
     HX_AUTO_TENSOR var = NULL;
     HX_AUTO_TENSOR std = NULL;
-    HX_TRY(widened(ctx, x, &wide));
+    HX_TRY(hx_widen(ctx, x, &wide));
     HX_TRY(hx_var(ctx, wide, dims, n_dims, correction, keepdim, &var));
     HX_TRY(root(ctx, var, &std));
     return narrowed(ctx, std, x, out);
