@@ -1,7 +1,7 @@
 # The cpu backend's kernels are compiled once per instruction set; the best one the machine has is chosen at run time.
 # Files of backends/cpu/kernels/ see HX_ISA (baseline, v3, v4) and name their table with it.
 file(GLOB_RECURSE sources CONFIGURE_DEPENDS backends/*.c)
-list(FILTER sources EXCLUDE REGEX "/backends/cpu/kernels/")
+list(FILTER sources EXCLUDE REGEX "/backends/(cpu/kernels|cuda)/")
 file(GLOB kernel_sources CONFIGURE_DEPENDS backends/cpu/kernels/*.c)
 add_library(helix_backends OBJECT ${sources})
 target_include_directories(helix_backends PUBLIC ${PROJECT_SOURCE_DIR})

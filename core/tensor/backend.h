@@ -26,8 +26,9 @@ typedef struct hx_stream hx_stream;
 typedef struct hx_event hx_event;
 typedef struct hx_op_call hx_op_call; /* core/op/op.h */
 
-/* general: tensors; graph: buffers that a captured graph holds; comm: buffers handed to collectives */
-typedef enum hx_pool_kind { HX_POOL_GENERAL, HX_POOL_GRAPH, HX_POOL_COMM, HX_POOL_COUNT } hx_pool_kind;
+/* general: tensors; graph: buffers that a captured graph holds; comm: buffers handed to collectives; host: memory of the
+ * host that the device copies from and to without waiting (pinned), which host backends take like any other */
+typedef enum hx_pool_kind { HX_POOL_GENERAL, HX_POOL_GRAPH, HX_POOL_COMM, HX_POOL_HOST, HX_POOL_COUNT } hx_pool_kind;
 
 typedef enum hx_copy_kind { HX_COPY_ON_DEVICE, HX_COPY_TO_DEVICE, HX_COPY_TO_HOST } hx_copy_kind;
 
@@ -79,6 +80,9 @@ typedef struct hx_backend {
      * event_arm. NULL: collectives must enqueue on a stream of the device. */
     hx_status (*event_arm)(void *self, void *event);
     void (*event_fire)(void *self, void *event, hx_status status, const char *message);
+    /* OPTIONAL: the host calls fn(arg) once the stream's earlier work is done, whether it failed or not; later work waits
+     * for its return. fn must not use the device. NULL: host backends, where the caller can wait itself. */
+    hx_status (*host_call)(void *self, void *stream, void (*fn)(void *arg), void *arg);
     /* OPTIONAL: graph capture, all four or none; NULL: the device has none, and props.has_capture is false */
     hx_status (*capture_begin)(void *self, void *stream);
     hx_status (*capture_end)(void *self, void *stream, void **graph);
@@ -103,7 +107,7 @@ void hx_device_props_get(const hx_device *device, hx_device_props *out);
 /** The backend's native object, or NULL. */
 void *hx_device_native(hx_device *device, const char *what, void *object);
 
-/* Statistics of the caching allocator. */
+/* Statistics of the caching allocator; the pool of host memory is not counted. */
 typedef struct hx_device_stats {
     int64_t live_bytes; /* handed out now, rounded to size classes */
     int64_t peak_bytes; /* most ever handed out since the last reset */
@@ -117,7 +121,9 @@ typedef struct hx_device_stats {
 void hx_device_stats_get(const hx_device *device, hx_device_stats *out);
 void hx_device_stats_reset_peak(hx_device *device);
 
-/** Memory from the caching allocator. Freed blocks are reused at once: safe for work on one stream; memory
+/** Memory from the caching allocator. With HELIX_ALLOC=exact in the environment each block comes from the backend as
+ *  large as it was asked for and goes back when it is freed, after the streams' work: slow, but tools that look for reads
+ *  out of bounds see each tensor's end. Freed blocks are reused at once: safe for work on one stream; memory
  *  that another stream still uses must be freed after an event of that stream.
  *  Not thread-safe: one thread per device allocates. @return HX_ERR_MEMORY with live, peak and held bytes */
 hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, void **out);
@@ -135,6 +141,8 @@ hx_device *hx_stream_device(const hx_stream *stream);
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind);
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);
 hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call);
+/** See hx_backend.host_call. @return HX_ERR_UNSUPPORTED if the device has none */
+hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg);
 
 hx_status hx_event_create(hx_device *device, hx_event **out);
 void hx_event_destroy(hx_event **event);

@@ -2,6 +2,7 @@
 #include "core/tensor/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mem.h"
@@ -27,6 +28,7 @@ struct hx_device {
     void *self;
     hx_device_props props;
     hx_device_stats stats;
+    bool is_exact; /* HELIX_ALLOC=exact: nothing is cached */
     free_list free[HX_POOL_COUNT][CLASS_COUNT];
     hx_tensor *free_tensors;
     hx__storage *free_storages;
@@ -75,11 +77,21 @@ const hx_backend *hx_backend_find(const char *name) {
 
 /* ---- devices ---- */
 
+static hx_status choose_allocation(bool *is_exact) {
+    const char *want = getenv("HELIX_ALLOC");
+    *is_exact = want != NULL && strcmp(want, "exact") == 0;
+    if (*is_exact || want == NULL || *want == '\0' || strcmp(want, "cached") == 0) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "HELIX_ALLOC=%.32s: expected cached or exact", want);
+}
+
 static hx_status open_with(const hx_backend *backend, const hx_device_config *config, hx_device **out) {
     void *p;
+    bool is_exact;
+    HX_TRY(choose_allocation(&is_exact));
     HX_TRY(hx_mem_alloc_array(1, sizeof(hx_device), &p));
     hx_device *device = p;
     device->backend = backend;
+    device->is_exact = is_exact;
     hx_status status = backend->open(config, &device->self);
     if (status != HX_OK) {
         hx_mem_free(&p);
@@ -178,12 +190,34 @@ static void wait_for_streams(hx_device *device) {
         (void)hx_stream_sync(s); /* a failure is sticky: whoever uses the stream next meets it */
 }
 
+/* Bytes of the block that stands for n: its class's, or as many as were asked for, at least one. */
+static size_t block_bytes(const hx_device *device, size_t n) {
+    if (device->is_exact) return n > 0 ? n : 1;
+    return class_bytes(class_of(n));
+}
+
+static void count_live(hx_device *device, hx_pool_kind kind, int64_t n_bytes) {
+    hx_device_stats *stats = &device->stats;
+    if (kind == HX_POOL_HOST) return;
+    stats->live_bytes += n_bytes;
+    if (stats->live_bytes > stats->peak_bytes) stats->peak_bytes = stats->live_bytes;
+}
+
+static void count_held(hx_device *device, hx_pool_kind kind, int64_t n_bytes) {
+    if (kind != HX_POOL_HOST) device->stats.held_bytes += n_bytes;
+}
+
+static void give_back(hx_device *device, hx_pool_kind kind, void *p, size_t n_bytes) {
+    device->backend->free(device->self, kind, p, n_bytes);
+    count_held(device, kind, -(int64_t)n_bytes);
+}
+
 hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, void **out) {
     hx_device_stats *stats = &device->stats;
     int class = class_of(n_bytes);
     if (class >= CLASS_COUNT) return HX_FAIL(HX_ERR_MEMORY, "%zu bytes: more than any device has", n_bytes);
     free_list *list = &device->free[kind][class];
-    size_t rounded = class_bytes(class);
+    size_t rounded = block_bytes(device, n_bytes);
     if (list->n > 0) {
         *out = list->blocks[--list->n];
     } else {
@@ -196,27 +230,25 @@ hx_status hx_device_alloc(hx_device *device, hx_pool_kind kind, size_t n_bytes, 
             return HX_FAIL(status, "%zu bytes on %s: %lld bytes live, %lld at peak, %lld held; %s", n_bytes,
                            device->backend->name, (long long)stats->live_bytes, (long long)stats->peak_bytes,
                            (long long)stats->held_bytes, hx_error_message());
-        stats->held_bytes += (int64_t)rounded;
+        count_held(device, kind, (int64_t)rounded);
         stats->n_raw_allocs++;
     }
     stats->n_allocs++;
-    stats->live_bytes += (int64_t)rounded;
-    if (stats->live_bytes > stats->peak_bytes) stats->peak_bytes = stats->live_bytes;
+    count_live(device, kind, (int64_t)rounded);
     return HX_OK;
 }
 
 void hx_device_free(hx_device *device, hx_pool_kind kind, void *p, size_t n_bytes) {
     if (p == NULL) return;
-    int class = class_of(n_bytes);
-    size_t rounded = class_bytes(class);
-    free_list *list = &device->free[kind][class];
-    device->stats.live_bytes -= (int64_t)rounded;
-    if (hx_mem_grow((void **)&list->blocks, &list->capacity, list->n + 1, sizeof *list->blocks) == HX_OK) {
+    size_t rounded = block_bytes(device, n_bytes);
+    free_list *list = &device->free[kind][class_of(n_bytes)];
+    count_live(device, kind, -(int64_t)rounded);
+    if (!device->is_exact &&
+        hx_mem_grow((void **)&list->blocks, &list->capacity, list->n + 1, sizeof *list->blocks) == HX_OK) {
         list->blocks[list->n++] = p;
-    } else { /* no memory to remember the block */
+    } else { /* also without memory to remember the block */
         wait_for_streams(device);
-        device->backend->free(device->self, kind, p, rounded);
-        device->stats.held_bytes -= (int64_t)rounded;
+        give_back(device, kind, p, rounded);
     }
 }
 
@@ -226,10 +258,7 @@ void hx_device_trim(hx_device *device) {
         for (int class = 0; class < CLASS_COUNT; class ++) {
             free_list *list = &device->free[kind][class];
             size_t n_bytes = class_bytes(class);
-            while (list->n > 0) {
-                device->backend->free(device->self, (hx_pool_kind)kind, list->blocks[--list->n], n_bytes);
-                device->stats.held_bytes -= (int64_t)n_bytes;
-            }
+            while (list->n > 0) give_back(device, (hx_pool_kind)kind, list->blocks[--list->n], n_bytes);
         }
 }
 
@@ -334,6 +363,12 @@ hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size
 hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call) {
     hx__device_count_op(stream->device, hx_op_flops(call));
     return stream->device->backend->exec(stream->device->self, stream->self, call);
+}
+
+hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg) {
+    const hx_backend *b = stream->device->backend;
+    if (b->host_call == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "device %s does not call the host", b->name);
+    return b->host_call(stream->device->self, stream->self, fn, arg);
 }
 
 /* ---- events ---- */

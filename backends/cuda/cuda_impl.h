@@ -1,0 +1,108 @@
+/* Inside of the cuda backend, the code of libhelix_cuda.so: devices, streams, and the table of kernels.
+ *
+ * A kernel's launcher is a function of a stream and an op call. It enqueues and returns: no synchronisation, no host memory
+ * that may go away, no allocation other than hx__cuda_scratch. Results depend on the call alone: sums have one order, and
+ * no floating-point number is added atomically. Host files are C, files with kernels are .cu and export launchers as C.
+ *
+ * The same sources are compiled by the host compiler for the emulator of the tests (HX_EMULATED): see port.cuh.
+ */
+#ifndef HX_BACKENDS_CUDA_CUDA_IMPL_H
+#define HX_BACKENDS_CUDA_CUDA_IMPL_H
+
+#include <cuda_runtime_api.h>
+
+#include "core/op/op.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hx_cuda_gemm_library hx_cuda_gemm_library; /* gemm.c */
+
+typedef struct hx_cuda {
+    int index;
+    char name[96];
+    int major, minor;  /* compute capability */
+    int n_sms;
+    int shared_bytes;  /* most dynamic shared memory of a block, after opting in */
+    int64_t memory_bytes;
+    hx_cuda_gemm_library *gemm; /* owned */
+} hx_cuda;
+
+#define HX_CUDA_SCRATCH_BLOCKS 32
+
+typedef struct hx_cuda_stream {
+    hx_cuda *device;
+    cudaStream_t handle;
+    hx_status failure; /* sticky */
+    void *scratch[HX_CUDA_SCRATCH_BLOCKS]; /* of the running op */
+    int n_scratch;
+} hx_cuda_stream;
+
+typedef hx_status (*hx_cuda_fn)(hx_cuda_stream *stream, const hx_op_call *call);
+
+/* What a launcher expects of exec. */
+typedef struct hx_cuda_kernel {
+    hx_cuda_fn run;  /* NULL: the device has no kernel for the op */
+    unsigned dtypes; /* bit per hx_dtype: those of the operand that chooses; others are HX_ERR_UNSUPPORTED */
+    int by;          /* that operand: i for input i, 8+i for output i */
+    bool dense;      /* wants every operand row-major without gaps: copies in scratch stand in for strided ones */
+} hx_cuda_kernel;
+
+extern const hx_cuda_kernel hx__cuda_kernels[HX_OP_COUNT];
+
+/** n_bytes of uninitialised device memory, 256-byte aligned, until the op's work is done. @return HX_ERR_MEMORY */
+hx_status hx__cuda_scratch(hx_cuda_stream *stream, size_t n_bytes, void **out);
+
+/** HX_OK, or the failure that a call of the runtime returned: HX_ERR_MEMORY for want of memory, else HX_ERR_DEVICE.
+ *  @param what  the call, for the message: "cudaMemcpyAsync of 4096 bytes" */
+hx_status hx__cuda_check(cudaError_t error, const char *what);
+
+static inline bool hx__cuda_absent(const hx_array *a) { return a->data == NULL && a->ndim < 0; }
+static inline int64_t hx__cuda_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t hx__cuda_ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+
+static inline int64_t hx__cuda_count(const hx_array *a) {
+    int64_t n = 1;
+    for (int d = 0; d < a->ndim; d++) n *= a->dims[d];
+    return n;
+}
+/** Length of the last dim (1 for a scalar) and the number of rows of that length. */
+static inline void hx__cuda_rows(const hx_array *a, int64_t *n_rows, int64_t *n_cols) {
+    *n_cols = a->ndim > 0 ? a->dims[a->ndim - 1] : 1;
+    *n_rows = 1;
+    for (int d = 0; d + 1 < a->ndim; d++) *n_rows *= a->dims[d];
+}
+
+/* Launchers, by file. Which ops each serves is in table.c. */
+hx_status hx__cuda_binary(hx_cuda_stream *s, const hx_op_call *call);        /* elementwise.cu */
+hx_status hx__cuda_unary(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_compare(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_where(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_copy(hx_cuda_stream *s, const hx_op_call *call);          /* copy.cu */
+hx_status hx__cuda_dropout(hx_cuda_stream *s, const hx_op_call *call);       /* random.cu */
+hx_status hx__cuda_random(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_sum(hx_cuda_stream *s, const hx_op_call *call);           /* reduce.cu */
+hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call);     /* sumsq sumabs maxabs */
+hx_status hx__cuda_linear(hx_cuda_stream *s, const hx_op_call *call);        /* matmul.c */
+hx_status hx__cuda_matmul(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_norm(hx_cuda_stream *s, const hx_op_call *call);          /* norm.cu: layernorm rmsnorm */
+hx_status hx__cuda_norm_bwd(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_softmax(hx_cuda_stream *s, const hx_op_call *call);       /* softmax.cu: softmax log_softmax */
+hx_status hx__cuda_softmax_bwd(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_cross_entropy(hx_cuda_stream *s, const hx_op_call *call); /* loss.cu */
+hx_status hx__cuda_cross_entropy_bwd(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_embedding(hx_cuda_stream *s, const hx_op_call *call);     /* embedding.cu */
+hx_status hx__cuda_embedding_bwd(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_rope(hx_cuda_stream *s, const hx_op_call *call);          /* rope.cu */
+hx_status hx__cuda_attention(hx_cuda_stream *s, const hx_op_call *call);     /* attention.cu; tensor cores: flash.cu */
+hx_status hx__cuda_attention_bwd(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_adamw(hx_cuda_stream *s, const hx_op_call *call);         /* optim.cu */
+
+/* dst[i] = the pattern, which hx_backend.fill describes; fill.cu */
+hx_status hx__cuda_fill(hx_cuda_stream *s, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
