@@ -1,6 +1,7 @@
 /* Dynamic loss scaling for training in f16 (Micikevicius et al. 2018): the loss is multiplied by `scale` before
  * backward, so that small gradients do not vanish, and gradients are divided by it in the update. A state machine
- * without side effects; bf16 needs none.
+ * without side effects; bf16 needs none. Between steps and in checkpoints its state is hx_train_state's loss_scale and
+ * n_clean.
  *
  *     hx_scaler scaler = HX_SCALER_START;
  *     ... backward of scaler.scale * loss; is_finite agreed on by all ranks; gscale = 1 / (count * scaler.scale) ...
@@ -10,7 +11,7 @@
 #ifndef HX_CORE_OPTIM_SCALER_H
 #define HX_CORE_OPTIM_SCALER_H
 
-#include "core/train/hooks.h"
+#include "core/base/status.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -29,8 +30,6 @@ typedef struct hx_scaler {
 /** After a step. Gradients that were not finite, on whatever rank, halve the scale at once (the caller leaves the
  *  update out); HX_SCALER_N_CLEAN clean steps in a row double it. It stays within HX_SCALER_LEAST .. HX_SCALER_MOST. */
 void hx_scaler_update(hx_scaler *scaler, bool is_finite);
-/** Append the state ("/scaler/scale", "/scaler/n_clean"); data are borrowed. */
-hx_status hx_scaler_state(hx_scaler *scaler, int replica, int n_replicas, hx_state_list *list);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* The loss scale: its exact sequence, its bounds and its state. */
+/* The loss scale: its exact sequence and its bounds. */
 #include <criterion/criterion.h>
 
 #include "core/optim/scaler.h"
@@ -48,17 +48,4 @@ Test(scaler, one_that_began_below_1_does_not_grow_by_an_overflow) {
     expect(&s, 0.25, 0);
     steps(&s, 2000, true);
     expect(&s, 0.5, 0);
-}
-
-Test(scaler, its_state_is_two_numbers) {
-    hx_scaler s = HX_SCALER_START;
-    hx_state_list list = {0};
-    cr_assert_eq(hx_scaler_state(&s, 1, 4, &list), HX_OK);
-    cr_assert_eq(list.n_items, 2);
-    cr_expect_str_eq(list.items[0].name, "/scaler/scale");
-    cr_expect_str_eq(list.items[1].name, "/scaler/n_clean");
-    cr_expect(list.items[0].dtype == HX_F64 && list.items[0].data == &s.scale && list.items[0].n_replicas == 4);
-    cr_expect(list.items[1].dtype == HX_I64 && list.items[1].data == &s.n_clean && list.items[1].replica == 1);
-    cr_expect_eq(hx_layout_count(list.items[0].layout), 1);
-    hx_state_list_destroy(&list);
 }
