@@ -1,50 +1,36 @@
 #include "core/nn/recompute.h"
 
+#include <fnmatch.h>
 #include "core/autograd/tape.h"
 #include "core/base/mem.h"
 
 /* ---- by path ---- */
 
-static bool matches(const char *pattern, const char *path) {
-    if (*pattern == '*') {
-        for (const char *p = path;; p++) {
-            if (matches(pattern + 1, p)) return true;
-            if (*p == '\0' || *p == '.') return false;
-        }
-    }
-    if (*pattern == '\0' || *path == '\0') return *pattern == *path;
-    return (*pattern == *path || (*pattern == '?' && *path != '.')) && matches(pattern + 1, path + 1);
+static bool matches_within(const hx_layer *layer, const char *glob) {
+    if (fnmatch(glob, layer->path, 0) == 0) return true;
+    for (int i = 0; i < layer->n_children; i++)
+        if (matches_within(layer->children[i], glob)) return true;
+    return false;
 }
 
-static void mark_matching(hx_layer *layer, const char *pattern, int *n_matches) {
-    if (matches(pattern, layer->path)) {
-        hx_layer_set_recompute(layer, true);
-        (*n_matches)++;
-    }
-    for (int i = 0; i < layer->n_children; i++) mark_matching(layer->children[i], pattern, n_matches);
-}
-
-static void clear_marks(hx_layer *layer) {
-    hx_layer_set_recompute(layer, false);
-    for (int i = 0; i < layer->n_children; i++) clear_marks(layer->children[i]);
-}
-
-static void count_layers(const hx_layer *layer, hx_recompute_report *report) {
+/* What is inside a chosen layer is run again with it: it is no segment of its own. */
+static void choose(hx_layer *layer, const hx_recompute_config *config, bool is_inside, hx_recompute_report *report) {
+    bool is_chosen = false;
+    for (int i = 0; i < config->n_layers && !is_inside && !is_chosen; i++)
+        is_chosen = fnmatch(config->layers[i], layer->path, 0) == 0;
+    hx_layer_set_recompute(layer, is_chosen);
     report->n_blocks++;
-    report->n_recomputed += layer->recompute;
-    for (int i = 0; i < layer->n_children; i++) count_layers(layer->children[i], report);
+    report->n_recomputed += is_chosen;
+    for (int i = 0; i < layer->n_children; i++) choose(layer->children[i], config, is_inside || is_chosen, report);
 }
 
 static hx_status apply_layers(hx_layer *sequence, const hx_recompute_config *config, hx_recompute_report *report) {
     hx_layer *root = sequence;
     while (root->parent != NULL) root = root->parent;
-    clear_marks(root);
-    for (int i = 0; i < config->n_layers; i++) {
-        int n = 0;
-        mark_matching(root, config->layers[i], &n);
-        if (n == 0) return HX_FAIL(HX_ERR_CONFIG, "recompute: no layer has a path like \"%s\"", config->layers[i]);
-    }
-    count_layers(root, report);
+    for (int i = 0; i < config->n_layers; i++)
+        if (!matches_within(root, config->layers[i]))
+            return HX_FAIL(HX_ERR_CONFIG, "recompute: no layer has a path like \"%s\"", config->layers[i]);
+    choose(root, config, false, report);
     return HX_OK;
 }
 

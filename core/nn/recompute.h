@@ -17,8 +17,9 @@ extern "C" {
 /* Exactly one is given; all zero: nothing is recomputed. */
 typedef struct hx_recompute_config {
     int64_t every_n;           /* segments of that many consecutive blocks; sqrt of their number needs the least memory */
-    const char *const *layers; /* [n_layers] paths from the root of the tree; '*' stands for any characters but dots, '?'
-                                  for one: "blocks.*", "blocks.1?.mlp" */
+    const char *const *layers; /* [n_layers] globs of paths from the root of the tree, as hx_layer_freeze has them ('*'
+                                  matches dots too): "blocks.*", "blocks.*.mlp", "blocks.[0-3]". The root's path is "".
+                                  What is inside a layer that matches is not chosen again */
     int n_layers;
     int64_t budget_bytes; /* of activations; as few of the first blocks as will do are segments of their own: what they
                              save would be kept longest */

@@ -457,18 +457,30 @@ Test(recompute, refuses_what_makes_no_segment) {
 
 /* ---- policies ---- */
 
+/* What `globs` ("a, b") choose of the model around `blocks`. */
+static int64_t n_chosen(hx_layer *blocks, const char *globs) {
+    hx_word_list list;
+    hx_recompute_report report;
+    OK(hx_word_list_of(globs, &list));
+    OK(hx_recompute_apply(blocks, &(hx_recompute_config){.layers = list.items, .n_layers = list.n}, NULL, NULL, &report));
+    return report.n_recomputed;
+}
+
 Test(recompute, layers_are_chosen_by_pattern) {
     hx_gpt_config c = small(0);
     hx_layer *gpt;
     hx_recompute_report report;
     OK(hx_gpt_create(dev, &c, &gpt));
     hx_layer *blocks = hx_layer_find(gpt, "blocks");
-    OK(hx_recompute_apply(blocks, &(hx_recompute_config){.layers = (const char *[]){"blocks.*"}, .n_layers = 1}, NULL, NULL, &report));
-    cr_expect_eq(report.n_recomputed, 5);
+    cr_expect_eq(n_chosen(blocks, "blocks.*"), 5);
     cr_expect(hx_layer_find(gpt, "blocks.4")->recompute && !hx_layer_find(gpt, "blocks.4.mlp")->recompute);
-    OK(hx_recompute_apply(blocks, &(hx_recompute_config){.layers = (const char *[]){"blocks.?.mlp", "*orm"}, .n_layers = 2}, NULL, NULL, &report));
-    cr_expect_eq(report.n_recomputed, 6);
+    cr_expect_eq(n_chosen(blocks, "blocks.?.mlp, *orm"), 6);
     cr_expect(!hx_layer_find(gpt, "blocks.4")->recompute && hx_layer_find(gpt, "blocks.4.mlp")->recompute && hx_layer_find(gpt, "norm")->recompute);
+    cr_expect_eq(n_chosen(blocks, "*.norm?, blocks.[12].mlp"), 10 + 2); /* a star matches dots, brackets a set */
+    cr_expect_eq(n_chosen(blocks, "blocks.*.mlp, blocks.3"), 4 + 1);   /* that block's mlp is run again with it */
+    cr_expect(hx_layer_find(gpt, "blocks.3")->recompute && !hx_layer_find(gpt, "blocks.3.mlp")->recompute);
+    cr_expect_eq(n_chosen(blocks, "*"), 1);
+    cr_expect(gpt->recompute && !blocks->recompute && !hx_layer_find(gpt, "blocks.3")->recompute);
     FAILS(hx_recompute_apply(blocks, &(hx_recompute_config){.layers = (const char *[]){"block.*"}, .n_layers = 1}, NULL, NULL, &report),
           HX_ERR_CONFIG);
     cr_expect(strstr(hx_error_message(), "block.*") != NULL);
