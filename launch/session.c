@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
+#include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "launch/helix.h"
@@ -23,13 +24,6 @@ hx_status hx_register_backends(void) {
 
 /* ---- opening ---- */
 
-/* FNV-1a: enough to see that two ranks were configured differently. */
-static int64_t hash_text(const char *text) {
-    uint64_t h = 14695981039346656037ull;
-    for (const unsigned char *p = (const unsigned char *)text; *p; p++) h = (h ^ *p) * 1099511628211ull;
-    return (int64_t)(h >> 1);
-}
-
 /* Threads and device may differ between hosts; anything else that differs would train nonsense, or hang. */
 static hx_status check_same_config(hx_session *s) {
     char *text = NULL;
@@ -37,7 +31,7 @@ static hx_status check_same_config(hx_session *s) {
     common.run.threads = 0;
     common.run.device[0] = '\0';
     hx_status status = hx_config_text(&common, &text);
-    int64_t hash = status == HX_OK ? hash_text(text) : 0;
+    int64_t hash = status == HX_OK ? (int64_t)hx_hash_text(HX_HASH_START, text) : 0;
     hx_mem_free((void **)&text);
     HX_TRY(hx_comm_agree(s->world, status));
     return hx_comm_agree_equal(s->world, "hash of the configuration", hash);

@@ -5,10 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/autograd/tape.h"
+#include "core/base/hash.h"
 #include "core/base/mem.h"
-
-#define FNV_OFFSET 0xcbf29ce484222325ull
-#define FNV_PRIME  0x00000100000001b3ull
 
 /* ---- the tree ---- */
 
@@ -295,18 +293,10 @@ done:
 
 /* ---- paths ---- */
 
-static uint64_t hash_text(uint64_t hash, const char *text) {
-    for (; *text != '\0'; text++) hash = (hash ^ (uint8_t)*text) * FNV_PRIME;
-    return hash;
-}
-
-static uint64_t hash_prefix(const hx_layer *layer) {
-    if (layer->parent == NULL) return FNV_OFFSET;
-    return hash_text(hash_text(hash_prefix(layer->parent), layer->name), ".");
-}
-
 uint64_t hx__layer_hash(const hx_layer *layer, const char *text) {
-    return hash_text(hash_prefix(layer), text);
+    uint64_t hash = HX_HASH_START;
+    if (layer->path[0] != '\0') hash = hx_hash_text(hx_hash_text(hash, layer->path), ".");
+    return hx_hash_text(hash, text);
 }
 
 /* prefix is "" or ends in a dot. */
@@ -345,8 +335,7 @@ static hx_status list_below(hx_layer *layer, const char *prefix, int what, hx_pa
 int hx_param_n_logical(const hx_param *param) { return param->n_parts > 0 ? param->n_parts : 1; }
 
 void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], const hx_layout **layout) {
-    /* param->path ends in param->name; what stands before is the layer's. Lengths were checked with the path.
-     */
+    /* param->path ends in param->name; what stands before is the layer's. Lengths were checked with the path. */
     const hx_param_part *part = param->n_parts > 0 ? &param->parts[i] : NULL;
     const char *name = part ? part->name : param->name;
     size_t own = strlen(param->name), all = strlen(param->path), prefix = all >= own ? all - own : 0;

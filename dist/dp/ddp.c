@@ -5,9 +5,9 @@
  *   3. finish(): what was not sent is sent now, with zeros where there is no gradient, also after a failure: the
  *      other ranks wait for this one. Then it waits for all sums. */
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
+#include "core/base/hash.h"
 #include "core/base/mem.h"
 #include "dist/dp/ddp_impl.h"
 
@@ -41,19 +41,12 @@ static void note(first_failure *first, hx_status status) {
 
 /* ---- making ---- */
 
-/* FNV-1a, 64 bits; see check_same. */
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t n_bytes) {
-    const unsigned char *p = data;
-    for (size_t i = 0; i < n_bytes; i++) hash = (hash ^ p[i]) * 0x100000001B3ull;
-    return hash;
-}
-
 static int64_t hash_param(const hx_param *param) {
     hx_shape shape = hx_tensor_shape(param->value);
     const int kind[3] = {(int)hx_tensor_dtype(param->value), shape.ndim, param->is_frozen};
-    uint64_t hash = hash_bytes(0xCBF29CE484222325ull, param->path, strnlen(param->path, sizeof param->path));
-    hash = hash_bytes(hash, kind, sizeof kind);
-    hash = hash_bytes(hash, shape.dims, (size_t)shape.ndim * sizeof shape.dims[0]);
+    uint64_t hash = hx_hash_text(HX_HASH_START, param->path);
+    hash = hx_hash_bytes(hash, kind, sizeof kind);
+    hash = hx_hash_bytes(hash, shape.dims, (size_t)shape.ndim * sizeof shape.dims[0]);
     return (int64_t)hash;
 }
 
