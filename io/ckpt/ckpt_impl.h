@@ -1,6 +1,6 @@
 /* Inside of the checkpoint folder: what its sources share.
  *
- * hdf5.c     HDF5 errors as messages, handles that close themselves, attributes
+ * hdf5.c     types, attributes, files, datasets and their boxes
  * seal.c     the user block in front of the HDF5 data: is this a whole checkpoint? asked before HDF5 parses it
  * plan.c     which pieces of which tensor this rank writes, and checksums
  * save.c     one file, written by all ranks        load.c     read and verified by all ranks
@@ -9,31 +9,10 @@
 #ifndef HX_IO_CKPT_CKPT_IMPL_H
 #define HX_IO_CKPT_CKPT_IMPL_H
 
-#include <hdf5.h>
 #include "io/ckpt/ckpt.h"
+#include "io/h5.h"
 
 /* ---- hdf5.c ---- */
-
-/* HDF5's automatic error printing, switched off while one of our calls runs and then put back. */
-typedef struct hx__h5_quiet {
-    H5E_auto2_t print;
-    void *data;
-} hx__h5_quiet;
-void hx__h5_quiet_begin(hx__h5_quiet *quiet);
-void hx__h5_quiet_end(hx__h5_quiet *quiet);
-#define HX_H5_QUIET()                                                                                        \
-    HX_CLEANUP(hx__h5_quiet_end) hx__h5_quiet quiet_;                                                        \
-    hx__h5_quiet_begin(&quiet_)
-
-/* A handle of any kind but a file, released at the end of its scope. */
-void hx__h5_release(hid_t *id);
-#define HX_AUTO_H5 HX_CLEANUP(hx__h5_release) hid_t
-
-/** HX_FAIL with the innermost reason of HDF5's error stack, e.g. "No space left on device". */
-#define HX_H5_FAIL(status, what, name)                                                                       \
-    (hx__h5_fail((status), __func__, __FILE__, __LINE__, (what), (name)), (status))
-void hx__h5_fail(hx_status status, const char *func, const char *file, int line, const char *what,
-                 const char *name);
 
 /** How a dtype is stored: little-endian, whatever the host. Numbers as HDF5 and h5py know them; bf16 as a float of 8
  *  exponent and 7 mantissa bits, bool as the enumeration {FALSE, TRUE} of i8, complex as {r, i}.

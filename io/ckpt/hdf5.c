@@ -1,5 +1,4 @@
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
@@ -7,39 +6,6 @@
 #define TEXT_MOST 65535 /* bytes that fit into a compact attribute */
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksums are taken over little-endian elements");
-
-void hx__h5_quiet_begin(hx__h5_quiet *quiet) {
-    if (H5Eget_auto2(H5E_DEFAULT, &quiet->print, &quiet->data) < 0) *quiet = (hx__h5_quiet){NULL, NULL};
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-}
-
-void hx__h5_quiet_end(hx__h5_quiet *quiet) { H5Eset_auto2(H5E_DEFAULT, quiet->print, quiet->data); }
-
-void hx__h5_release(hid_t *id) {
-    if (*id >= 0) H5Idec_ref(*id);
-    *id = H5I_INVALID_HID;
-}
-
-/* The walk goes from the call inwards: the last record is the reason. */
-static herr_t keep_last(unsigned n, const H5E_error2_t *e, void *data) {
-    (void)n;
-    if (e->desc && e->desc[0]) snprintf(data, 512, "%s", e->desc);
-    return 0;
-}
-
-void hx__h5_fail(hx_status status, const char *func, const char *file, int line, const char *what,
-                 const char *name) {
-    char reason[512] = "no reason given";
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, keep_last, reason);
-    /* Reports of system calls hide the interesting words among addresses and times. */
-    static const char mark[] = "error message = '";
-    char *words = strstr(reason, mark), *quote = words ? strchr(words + strlen(mark), '\'') : NULL;
-    if (quote) {
-        *quote = 0;
-        memmove(reason, words + strlen(mark), strlen(words + strlen(mark)) + 1);
-    }
-    hx__fail(status, func, file, line, "%s %s: HDF5 says: %s", what, name, reason);
-}
 
 /* A float of 16 bits with a sign, n_exponent bits and the rest for the mantissa; h5py reads 5 as float16. */
 static hid_t half_type(size_t n_exponent) {

@@ -8,7 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 #include "core/base/mem.h"
-#include "io/ckpt/ckpt_impl.h"
+#include "io/ckpt/ckpt.h"
+#include "io/h5.h"
 
 #define CHUNK_ROWS    1024
 #define ROWS_MOST     512 /* kept in memory */
