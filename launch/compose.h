@@ -39,7 +39,7 @@ HX_OPTIONS_STRUCT(hx_run_config, HX_RUN_OPTIONS);
     X(data, "data", "Data", hx_data_config, HX_DATA_OPTIONS)                                                 \
     X(model, "model", "Model (GPT)", hx_gpt_config, HX_GPT_OPTIONS)                                          \
     X(train, "train", "Training", hx_train_config, HX_TRAIN_OPTIONS)                                         \
-    X(optim, "optim", "Optimizer and schedule", hx_optim_config, HX_OPTIM_OPTIONS)                   \
+    X(optim, "optim", "Optimizer and schedule", hx_optim_config, HX_OPTIM_OPTIONS)                           \
     X(mesh, "mesh", "Parallelism", hx_mesh_config, HX_MESH_OPTIONS)                                          \
     X(ddp, "ddp", "Data parallelism", hx_ddp_config, HX_DDP_OPTIONS)                                         \
     X(ckpt, "ckpt", "Checkpoints", hx_ckpt_config, HX_CKPT_OPTIONS)

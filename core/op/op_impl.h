@@ -42,7 +42,7 @@ void hx__set_out(hx_op_meta *out, hx_shape shape, hx_dtype dtype);
 /* For those that look at a tensor before dispatch has seen it. */
 #define HX_NEED_TENSOR(x)                                                                                    \
     do {                                                                                                     \
-        if ((x) == NULL) return HX_FAIL(HX_ERR_ARG, #x " is NULL");                                            \
+        if ((x) == NULL) return HX_FAIL(HX_ERR_ARG, #x " is NULL");                                          \
     } while (0)
 
 /* One operand, one new result. */

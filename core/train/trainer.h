@@ -32,7 +32,7 @@ extern "C" {
     X(INT, max_skips, 10, 0, 1 << 30, "consecutive updates with non-finite numbers before giving up")        \
     X(REAL, loss_scale, 65536, 0, 16777216, "initial loss scale of models with f16 parameters; 0: no scaling") \
     X(REAL, peak_flops, 0, 0, 1e30, "peak FLOP/s of a rank's device, of which the share is logged; 0: unknown") \
-    X(TEXT, freeze, "", 0, 0, "parameters that are not trained: globs of names, e.g. tok.*,blocks.[01].*")      \
+    X(TEXT, freeze, "", 0, 0, "parameters that are not trained: globs of names, e.g. tok.*,blocks.[01].*")   \
     X(REAL, ema, 0, 0, 0.9999999, "decay of the weights' moving average, which is evaluated; 0: none")       \
     X(BOOL, anomaly, false, 0, 0, "check every op; the first non-finite number ends the run and is named (slow)")
 
@@ -130,9 +130,8 @@ void hx_trainer_pause(hx_trainer *trainer);
 hx_status hx_trainer_step(hx_trainer *trainer, hx_train_event *event);
 /** Collective. Mean loss over the evaluation source, no tape, eval mode; state is left untouched, except that buffers
  *  (running statistics, which each rank gathers from its own samples) become their means over the ranks, as before a
- *  save. With config.ema the
- *  averages stand in the parameters' place meanwhile (buffers, which are not averaged, stay), so that early stop, plateau
- *  and "best" judge them. */
+ *  save. With config.ema the averages stand in the parameters' place meanwhile (buffers, which are not averaged, stay), so
+ *  that early stop, plateau and "best" judge them. */
 hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event);
 /** Local. This rank's share of an evaluation: no tape, eval mode; nothing of the model changes. There is no collective
  *  inside, so a failure needs no care until the ranks add up their sums.

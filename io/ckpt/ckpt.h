@@ -31,7 +31,7 @@ extern "C" {
 #define HX_PATH_BYTES  4096
 
 #define HX_CKPT_OPTIONS(X)                                                                                   \
-    X(INT, every, 200, -1, 1e15, "steps between checkpoints; 0: every 10 epochs; -1: only at the end")                             \
+    X(INT, every, 200, -1, 1e15, "steps between checkpoints; 0: every 10 epochs; -1: only at the end")       \
     X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")
 
 HX_OPTIONS_STRUCT(hx_ckpt_config, HX_CKPT_OPTIONS);
