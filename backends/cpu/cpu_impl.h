@@ -94,5 +94,11 @@ static inline void hx__cpu_rows(const hx_array *a, int64_t *n_rows, int64_t *n_c
     *n_rows = 1;
     for (int d = 0; d + 1 < a->ndim; d++) *n_rows *= a->dims[d];
 }
+/** Positions in the dims before `dim`, and in those after it. */
+static inline void hx__cpu_around(const hx_array *a, int dim, int64_t *outer, int64_t *inner) {
+    *outer = *inner = 1;
+    for (int d = 0; d < dim; d++) *outer *= a->dims[d];
+    for (int d = dim + 1; d < a->ndim; d++) *inner *= a->dims[d];
+}
 
 #endif

@@ -49,7 +49,6 @@ hx_status hx__ref_pad_bwd(const hx_op_call *call) {
     double *sums;
     hx_shape_strides(&shape, dense.strides);
     HX_TRY(hx_mem_alloc_array(hx_array_count(dx), sizeof *sums, (void **)&sums));
-    for (int64_t i = 0; i < hx_array_count(dx); i++) sums[i] = 0;
     for (hx__ref_walk w = hx__ref_walk_start(1, HX_REF_ARRAYS(dy)); !w.is_done; hx__ref_walk_next(&w)) {
         int64_t at = source_at(call, &w, &dense);
         if (at >= 0) sums[at] += hx__ref_get(dy, w.at[0]);

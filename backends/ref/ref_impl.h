@@ -130,6 +130,8 @@ hx_status hx__ref_layernorm(const hx_op_call *call);
 hx_status hx__ref_layernorm_bwd(const hx_op_call *call);
 hx_status hx__ref_rmsnorm(const hx_op_call *call);
 hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call);
+hx_status hx__ref_batchnorm(const hx_op_call *call);
+hx_status hx__ref_batchnorm_bwd(const hx_op_call *call);
 /* conv.c */
 hx_status hx__ref_conv(const hx_op_call *call);
 hx_status hx__ref_conv_bwd_x(const hx_op_call *call);
@@ -138,9 +140,6 @@ hx_status hx__ref_max_pool(const hx_op_call *call);
 hx_status hx__ref_max_pool_bwd(const hx_op_call *call);
 hx_status hx__ref_avg_pool(const hx_op_call *call);
 hx_status hx__ref_avg_pool_bwd(const hx_op_call *call);
-/* norm.c: batch norm */
-hx_status hx__ref_batchnorm(const hx_op_call *call);
-hx_status hx__ref_batchnorm_bwd(const hx_op_call *call);
 /* attention.c */
 hx_status hx__ref_attention(const hx_op_call *call);
 hx_status hx__ref_attention_bwd(const hx_op_call *call);

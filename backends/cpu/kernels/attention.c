@@ -96,11 +96,6 @@ static void mask_make(const hx_op_call *call, int i, mask_view *out) {
     *out = (mask_view){a->data, stride[0], stride[1], stride[2], stride[3]};
 }
 
-static hx_status copy_array(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
-    hx_op_call call = {.op = HX_OP_copy, .n_in = 1, .n_out = 1, .in = {*src}, .out = {*dst}};
-    return HX_K(copy)(cpu, &call);
-}
-
 static hx_status to_scratch(hx_cpu *cpu, hx_array *a) {
     hx_shape shape = hx_array_shape(a);
     hx_shape_strides(&shape, a->strides);

@@ -22,11 +22,6 @@ typedef struct product_plan {
     int64_t tile_m, tile_n, tiles_m, tiles_n;
 } product_plan;
 
-static hx_status copy_array(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
-    hx_op_call call = {.op = HX_OP_copy, .n_in = 1, .n_out = 1, .in = {*src}, .out = {*dst}};
-    return HX_K(copy)(cpu, &call);
-}
-
 /* Replace a by a row-major copy in scratch. Dims that only repeat are not multiplied out. */
 static hx_status to_scratch(hx_cpu *cpu, hx_array *a, bool keep_repeats) {
     hx_array small = *a, dense;

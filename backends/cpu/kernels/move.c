@@ -55,13 +55,6 @@ static void gather_task(void *arg, int64_t task, int worker) {
     for (int64_t r = task * job->rows_per_task; r < last; r++) job->row(job, r);
 }
 
-/* The dims before and after `dim` as one each. */
-static void around(const hx_array *a, int dim, int64_t *outer, int64_t *inner) {
-    *outer = *inner = 1;
-    for (int d = 0; d < dim; d++) *outer *= a->dims[d];
-    for (int d = dim + 1; d < a->ndim; d++) *inner *= a->dims[d];
-}
-
 hx_status HX_K(gather)(hx_cpu *cpu, const hx_op_call *call) {
     static void (*const rows[17])(const gather_job *, int64_t) = {
         [1] = gather_row_uint8_t, [2] = gather_row_uint16_t, [4] = gather_row_uint32_t, [8] = gather_row_uint64_t,
@@ -72,7 +65,7 @@ hx_status HX_K(gather)(hx_cpu *cpu, const hx_op_call *call) {
     int64_t outer;
     bool has_nan = hx_dtype_is_float(x->dtype) || hx_dtype_is_complex(x->dtype);
     hx_elem_set(x->dtype, job.missing, 0, has_nan ? NAN : 0);
-    around(y, call->attr.dim.dim, &outer, &job.inner);
+    hx__cpu_around(y, call->attr.dim.dim, &outer, &job.inner);
     job.n_rows = outer * job.n;
     if (job.n_rows == 0 || job.inner == 0) return HX_OK;
     job.rows_per_task = hx__max(1, MOVE_TASK / job.inner);

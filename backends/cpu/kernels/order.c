@@ -16,11 +16,10 @@ typedef struct arg_job {
 
 static arg_job arg_plan(const hx_op_call *call) {
     const hx_array *x = &call->in[0];
-    arg_job job = {.x = x->data, .out = call->out[0].data, .n = x->dims[call->attr.dim.dim], .inner = 1,
+    arg_job job = {.x = x->data, .out = call->out[0].data, .n = x->dims[call->attr.dim.dim],
                    .smallest = call->op == HX_OP_argmin};
-    int64_t outer = 1;
-    for (int d = 0; d < call->attr.dim.dim; d++) outer *= x->dims[d];
-    for (int d = call->attr.dim.dim + 1; d < x->ndim; d++) job.inner *= x->dims[d];
+    int64_t outer;
+    hx__cpu_around(x, call->attr.dim.dim, &outer, &job.inner);
     job.n_chunks = hx__ceil_div(job.inner, ARG_CHUNK);
     job.n_items = outer * job.n_chunks;
     job.items_per_task = hx__max(1, ROW_TASK / (job.n * hx__min(ARG_CHUNK, hx__max(1, job.inner))));
