@@ -124,8 +124,8 @@ static void print_section(const hx_option_section *section) {
     printf("\n%s\n", section->title);
     for (int i = 0; i < section->n_options; i++) {
         const hx_option *o = &section->options[i];
-        char name[96], value[HX_OPTION_TEXT], kind[160];
-        snprintf(name, sizeof name, "--%s%s%s", section->prefix, *section->prefix ? "." : "", o->name);
+        char name[96] = "--", value[HX_OPTION_TEXT], kind[160];
+        hx_option_key(section, o, name + 2, sizeof name - 2);
         hx_option_format(o, section->defaults, value, sizeof value);
         kind_text(o, kind);
         printf("  %-24s %s\n  %-24s [%s] %s\n", name, o->help, "", value[0] ? value : "empty", kind);

@@ -61,10 +61,6 @@ static void variable_name(const char *key, char out[KEY_BYTES]) {
         out[i] = out[i] == '.' ? '_' : (char)toupper((unsigned char)out[i]);
 }
 
-static void key_of(const hx_option_section *section, const hx_option *option, char out[KEY_BYTES]) {
-    snprintf(out, KEY_BYTES, "%s%s%s", section->prefix, *section->prefix ? "." : "", option->name);
-}
-
 /* A misspelt variable would otherwise do nothing, silently. */
 static hx_status unknown_variable(const hx_option_section *sections, int n_sections, const char *name) {
     char guess[KEY_BYTES], near[KEY_BYTES], variable[KEY_BYTES];
@@ -84,7 +80,7 @@ static hx_status apply_variable(const hx_option_section *sections, int n_section
     char key[KEY_BYTES], variable[KEY_BYTES], source[KEY_BYTES + 32];
     for (int s = 0; s < n_sections; s++) {
         for (int i = 0; i < sections[s].n_options; i++) {
-            key_of(&sections[s], &sections[s].options[i], key);
+            hx_option_key(&sections[s], &sections[s].options[i], key, sizeof key);
             variable_name(key, variable);
             if (strcmp(variable, name) != 0) continue;
             snprintf(source, sizeof source, "%s in the environment", name);
@@ -287,7 +283,7 @@ hx_status hx_config_text(const hx_config *config, char **out) {
     for (int s = 0; s < n_sections; s++) {
         for (int i = 0; i < sections[s].n_options; i++) {
             char key[KEY_BYTES], value[HX_OPTION_TEXT];
-            key_of(&sections[s], &sections[s].options[i], key);
+            hx_option_key(&sections[s], &sections[s].options[i], key, sizeof key);
             hx_option_format(&sections[s].options[i], sections[s].config, value, sizeof value);
             HX_TRY_GOTO(hx_options_set(checked, n_sections, key, value, "configuration"), done);
         }

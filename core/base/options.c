@@ -199,8 +199,8 @@ hx_status hx_options_set(const hx_option_section *sections, int n_sections, cons
 
 /* ---- finding ---- */
 
-static void full_name(const hx_option_section *section, const hx_option *option, char buffer[KEY_BYTES]) {
-    snprintf(buffer, KEY_BYTES, "%s%s%s", section->prefix, *section->prefix ? "." : "", option->name);
+void hx_option_key(const hx_option_section *section, const hx_option *option, char *buffer, size_t n_bytes) {
+    snprintf(buffer, n_bytes, "%s%s%s", section->prefix, *section->prefix ? "." : "", option->name);
 }
 
 const hx_option *hx_options_find(const hx_option_section *sections, int n_sections, const char *key,
@@ -208,7 +208,7 @@ const hx_option *hx_options_find(const hx_option_section *sections, int n_sectio
     char name[KEY_BYTES];
     for (int s = 0; s < n_sections; s++) {
         for (int i = 0; i < sections[s].n_options; i++) {
-            full_name(&sections[s], &sections[s].options[i], name);
+            hx_option_key(&sections[s], &sections[s].options[i], name, sizeof name);
             if (strcmp(name, key) != 0) continue;
             if (section) *section = &sections[s];
             return &sections[s].options[i];
@@ -254,7 +254,7 @@ const char *hx_options_nearest(const hx_option_section *sections, int n_sections
     bool found = false;
     for (int s = 0; s < n_sections; s++) {
         for (int i = 0; i < sections[s].n_options; i++) {
-            full_name(&sections[s], &sections[s].options[i], name);
+            hx_option_key(&sections[s], &sections[s].options[i], name, sizeof name);
             int distance = least(edit_distance(key, name), 1 + edit_distance(bare, sections[s].options[i].name));
             if (distance >= best) continue;
             best = distance;

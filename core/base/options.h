@@ -80,6 +80,8 @@ typedef struct hx_option_section {
  *  @return HX_ERR_CONFIG: unknown key (the nearest name is suggested), not a number, out of range */
 hx_status hx_options_set(const hx_option_section *sections, int n_sections, const char *key, const char *value,
                          const char *source);
+/** The option's key: "prefix.name", or "name" in a section without a prefix; cut to n_bytes. */
+void hx_option_key(const hx_option_section *section, const hx_option *option, char *buffer, size_t n_bytes);
 /** The option of that key, or NULL. */
 const hx_option *hx_options_find(const hx_option_section *sections, int n_sections, const char *key,
                                  const hx_option_section **section);
