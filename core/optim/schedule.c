@@ -110,7 +110,7 @@ static hx_schedule after_warmup(const hx_optim_config *c, int64_t length) {
     }
 }
 
-/* Updates 1..warmup climb to lr. A cosine then runs over the n_steps - warmup updates that are left, with
+/* Updates 1..warmup climb to lr. A cosine or a line then runs over the n_steps - warmup updates that are left, with
  * t = step - 1 - warmup as its time: the first of them has the full rate, and the lowest rate would be that
  * of the update after the last, as when a scheduler is advanced after each update. */
 hx_status hx_schedule_lr(const hx_optim_config *config, int64_t step, int64_t n_steps, double *lr) {

@@ -19,7 +19,7 @@ extern "C" {
  *  `path` holds the old array or the new one whatever happens.
  *  Collective: no (local)
  *  @param x  any shape and strides, borrowed
- *  @return HX_ERR_UNSUPPORTED: bf16; HX_ERR_IO with the path and the reason */
+ *  @return HX_ERR_UNSUPPORTED: bf16; HX_ERR_ARG: a path of more than 4 KiB; HX_ERR_IO with the path and the reason */
 hx_status hx_npy_save(hx_stream *stream, const hx_tensor *x, const char *path);
 /** Read an array of C or Fortran order. Nothing in the file is believed before it is checked.
  *  Collective: no (local)
