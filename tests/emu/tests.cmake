@@ -1,0 +1,41 @@
+# The emulator: backends/cuda compiled for the host, over a CUDA runtime of its own (tests/emu/emu.h). libhelix_emu.so is the
+# plug-in that HELIX_CUDA_PLUGIN names in tests; libhelix_emu_runtime.so is the runtime alone, for tests of the emulator.
+if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64" OR HELIX_SANITIZE)
+  message(STATUS "no emulated CUDA device: it needs x86-64 and changes stacks, which sanitizers cannot follow")
+  return()
+endif()
+enable_language(CXX)
+
+# CUDA's code: reinterprets types freely, has its own pragmas, and no exact floating-point contraction; the two checks of the
+# compiler report through tests/emu/fault.cc
+set(EMU_OPTIONS -std=gnu++17 -O2 -g1 -fno-strict-aliasing -ffp-contract=off -Wno-conversion -Wno-shadow -Wno-unknown-pragmas
+                -Wno-unused-function -Wno-sign-compare -Wno-missing-field-initializers)
+set(EMU_CHECKS -fsanitize=alignment,bounds)
+
+function(helix_emulated target)
+  target_compile_definitions(${target} PRIVATE HX_EMULATED)
+  target_include_directories(${target} BEFORE PRIVATE ${PROJECT_SOURCE_DIR}/tests/emu/include ${PROJECT_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${EMU_OPTIONS}>)
+endfunction()
+
+file(GLOB sources CONFIGURE_DEPENDS emu/*.cc)
+list(FILTER sources EXCLUDE REGEX "/(gemm|test_[a-z_]*)\\.cc$")
+add_library(helix_emu_runtime OBJECT ${sources})
+helix_emulated(helix_emu_runtime)
+target_link_libraries(helix_emu_runtime PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
+
+file(GLOB c_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/backends/cuda/*.c ${PROJECT_SOURCE_DIR}/launch/cuda_plugin.c)
+list(FILTER c_sources EXCLUDE REGEX "/cuda/gemm\\.c$")
+file(GLOB kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/backends/cuda/*.cu)
+# the language is CXX in this folder only: the plug-in's own build has another for the same files
+set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "${EMU_CHECKS};-x;c++")
+add_library(helix_emu SHARED ${c_sources} ${kernels} emu/gemm.cc emu/absent.c)
+helix_emulated(helix_emu)
+target_link_libraries(helix_emu PRIVATE helix_emu_runtime PkgConfig::OPENBLAS)
+
+add_executable(emu_runtime emu/test_runtime.cc)
+helix_emulated(emu_runtime)
+target_compile_options(emu_runtime PRIVATE ${EMU_CHECKS})
+target_link_libraries(emu_runtime PRIVATE helix_emu_runtime helix_static)
+add_test(NAME emu/runtime COMMAND emu_runtime)
+set_tests_properties(emu/runtime PROPERTIES LABELS emu TIMEOUT 300)
