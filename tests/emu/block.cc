@@ -8,7 +8,12 @@ emu_thread *emu_now;
 /* of the running block */
 static const emu_kernel *running;
 static std::vector<emu_thread> threads;
-static std::vector<unsigned> ready; /* numbers of threads, in no order */
+static struct {
+    uint8_t lanes[32]; /* that can run, in no order */
+    unsigned n;
+} ready[32]; /* by warp */
+static uint32_t ready_warps; /* bit per warp: n > 0 */
+static unsigned warp_now;
 static unsigned n_threads, n_returned, n_at_barrier, n_true, n_true_before;
 static emu_site barrier_at;
 static uint64_t block_number;
@@ -25,8 +30,10 @@ static void become(emu_thread *thread) {
 static std::string place(emu_site at) { return std::string(emu_path(at.file)) + ":" + std::to_string(at.line); }
 
 void emu_make_ready(emu_thread *thread) {
+    auto &warp = ready[thread->number / 32];
     thread->state = EMU_READY;
-    ready.push_back(thread->number);
+    warp.lanes[warp.n++] = (uint8_t)(thread->number % 32);
+    ready_warps |= 1u << thread->number / 32;
 }
 
 /* ---- who runs ---- */
@@ -71,16 +78,27 @@ static std::string missing_lane(const emu_thread *waiting) {
     emu_fail("deadlock: no thread of the block can run");
 }
 
+/* Any warp; or, in bursts, the one that ran last for as long as it can: it gets far ahead of the others, which threads that
+ * take turns never do. */
+static void draw_warp() {
+    if (running->in_bursts && ready_warps >> warp_now & 1) return;
+    uint32_t left = ready_warps;
+    for (uint32_t skip = emu_kernel_draws().below((uint32_t)__builtin_popcount(left)); skip > 0; skip--) left &= left - 1;
+    warp_now = (unsigned)__builtin_ctz(left);
+}
+
 /* NULL: all have returned */
 static emu_thread *draw() {
-    if (ready.empty()) {
+    if (ready_warps == 0) {
         if (n_returned < n_threads) fail_stuck();
         return nullptr;
     }
-    const uint32_t i = emu_kernel_draws().below((uint32_t)ready.size());
-    emu_thread *thread = &threads[ready[i]];
-    ready[i] = ready.back();
-    ready.pop_back();
+    draw_warp();
+    auto &warp = ready[warp_now];
+    const uint32_t i = emu_kernel_draws().below(warp.n);
+    emu_thread *thread = &threads[warp_now * 32 + warp.lanes[i]];
+    warp.lanes[i] = warp.lanes[--warp.n];
+    if (warp.n == 0) ready_warps &= ~(1u << warp_now);
     return thread;
 }
 
@@ -127,7 +145,6 @@ static void begin(const emu_kernel &kernel) {
     n_returned = n_at_barrier = n_true = 0;
     block_number++;
     if (threads.size() < n_threads) threads.resize(n_threads);
-    ready.clear();
     for (unsigned i = 0; i < n_threads; i++) {
         emu_thread *t = &threads[i];
         t->index = uint3{i % kernel.block.x, i / kernel.block.x % kernel.block.y, i / kernel.block.x / kernel.block.y};

@@ -128,6 +128,7 @@ struct emu_kernel {
     size_t shared_bytes;
     std::function<void()> thread;
     uint64_t draws;
+    bool in_bursts; /* a warp runs for as long as it can */
 };
 /** The kernel whose threads run, or NULL. */
 const emu_kernel *emu_running();
@@ -135,11 +136,11 @@ emu_draws &emu_kernel_draws();
 emu_thread *emu_thread_at(unsigned number);
 /** The thread that runs; NULL outside kernels. */
 extern emu_thread *emu_now;
-void emu_kernel_run(const emu_kernel &kernel, uint64_t order);
+void emu_kernel_run(emu_kernel &kernel);
 void emu_block_run(const emu_kernel &kernel);
 /** A number for each block run. */
 uint64_t emu_block_number();
-/** Wait, as a fiber, until `state` is EMU_READY again. */
+/** Wait, as a fiber, in this state until emu_make_ready; EMU_READY: was called already. */
 void emu_suspend(emu_state state);
 void emu_make_ready(emu_thread *thread);
 void emu_cp_async_finish();

@@ -33,12 +33,13 @@ static bool is_possible(const cudaLaunchConfig_t &c, const void *kernel) {
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *address, std::function<void()> thread) {
     auto lock = emu_lock();
     emu_kernel kernel = {next_name.empty() ? "without a name" : next_name, address, config->gridDim, config->blockDim,
-                         config->dynamicSmemBytes, std::move(thread), 0};
+                         config->dynamicSmemBytes, std::move(thread), 0, false};
     next_name.clear();
     if (!is_possible(*config, address)) return emu_error(cudaErrorInvalidConfiguration);
     kernel.draws = emu_draws(emu_seed() ^ ++n_launches << 20).next();
-    emu_enqueue(config->stream, "a kernel", [kernel] {
-        emu_kernel_run(kernel, kernel.draws);
+    kernel.in_bursts = kernel.draws & 1;
+    emu_enqueue(config->stream, "a kernel", [kernel]() mutable {
+        emu_kernel_run(kernel);
         return true;
     });
     return cudaSuccess;
@@ -46,11 +47,11 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *address, st
 
 /* ---- when its turn comes ---- */
 
-static void run_once(const emu_kernel &kernel, uint64_t order) {
+static void run_once(const emu_kernel &kernel) {
     const uint64_t n_blocks = (uint64_t)kernel.grid.x * kernel.grid.y * kernel.grid.z;
     std::vector<uint32_t> blocks(n_blocks);
     std::iota(blocks.begin(), blocks.end(), 0);
-    draws = emu_draws(order);
+    draws = emu_draws(kernel.draws);
     gridDim = kernel.grid;
     blockDim = kernel.block;
     for (uint32_t left = (uint32_t)n_blocks; left > 0; left--) {
@@ -62,12 +63,14 @@ static void run_once(const emu_kernel &kernel, uint64_t order) {
     emu_memory_check_canaries(("kernel " + kernel.name).c_str());
 }
 
-void emu_kernel_run(const emu_kernel &kernel, uint64_t order) {
-    if (!emu_is_checking()) return run_once(kernel, order);
+void emu_kernel_run(emu_kernel &kernel) {
+    if (!emu_is_checking()) return run_once(kernel);
     const auto before = emu_snapshot_take();
-    run_once(kernel, order);
+    run_once(kernel);
     const auto after = emu_snapshot_take();
     emu_snapshot_restore(*before);
-    run_once(kernel, ~order);
+    kernel.draws = ~kernel.draws;
+    kernel.in_bursts = !kernel.in_bursts;
+    run_once(kernel);
     emu_snapshot_compare(*after, kernel.name.c_str());
 }
