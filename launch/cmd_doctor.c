@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "launch/helix.h"
+#include "launch/plugin.h"
 
 #define MAX_FINDINGS 32
 
@@ -153,6 +154,20 @@ static void check_blas(report *r) {
     }
 }
 
+static void check_cuda(report *r, const hx_session *s) {
+    const hx_plugin *plugin;
+    int n;
+    if (!hx_plugin_cuda_expected()) {
+        add(r, "GPU", LEVEL_OK, "no NVIDIA driver here (neither /dev/nvidiactl nor /dev/nvidia0 nor /dev/dxg)");
+    } else if (hx_plugin_cuda(&plugin) != HX_OK || plugin->n_devices(&n) != HX_OK) {
+        add(r, "GPU", LEVEL_WARN, "%.400s\n--device=cpu goes without", hx_error_message());
+    } else if (s->placement.n_local_ranks > n) {
+        add(r, "GPU", LEVEL_WARN, "%d for %d ranks on this host\nstart at most one rank for each", n, s->placement.n_local_ranks);
+    } else {
+        add(r, "GPU", LEVEL_OK, "%d for %d rank(s) on this host", n, s->placement.n_local_ranks);
+    }
+}
+
 static void check_devices(report *r) {
     for (int i = 0; hx_backend_at(i); i++) {
         const char *name = hx_backend_at(i)->name;
@@ -245,6 +260,7 @@ hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **s
     check_shared_memory(&r);
     check_threads(&r, s);
     check_blas(&r);
+    check_cuda(&r, s);
     check_devices(&r);
     check_disk(&r, folder);
     check_hdf5(&r, s, folder);

@@ -26,7 +26,7 @@ extern "C" {
     X(TEXT, out, "runs/default", 0, 0, "folder of the run: checkpoints, metrics, configuration")             \
     X(BOOL, resume, false, 0, 0, "go on from the run's latest checkpoint; start afresh if there is none")    \
     X(TEXT, init_from, "", 0, 0, "checkpoint file or folder whose weights are loaded before training")       \
-    X(TEXT, device, "", 0, 0, "cpu or ref; empty: the fastest that is there")                                \
+    X(TEXT, device, "", 0, 0, "cpu, cuda or ref; empty: the fastest that is there")                                \
     X(INT, threads, 0, 0, 4096, "threads per rank; 0: the cores this rank is bound to, shared fairly")       \
     X(CHOICE, progress, 0, "auto|bar|lines|none", 0, "how rank 0 shows progress; auto: a bar on a terminal")
 
@@ -105,7 +105,8 @@ hx_status hx_session_eval(hx_session *session, const hx_model *model, const hx_b
 /** The GPT of the configuration, initialised from train.seed: destroy model->root with hx_layer_destroy. */
 hx_status hx_session_gpt(hx_session *session, hx_model *model);
 
-/** Register the backends that this library was built with. Idempotent. */
+/** Register the backends that this library was built with, and cuda where its driver is there (launch/plugin.h); a warning
+ *  tells why not. Idempotent. */
 hx_status hx_register_backends(void);
 
 #ifdef __cplusplus

@@ -19,6 +19,8 @@ extern "C" {
 
 typedef struct hx_plugin {
     const hx_backend *backend;
+    /** How many devices of the backend this process sees. @return HX_ERR_DEVICE with the reason if there is none */
+    hx_status (*n_devices)(int *out);
     /** Collective over comm. Let collectives of `comm` on this backend's memory run without the host; see
      *  hx_comm_device_attach. NULL: there is no such library in this build. */
     hx_status (*comm_attach)(hx_comm *comm, hx_stream *stream);
@@ -30,7 +32,8 @@ typedef const hx_plugin *hx_plugin_entry(int abi);
 #define HX_PLUGIN_ENTRY "hx_plugin_get"
 
 /** Open libhelix_cuda.so once and register its backend; later calls give the same answer. Looks at HELIX_CUDA_PLUGIN (a
- *  path), beside the program, beside libhelix, in the installed library folder, then where the system looks.
+ *  path), beside the program, beside libhelix, in the installed library folder (as seen from the program, then as it was
+ *  configured), then where the system looks.
  *  @param[out] out  static storage
  *  @return HX_ERR_DEVICE with the reason in one line: no such file, built for another version, a library it needs is missing */
 hx_status hx_plugin_cuda(const hx_plugin **out);

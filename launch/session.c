@@ -3,6 +3,7 @@
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/backends.h"
@@ -10,15 +11,23 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "launch/helix.h"
+#include "launch/plugin.h"
 
 #define CLOSE_SECONDS 10.0 /* after a failure; a healthy close takes milliseconds */
 
 const char *hx_version(void) { return HELIX_VERSION; }
 
-hx_status hx_register_backends(void) {
+static hx_status register_own_backends(void) {
     static const hx_backend *const backends[] = {&hx_backend_ref, &hx_backend_cpu, &hx_backend_meta};
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
         if (!hx_backend_find(backends[i]->name)) HX_TRY(hx_backend_register(backends[i]));
+    return HX_OK;
+}
+
+hx_status hx_register_backends(void) {
+    const hx_plugin *plugin;
+    HX_TRY(register_own_backends());
+    if (hx_plugin_cuda_expected() && hx_plugin_cuda(&plugin) != HX_OK) HX_LOG(HX_LOG_WARN, "%s", hx_error_message());
     return HX_OK;
 }
 
@@ -37,11 +46,44 @@ static hx_status check_same_config(hx_session *s) {
     return hx_comm_agree_equal(s->world, "hash of the configuration", hash);
 }
 
+/* The ranks of a host take its GPUs in turn. Two ranks on one GPU run slower than one, so it takes a word to have that; so
+ * it does where a launcher shows each rank a GPU of its own only, which looks the same from here. */
+static hx_status choose_gpu(const hx_plugin *plugin, int *index) {
+    int n, local_rank, n_local;
+    const char *share = getenv("HELIX_CUDA_SHARE");
+    HX_TRY(plugin->n_devices(&n));
+    hx_comm_local(&local_rank, &n_local);
+    if (n_local > n && !(share && strcmp(share, "1") == 0))
+        return HX_FAIL(HX_ERR_CONFIG, "%d ranks on this host see %d GPU%s: start at most one rank for each, use device cpu, or set "
+                       "HELIX_CUDA_SHARE=1 if each rank sees a GPU of its own, or is to share one", n_local, n, n == 1 ? "" : "s");
+    *index = local_rank % n;
+    return HX_OK;
+}
+
+static hx_status open_cuda(hx_device_config config, hx_device **out) {
+    const hx_plugin *plugin;
+    HX_TRY(hx_plugin_cuda(&plugin));
+    HX_TRY(choose_gpu(plugin, &config.index));
+    return hx_device_open(plugin->backend->name, &config, out);
+}
+
+/* cuda by name is cuda or a failure; without a name it is tried where there may be a GPU, and the reason is told. */
+static hx_status open_by_name(const char *name, const hx_device_config *config, hx_device **out) {
+    int local_rank, n_local;
+    if (strcmp(name, "cuda") == 0) return open_cuda(*config, out);
+    if (name[0] || !hx_plugin_cuda_expected()) return hx_device_open(name[0] ? name : NULL, config, out);
+    hx_status status = open_cuda(*config, out);
+    if (status != HX_ERR_DEVICE) return status; /* success too: HX_OK */
+    hx_comm_local(&local_rank, &n_local);
+    if (local_rank == 0) HX_LOG(HX_LOG_WARN, "%s; going on without a GPU", hx_error_message());
+    return hx_device_open(NULL, config, out);
+}
+
 static hx_status open_device(hx_session *s, void *arg) {
     (void)arg;
     const hx_run_config *run = &s->config.run;
     hx_device_config config = {.n_threads = run->threads ? (int)run->threads : s->placement.n_threads};
-    HX_TRY(hx_device_open(run->device[0] ? run->device : NULL, &config, &s->device));
+    HX_TRY(open_by_name(run->device, &config, &s->device));
     hx_device_props props;
     hx_device_props_get(s->device, &props);
     if (props.is_dry) return HX_FAIL(HX_ERR_CONFIG, "device = %s: it computes nothing; expected e.g. cpu or ref", run->device);
@@ -57,7 +99,7 @@ hx_status hx_session_open(const hx_config *config, hx_session **out) {
     hx_status status = HX_OK;
     HX_TRY(hx_mem_alloc_array(1, sizeof *s, (void **)&s));
     s->config = *config;
-    HX_TRY_GOTO(hx_register_backends(), failed);
+    HX_TRY_GOTO(register_own_backends(), failed);
     HX_TRY_GOTO(hx_comm_was_launched() ? hx_comm_mpi_open(&s->world) : hx_comm_self_open(&s->world), failed);
     int size = hx_comm_size(s->world);
     hx_error_set_identity(hx_comm_rank(s->world), size, size > 1 ? hx_comm_host(s->world) : NULL);
@@ -93,7 +135,7 @@ const hx_config *hx_session_config(const hx_session *session) { return &session-
 int hx__session_threads(const hx_session *session) {
     hx_device_props props;
     hx_device_props_get(session->device, &props);
-    return props.n_threads;
+    return props.n_threads > 0 ? props.n_threads : 1; /* a GPU is fed by one */
 }
 
 /* ---- failing together ---- */

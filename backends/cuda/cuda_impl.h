@@ -18,15 +18,19 @@ extern "C" {
 #endif
 
 typedef struct hx_cuda_gemm_library hx_cuda_gemm_library; /* gemm.c */
+typedef struct hx_cuda_staging hx_cuda_staging;           /* staging.c */
 
 typedef struct hx_cuda {
     int index;
     char name[96];
+    char bus[16];      /* where it sits: "0000:3b:00.0" */
     int major, minor;  /* compute capability */
     int n_sms;
     int shared_bytes;  /* most dynamic shared memory of a block, after opting in */
     int64_t memory_bytes;
+    cudaMemPool_t pool;         /* of scratch */
     hx_cuda_gemm_library *gemm; /* owned */
+    hx_cuda_staging *staging;   /* owned */
 } hx_cuda;
 
 #define HX_CUDA_SCRATCH_BLOCKS 32
@@ -35,6 +39,8 @@ typedef struct hx_cuda_stream {
     hx_cuda *device;
     cudaStream_t handle;
     hx_status failure; /* sticky */
+    char message[256]; /* of the failure */
+    void *workspace;   /* of matrix products, made for the first; goes with the stream */
     void *scratch[HX_CUDA_SCRATCH_BLOCKS]; /* of the running op */
     int n_scratch;
 } hx_cuda_stream;
@@ -51,12 +57,32 @@ typedef struct hx_cuda_kernel {
 
 extern const hx_cuda_kernel hx__cuda_kernels[HX_OP_COUNT];
 
+/** Run an op by its row of the table: checks the dtype, makes strided operands dense where the kernel wants it, gives
+ *  scratch back. @return HX_ERR_UNSUPPORTED if the table has no kernel. exec.c */
+hx_status hx__cuda_exec(hx_cuda_stream *stream, const hx_op_call *call);
+/** Enqueue a copy between arrays of one shape, of any strides and dtypes. exec.c */
+hx_status hx__cuda_copy_array(hx_cuda_stream *stream, const hx_array *src, const hx_array *dst);
+/** A row-major copy of an array in scratch, of the same shape and dtype. exec.c */
+hx_status hx__cuda_dense(hx_cuda_stream *stream, const hx_array *a, hx_array *out);
+
 /** n_bytes of uninitialised device memory, 256-byte aligned, until the op's work is done. @return HX_ERR_MEMORY */
 hx_status hx__cuda_scratch(hx_cuda_stream *stream, size_t n_bytes, void **out);
 
 /** HX_OK, or the failure that a call of the runtime returned: HX_ERR_MEMORY for want of memory, else HX_ERR_DEVICE.
  *  @param what  the call, for the message: "cudaMemcpyAsync of 4096 bytes" */
 hx_status hx__cuda_check(cudaError_t error, const char *what);
+/** HX_ERR_MEMORY with what was asked for, what is free, and who holds the rest where that can be found out. device.c */
+hx_status hx__cuda_no_memory(const hx_cuda *device, size_t n_bytes, const char *what);
+/** "; process 12 (python) holds 3.1 GiB, ...", or "" where NVML does not tell. nvml.c */
+void hx__cuda_holders(const hx_cuda *device, char *text, size_t n_text);
+
+/* Copies from and to host memory that is not pinned, by way of pinned buffers; staging.c */
+hx_status hx__cuda_staging_open(hx_cuda_staging **out);
+void hx__cuda_staging_close(hx_cuda_staging **staging);
+/** True for a copy that is worth it. @param host  the host's end */
+bool hx__cuda_staging_serves(const void *host, size_t n_bytes);
+/** Returns when the host's memory may be reused (to_device), or holds the data. */
+hx_status hx__cuda_staging_copy(hx_cuda_stream *stream, void *dst, const void *src, size_t n_bytes, bool to_device);
 
 static inline bool hx__cuda_absent(const hx_array *a) { return a->data == NULL && a->ndim < 0; }
 static inline int64_t hx__cuda_min(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -23,7 +23,8 @@ typedef struct hx_gemm {
     const void *bias; /* [n], added to each row; NULL: none; excludes accumulate */
 } hx_gemm;
 
-/** Enqueue. m, n, k may be 0: an empty sum is 0. @return HX_ERR_DEVICE with the library's reason */
+/** Enqueue. m, n, k may be 0: an empty sum is 0. @return HX_ERR_DEVICE with the library's
+ *  reason, HX_ERR_UNSUPPORTED if it has no algorithm */
 hx_status hx__cuda_gemm(hx_cuda_stream *s, const hx_gemm *g, const void *a, const void *b, void *c);
 
 hx_status hx__cuda_gemm_open(hx_cuda *device, hx_cuda_gemm_library **out);

@@ -1,7 +1,9 @@
 # `cmake --install build/release --prefix DIR`: program, libraries, headers, helix.pc.
-include(GNUInstallDirs)
 install(TARGETS helix RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS helix_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+if(TARGET helix_cuda)
+  install(TARGETS helix_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(TARGETS helix_static ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 foreach(folder core dist io launch backends)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/helix

@@ -1,0 +1,85 @@
+/* From an op call to its kernel: the table's row, the dtype, dense copies in place of strided operands, scratch. */
+#include "backends/cuda/cuda_impl.h"
+
+hx_status hx__cuda_scratch(hx_cuda_stream *s, size_t n_bytes, void **out) {
+    void *p = NULL;
+    if (s->n_scratch == HX_CUDA_SCRATCH_BLOCKS)
+        return HX_FAIL(HX_ERR_INTERNAL, "an op asked for more than %d blocks of scratch", HX_CUDA_SCRATCH_BLOCKS);
+    cudaError_t error = cudaMallocAsync(&p, n_bytes > 0 ? n_bytes : 1, s->handle);
+    if (error == cudaErrorMemoryAllocation) return hx__cuda_no_memory(s->device, n_bytes, "scratch");
+    HX_TRY(hx__cuda_check(error, "cudaMallocAsync"));
+    s->scratch[s->n_scratch++] = p;
+    *out = p;
+    return HX_OK;
+}
+
+/* In stream order: the memory goes when the op's work is done. */
+static hx_status free_scratch(hx_cuda_stream *s) {
+    hx_status status = HX_OK;
+    while (s->n_scratch > 0) {
+        hx_status one = hx__cuda_check(cudaFreeAsync(s->scratch[--s->n_scratch], s->handle), "cudaFreeAsync");
+        if (status == HX_OK) status = one;
+    }
+    return status;
+}
+
+hx_status hx__cuda_copy_array(hx_cuda_stream *s, const hx_array *src, const hx_array *dst) {
+    hx_op_call call = {.op = HX_OP_copy, .n_in = 1, .n_out = 1, .in = {*src}, .out = {*dst}};
+    call.attr.copy.dtype = dst->dtype;
+    return hx__cuda_count(dst) == 0 ? HX_OK : hx__cuda_copy(s, &call);
+}
+
+hx_status hx__cuda_dense(hx_cuda_stream *s, const hx_array *a, hx_array *out) {
+    hx_array d = *a;
+    hx_shape shape = hx_array_shape(a);
+    hx_shape_strides(&shape, d.strides);
+    HX_TRY(hx__cuda_scratch(s, (size_t)hx__cuda_count(a) * hx_dtype_bytes(a->dtype), &d.data));
+    HX_TRY(hx__cuda_copy_array(s, a, &d));
+    *out = d;
+    return HX_OK;
+}
+
+static hx_status run_dense(hx_cuda_stream *s, const hx_op_call *call, hx_cuda_fn run) {
+    hx_op_call dense = *call;
+    bool is_copied[HX_OP_MAX_OUT] = {false};
+    for (int i = 0; i < call->n_in; i++)
+        if (!hx__cuda_absent(&call->in[i]) && !hx_array_is_contiguous(&call->in[i]))
+            HX_TRY(hx__cuda_dense(s, &call->in[i], &dense.in[i]));
+    for (int i = 0; i < call->n_out; i++) {
+        if (hx__cuda_absent(&call->out[i]) || hx_array_is_contiguous(&call->out[i])) continue;
+        HX_TRY(hx__cuda_dense(s, &call->out[i], &dense.out[i])); /* with its contents: the op may update or add to them */
+        is_copied[i] = true;
+    }
+    HX_TRY(run(s, &dense));
+    for (int i = 0; i < call->n_out; i++)
+        if (is_copied[i]) HX_TRY(hx__cuda_copy_array(s, &dense.out[i], &call->out[i]));
+    return HX_OK;
+}
+
+static hx_status find_kernel(const hx_op_call *call, const hx_cuda_kernel **out) {
+    if ((unsigned)call->op >= HX_OP_COUNT) return HX_FAIL(HX_ERR_INTERNAL, "op number %d does not exist", (int)call->op);
+    const hx_cuda_kernel *k = &hx__cuda_kernels[call->op];
+    const char *name = hx_op_info_get(call->op)->name;
+    if (!k->run) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cuda device has no kernel for this op", name);
+    hx_dtype dtype = k->by < 8 ? call->in[k->by].dtype : call->out[k->by - 8].dtype;
+    if (!(k->dtypes >> dtype & 1))
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cuda device has no kernel for %s", name, hx_dtype_name(dtype));
+    *out = k;
+    return HX_OK;
+}
+
+/* True if there is an element to write. */
+static bool has_output(const hx_op_call *call) {
+    for (int i = 0; i < call->n_out; i++)
+        if (!hx__cuda_absent(&call->out[i]) && hx__cuda_count(&call->out[i]) > 0) return true;
+    return false;
+}
+
+hx_status hx__cuda_exec(hx_cuda_stream *s, const hx_op_call *call) {
+    const hx_cuda_kernel *kernel;
+    HX_TRY(find_kernel(call, &kernel));
+    if (!has_output(call)) return HX_OK;
+    hx_status status = kernel->dense ? run_dense(s, call, kernel->run) : kernel->run(s, call);
+    hx_status freed = free_scratch(s);
+    return status != HX_OK ? status : freed;
+}
