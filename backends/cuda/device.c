@@ -57,7 +57,7 @@ static hx_status check_stream(hx_cuda_stream *s, cudaError_t error, const char *
 /* ---- opening ---- */
 
 /* Versions of CUDA are 1000 major + 10 minor. */
-static hx_status why_none(cudaError_t error) {
+static hx_status no_device(cudaError_t error) {
     int driver = 0, runtime = 0;
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
     (void)cudaGetLastError();
@@ -76,7 +76,7 @@ static hx_status why_none(cudaError_t error) {
 hx_status hx_cuda_device_count(int *out) {
     int n = 0;
     cudaError_t error = cudaGetDeviceCount(&n);
-    if (error != cudaSuccess || n < 1) return why_none(error);
+    if (error != cudaSuccess || n < 1) return no_device(error);
     *out = n;
     return HX_OK;
 }
