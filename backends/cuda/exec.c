@@ -1,4 +1,6 @@
 /* From an op call to its kernel: the table's row, the dtype, dense copies in place of strided operands, scratch. */
+#include <stdio.h>
+
 #include "backends/cuda/cuda_impl.h"
 
 hx_status hx__cuda_scratch(hx_cuda_stream *s, size_t n_bytes, void **out) {
@@ -56,11 +58,23 @@ static hx_status run_dense(hx_cuda_stream *s, const hx_op_call *call, hx_cuda_fn
     return HX_OK;
 }
 
+/* The table has no row: the message names the dtypes of the operands, of which no one chooses. */
+static hx_status no_kernel(const hx_op_call *call) {
+    char dtypes[64] = "";
+    size_t used = 0;
+    for (int i = 0; i < call->n_in + call->n_out; i++) {
+        const hx_array *a = i < call->n_in ? &call->in[i] : &call->out[i - call->n_in];
+        if (hx__cuda_absent(a) || used >= sizeof dtypes) continue;
+        used += (size_t)snprintf(dtypes + used, sizeof dtypes - used, "%s%s", used ? ", " : "", hx_dtype_name(a->dtype));
+    }
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cuda device has no kernel, for any dtype (given: %s)", hx_op_info_get(call->op)->name, dtypes);
+}
+
 static hx_status find_kernel(const hx_op_call *call, const hx_cuda_kernel **out) {
     if ((unsigned)call->op >= HX_OP_COUNT) return HX_FAIL(HX_ERR_INTERNAL, "op number %d does not exist", (int)call->op);
     const hx_cuda_kernel *k = &hx__cuda_kernels[call->op];
     const char *name = hx_op_info_get(call->op)->name;
-    if (!k->run) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cuda device has no kernel for this op", name);
+    if (!k->run) return no_kernel(call);
     hx_dtype dtype = k->by < 8 ? call->in[k->by].dtype : call->out[k->by - 8].dtype;
     if (!(k->dtypes >> dtype & 1))
         return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cuda device has no kernel for %s", name, hx_dtype_name(dtype));

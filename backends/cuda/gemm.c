@@ -250,7 +250,7 @@ static hx_status multiply(hx_cuda_stream *s, plan *p, const hx_gemm *g, const vo
 static hx_status try_library(hx_cuda_stream *s, const hx_gemm *g, const void *a, const void *b, void *c, bool *found) {
     hx_cuda_gemm_library *library = s->device->gemm;
     plan_key key = key_of(g, a, b, c);
-    plan *p;
+    plan *p = NULL;
     pthread_mutex_lock(&library->lock); /* until the call is enqueued: plans hold the bias's address */
     hx_status status = find_plan(library, &key, &p, found);
     if (status == HX_OK && *found) status = multiply(s, p, g, a, b, c);

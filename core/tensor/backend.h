@@ -81,7 +81,8 @@ typedef struct hx_backend {
     hx_status (*event_arm)(void *self, void *event);
     void (*event_fire)(void *self, void *event, hx_status status, const char *message);
     /* OPTIONAL: the host calls fn(arg) once the stream's earlier work is done, whether it failed or not; later work waits
-     * for its return. fn must not use the device. NULL: host backends, where the caller can wait itself. */
+     * for its return. A device that is lost may never call: stream_poll tells. fn must not use the device. NULL: host
+     * backends, where the caller can wait itself. */
     hx_status (*host_call)(void *self, void *stream, void (*fn)(void *arg), void *arg);
     /* OPTIONAL: graph capture, all four or none; NULL: the device has none, and props.has_capture is false */
     hx_status (*capture_begin)(void *self, void *stream);

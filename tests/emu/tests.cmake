@@ -65,3 +65,15 @@ foreach(file softmax norm loss)
   set_tests_properties(emu/plant/${file} PROPERTIES LABELS emu TIMEOUT 1800
     ENVIRONMENT "HELIX_CUDA_PLUGIN=$<TARGET_FILE:helix_emu>" DEPENDS emu/conformance_ops/seed1)
 endforeach()
+
+file(GLOB sources CONFIGURE_DEPENDS emu/test_*.c)
+foreach(source ${sources})
+  get_filename_component(name ${source} NAME_WE)
+  string(REGEX REPLACE "^test_" "" name ${name})
+  add_executable(emu_${name} ${source})
+  target_link_libraries(emu_${name} PRIVATE helix_static PkgConfig::CRITERION)
+  add_dependencies(emu_${name} helix_emu)
+  add_test(NAME emu/${name} COMMAND emu_${name} -j1)
+  set_tests_properties(emu/${name} PROPERTIES LABELS emu TIMEOUT 300
+                       ENVIRONMENT "HELIX_CUDA_PLUGIN=$<TARGET_FILE:helix_emu>;HELIX_EMU_GPUS=2")
+endforeach()
