@@ -136,8 +136,7 @@ Test(device, refuses_in_words) {
     rig r = rig_open(0);
     hx_device *other;
     void *p;
-    HX_AUTO_TENSOR x = NULL;
-    HX_AUTO_TENSOR y = NULL;
+    hx_tensor *x, *y;
     cr_assert_eq(hx_device_open("cuda", &(hx_device_config){.index = 2}, &other), HX_ERR_DEVICE);
     cr_assert(strstr(hx_error_message(), "cuda device 2: there are 2"), "%s", hx_error_message());
     cr_assert_eq(hx_device_alloc(r.device, HX_POOL_GENERAL, (size_t)1 << 40, &p), HX_ERR_MEMORY);
@@ -145,5 +144,6 @@ Test(device, refuses_in_words) {
     MUST(hx_tensor_create(r.device, HX_C64, HX_SHAPE(2, 2), &x));
     cr_assert_eq(hx_fft(&r.ctx, x, 0, &y), HX_ERR_UNSUPPORTED);
     cr_assert(strstr(hx_error_message(), "fft: the cuda device has no kernel"), "%s", hx_error_message());
+    hx_tensor_destroy(&x);
     rig_close(&r);
 }
