@@ -19,7 +19,11 @@ if(nccl_sources)
   target_include_directories(helix_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
 target_compile_options(helix_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-fno-math-errno>")
-list(GET CUDAToolkit_LIBRARY_DIR 0 library_dir)
-set_target_properties(helix_cuda PROPERTIES C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Shared
-                      INSTALL_RPATH "$ORIGIN;${library_dir}")
+# CMake leaves out folders that nvcc searches by itself, but the loader does not search them; libraries in a folder of stubs
+# are for linking only
+get_target_property(library CUDA::cublasLt IMPORTED_LOCATION)
+get_filename_component(library_dir "${library}" DIRECTORY)
+string(REGEX REPLACE "/stubs$" "" library_dir "${library_dir}")
+set_target_properties(helix_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Shared C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
+                      BUILD_RPATH "${library_dir}" INSTALL_RPATH "$ORIGIN;${library_dir}")
 message(STATUS "CUDA plug-in: ${CMAKE_CUDA_COMPILER} for ${CMAKE_CUDA_ARCHITECTURES}")
