@@ -37,6 +37,8 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
     {.op = HX_OP_##o, .in = "3,1,5,1 2,1,4", .range = r, .tolerance = t},                                    \
     {.op = HX_OP_##o, .in = "9,1031 1031", .range = r, .tolerance = t},                                      \
     {.op = HX_OP_##o, .in = "9,1031 9,1", .range = r, .tolerance = t},                                       \
+    {.op = HX_OP_##o, .in = "3,8,16 8,16", .range = r, .tolerance = t},                                      \
+    {.op = HX_OP_##o, .in = "131 .", .out = "a131", .range = r, .tolerance = t},                             \
     {.op = HX_OP_##o, .in = "70001 70001", .range = r, .tolerance = t}
 
 #define SAME(o, r, t)                                                                                        \
@@ -144,6 +146,7 @@ const conf_case conf_cases[] = {
     {HX_OP_affine, "0,4", .attr = AFFINE(2, 1), .tolerance = CONF_MIXED},
     {HX_OP_affine, "2,3,7s", .attr = AFFINE(0.1, 0), .tolerance = CONF_FEW},
     {HX_OP_affine, "70001", .attr = AFFINE(1e-3, 1), .tolerance = CONF_MIXED},
+    {HX_OP_affine, "5,7t", "a5,7", .attr = AFFINE(-1.7, 0.3), .tolerance = CONF_MIXED},
     UNARY(exp, CONF_PLAIN, CONF_LIBM, true),
     UNARY(log, CONF_POSITIVE, CONF_LIBM, true),
     UNARY(sqrt, CONF_POSITIVE, CONF_EXACT, true),
@@ -193,6 +196,10 @@ const conf_case conf_cases[] = {
     {HX_OP_sum, "90001", .attr = REDUCE(1, 0), .tolerance = CONF_SUM, .terms = 300},
     {HX_OP_sum, "1031,37", .attr = REDUCE(1, 0), .tolerance = CONF_SUM, .terms = 1031},
     {HX_OP_sum, "37,1031", .attr = REDUCE(1, 1), .tolerance = CONF_SUM, .terms = 1031},
+    {HX_OP_sum, "5,20480", .attr = REDUCE(1, 1), .tolerance = CONF_SUM, .terms = 300},
+    {HX_OP_sum, "3,300,64", .attr = REDUCE(1, 1), .tolerance = CONF_SUM, .terms = 300},
+    {HX_OP_sum, "66000,8", .attr = REDUCE(1, 0), .tolerance = CONF_SUM, .terms = 1024},
+    {HX_OP_sum, "4,12,40", .attr = REDUCE(2, 0, 2), .tolerance = CONF_SUM, .terms = 160},
     {HX_OP_sumsq, "3,5", .tolerance = CONF_SUM, .terms = 15},
     {HX_OP_sumsq, "5,3t", .tolerance = CONF_SUM, .terms = 15},
     {HX_OP_sumsq, "0", .tolerance = CONF_EXACT},
@@ -493,6 +500,7 @@ const conf_case conf_cases[] = {
     {HX_OP_dropout, "7,11t", .attr = RANDOM(1, 0.5, 0, 0), .tolerance = CONF_FEW},
     {HX_OP_dropout, "0,3", .attr = RANDOM(0, 0.5, 0, 0)},
     {HX_OP_dropout, "3,5s", .attr = RANDOM(3, 0, 0, 0), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "131", "a131", .attr = RANDOM(4, 0.5, 0, 0), .tolerance = CONF_FEW},
     {HX_OP_dropout, "70001", .attr = RANDOM((int64_t)1 << 33, 0.1, 0, 0), .tolerance = CONF_FEW},
     {HX_OP_random_uniform, "", "7,11", .attr = RANDOM(0, 0, 0, 1), .tolerance = CONF_FEW, .fills = true},
     {HX_OP_random_uniform, "", "0", .attr = RANDOM(0, 0, 0, 1), .fills = true},
