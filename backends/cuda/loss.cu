@@ -97,4 +97,6 @@ template <class T> static hx_status loss_bwd_run(hx_cuda_stream *s, const hx_op_
 }
 
 hx_status hx__cuda_cross_entropy(hx_cuda_stream *s, const hx_op_call *call) { HX_RETURN_BY_FLOAT(call->in[0].dtype, T, loss_run<T>(s, call)); }
-hx_status hx__cuda_cross_entropy_bwd(hx_cuda_stream *s, const hx_op_call *call) { HX_RETURN_BY_FLOAT(call->in[0].dtype, T, loss_bwd_run<T>(s, call)); }
+hx_status hx__cuda_cross_entropy_bwd(hx_cuda_stream *s, const hx_op_call *call) {
+    HX_RETURN_BY_FLOAT(call->in[0].dtype, T, loss_bwd_run<T>(s, call));
+}

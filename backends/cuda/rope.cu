@@ -22,7 +22,8 @@ struct rope_frequencies {
 
 /* turn [T,2,n_pairs]: cosines, then sines, of pairs first .. first + n - 1 */
 template <class A>
-static __global__ void rope_table(rope_frequencies f, int64_t first, int64_t n, int64_t n_positions, int64_t n_pairs, double start, double sign, A *turn) {
+static __global__ void rope_table(rope_frequencies f, int64_t first, int64_t n, int64_t n_positions, int64_t n_pairs, double start, double sign,
+                                  A *turn) {
     for (int64_t k = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; k < n * n_positions; k += (int64_t)gridDim.x * blockDim.x) {
         const int64_t t = k / n, i = k % n;
         const double theta = (start + (double)t) * f.value[i];
@@ -82,7 +83,8 @@ static bool is_packed(const hx_array *a, int64_t n_pairs, int width) {
     return is;
 }
 
-template <class T, class O> static hx_status turn_launch(hx_cuda_stream *s, const hx_array *x, const hx_array *y, const hx_accum_t<T> *turn, rope_dims n) {
+template <class T, class O>
+static hx_status turn_launch(hx_cuda_stream *s, const hx_array *x, const hx_array *y, const hx_accum_t<T> *turn, rope_dims n) {
     enum { WIDTH = hx_pack_of<T>::width };
     const bool packed = is_packed(x, n.n_pairs, WIDTH) && is_packed(y, n.n_pairs, WIDTH);
     const dim3 grid(blocks_for(n.b * n.t * (n.n_pairs / (packed ? WIDTH : 1)))), block(ROPE_THREADS);
