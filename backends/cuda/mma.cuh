@@ -1,5 +1,6 @@
-/* Tensor cores, matrix loads from shared memory and asynchronous copies (PTX ISA, "Warp-level matrix instructions" and
- * "cp.async"): the only inline assembly of the backend, so that the emulator replaces this file's bodies and nothing else.
+/* Tensor cores, matrix loads from shared memory, asynchronous copies and the fast power of 2 (PTX ISA, "Warp-level
+ * matrix instructions", "cp.async" and "ex2"): the only inline assembly of the backend, so that the emulator replaces this
+ * file's bodies and nothing else.
  * All lanes of a warp call the functions of matrices together.
  *
  * Fragments of m16n8k16, lane l, group g = l / 4, t = l % 4, two elements to a register (the lower column below):
@@ -14,7 +15,16 @@
 
 #ifdef HX_EMULATED
 /* tests/emu/device.h has: hx_mma<T>, hx_ldmatrix_x4, hx_ldmatrix_x4_trans, hx_cp_async_16, _commit, _wait */
+static inline float hx_exp2(float x) { return exp2f(x); }
 #else
+
+/** 2^x by the special function unit, to 2 ulp. Where the result is not a normal number it is 0: exp2f takes care of those with
+ *  several instructions more. */
+__device__ __forceinline__ float hx_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 
 /** D += A B in f32; T is __nv_bfloat16 or __half. */
 template <class T> __device__ __forceinline__ void hx_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);

@@ -423,21 +423,23 @@ const char *conf_case_text(const conf_case *c, hx_dtype dtype, char *text, size_
     return text;
 }
 
+static double half_epsilon(hx_dtype dtype) { return dtype == HX_F16 ? 0x1p-10 : dtype == HX_BF16 ? 0x1p-7 : 0; }
+
 /* What the other rounding may add where a result is of a half type: ref rounds the exact value, kernels round what
  * they computed in f32. Two values however near may round to neighbours, one unit apart, and no farther. */
 static double rounding_slack(hx_dtype dtype, double want) {
     if (!hx_dtype_is_half(dtype)) return 0;
-    bool is_f16 = dtype == HX_F16;
-    return fmax((is_f16 ? 0x1p-10 : 0x1p-7) * fabs(want) * 1.01, is_f16 ? 0x1p-24 : 0x1p-133);
+    return fmax(half_epsilon(dtype) * fabs(want) * 1.01, dtype == HX_F16 ? 0x1p-24 : 0x1p-133);
 }
 
 /* `run` is the dtype of the run: in half runs kernels compute, and sum, in f32. */
 static bool is_close(const conf_case *c, hx_dtype run, hx_dtype dtype, double want, double got) {
     const conf_tolerance_rule *rule = &conf_tolerances[c->tolerance];
     double epsilon = hx_dtype_real(run) == HX_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
-    double ulps = rule->ulps + (c->tolerance == CONF_SUM ? (double)c->terms : 0);
+    double ulps = rule->ulps + (c->tolerance >= CONF_SUM ? (double)c->terms : 0);
     if (want == got || (isnan(want) && isnan(got))) return true;
-    double near = ulps * epsilon * fmax(rule->floor, fabs(want));
+    double units = ulps * epsilon + rule->half_units * half_epsilon(dtype);
+    double near = units * fmax(rule->floor, fabs(want));
     return fabs(want - got) <= near + rounding_slack(dtype, want);
 }
 

@@ -67,6 +67,7 @@ typedef enum conf_tolerance {
     CONF_LIBM,
     CONF_MIXED,
     CONF_SUM,
+    CONF_WEIGHTS,
     CONF_N_TOLERANCES
 } conf_tolerance;
 
@@ -74,6 +75,7 @@ typedef struct conf_tolerance_rule {
     double ulps;  /* units of the dtype's epsilon times max(floor, |expected|) */
     double floor; /* below this size an error counts as if the value were this large */
     const char *why;
+    double half_units; /* what results of half types may be off by besides: units of their epsilon, of size max(floor, |expected|) */
 } conf_tolerance_rule;
 
 extern const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES];
@@ -86,7 +88,7 @@ typedef struct conf_case {
     hx_op_attr attr;
     conf_range range;
     conf_tolerance tolerance;
-    int64_t terms; /* of the longest sum, for CONF_SUM */
+    int64_t terms; /* of the longest sum, for CONF_SUM and CONF_WEIGHTS */
     int64_t n_ids; /* ids are drawn from [0, n_ids) */
     bool grad;     /* small enough, and smooth on its range: the derivative is checked */
     bool wild_ids; /* one id in four is no id, or the one to be left out */

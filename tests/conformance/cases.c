@@ -10,6 +10,8 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
     [CONF_LIBM] = {16, 1e-3, "one or two elementary functions: 16 ulp"},
     [CONF_MIXED] = {64, 1, "numbers about 1 cancel: 64 ulp of 1"},
     [CONF_SUM] = {64, 1, "a sum in another order: an ulp for each term, besides 64 ulp of 1"},
+    /* as CONF_SUM; half a unit for each weight, which is averaged over terms about 1 */
+    [CONF_WEIGHTS] = {64, 1, "a sum of terms with weights that tensor cores take rounded to a half type", 1},
 };
 
 /* Rows stay rows. */
@@ -456,6 +458,29 @@ const conf_case conf_cases[] = {
      .n_ids = 2, .tolerance = CONF_SUM, .terms = 600},
     {HX_OP_attention_bwd, "1,70,4,32 1,601,2,32 1,601,2,32 @0 @1 1,70,4,32 o4,1,601s", .attr = ATTEND(0.18, false),
      .n_ids = 2, .tolerance = CONF_SUM, .terms = 2400},
+
+    /* head dims and dtypes of tensor cores, several tiles long: parts of a fused tensor, grouped heads, more keys than queries and
+     * fewer */
+    {HX_OP_attention, "1,150,2,64h 1,150,2,64h 1,150,2,64h", .attr = ATTEND(0.125, true), .tolerance = CONF_WEIGHTS,
+     .terms = 150},
+    {HX_OP_attention_bwd, "1,150,2,64h 1,150,2,64h 1,150,2,64h @0 @1 1,150,2,64", .attr = ATTEND(0.125, true),
+     .tolerance = CONF_WEIGHTS, .terms = 1200},
+    {HX_OP_attention, "2,70,4,64 2,201,2,64 2,201,2,64", .attr = ATTEND(0.2, true), .tolerance = CONF_WEIGHTS,
+     .terms = 201},
+    {HX_OP_attention_bwd, "2,70,4,64 2,201,2,64 2,201,2,64 @0 @1 2,70,4,64", .attr = ATTEND(0.2, true),
+     .tolerance = CONF_WEIGHTS, .terms = 1608},
+    {HX_OP_attention, "1,257,3,64 1,77,1,64 1,77,1,64", .attr = ATTEND(0.125, false), .tolerance = CONF_WEIGHTS,
+     .terms = 77},
+    {HX_OP_attention_bwd, "1,257,3,64 1,77,1,64 1,77,1,64 @0 @1 1,257,3,64", .attr = ATTEND(0.125, false),
+     .tolerance = CONF_WEIGHTS, .terms = 616},
+    {HX_OP_attention, "1,150,2,128 1,150,1,128 1,150,1,128", .attr = ATTEND(0.09, true), .tolerance = CONF_WEIGHTS,
+     .terms = 150},
+    {HX_OP_attention_bwd, "1,150,2,128 1,150,1,128 1,150,1,128 @0 @1 1,150,2,128", .attr = ATTEND(0.09, true),
+     .tolerance = CONF_WEIGHTS, .terms = 1200},
+    {HX_OP_attention, "1,70,2,128h 1,139,1,128h 1,139,1,128h", .attr = ATTEND(0.09, false), .tolerance = CONF_WEIGHTS,
+     .terms = 139},
+    {HX_OP_attention_bwd, "1,70,2,128h 1,139,1,128h 1,139,1,128h @0 @1 1,70,2,128", .attr = ATTEND(0.09, false),
+     .tolerance = CONF_WEIGHTS, .terms = 1112},
     {HX_OP_rope, "2,3,2,4", .attr = ROPE(10000, 0, false), .tolerance = CONF_MIXED, .grad = true},
     {HX_OP_rope, "1,5,3,6h", .attr = ROPE(100, 7, true), .tolerance = CONF_MIXED, .grad = true},
     {HX_OP_rope, "2,3,4,2t", .attr = ROPE(10000, 1, false), .tolerance = CONF_MIXED},
