@@ -39,21 +39,20 @@ template <class A, int N> struct room {
     A rows[N][N + 1]; /* what is weighed */
 };
 
-/* Where a block is: a tile of the T queries of head h, or of the S keys of head g; and a chunk of columns. */
+/* Where a block is: a tile of n_rows queries or keys of a head, and a chunk of columns. */
 struct place {
-    int first, column;
     int64_t b, head;
+    int first, column;
 };
 
-/* Block `index`, heads fastest, then chunks, then tiles. */
-template <int N> __device__ place place_of(const hx_attention &a, int n_heads, int tile) {
-    const int n_chunks = a.D > N ? (a.D + N - 1) / N : 1;
-    const int index = (int)blockIdx.x, bh = index % (a.B * n_heads), chunk = index / (a.B * n_heads) % n_chunks;
-    return place{tile * N, chunk * N, bh / n_heads, bh % n_heads};
-}
-template <int N> __device__ int tile_rank(const hx_attention &a, int n_heads) {
-    const int n_chunks = a.D > N ? (a.D + N - 1) / N : 1;
-    return (int)blockIdx.x / (a.B * n_heads * n_chunks);
+template <int N> __host__ __device__ int n_chunks(int D) { return D > N ? (D + N - 1) / N : 1; }
+
+/* Chunks of a tile follow each other; from the last tile down if `is_reversed`. */
+template <int N> __device__ place place_of(const hx_attention &a, int n_heads, int n_rows, bool is_reversed) {
+    const int n_tiles = (n_rows + N - 1) / N;
+    const hx_share share = hx_share_of(a.B, n_heads, n_tiles * n_chunks<N>(a.D));
+    const int tile = share.rank / n_chunks<N>(a.D);
+    return place{share.b, share.head, (is_reversed ? n_tiles - 1 - tile : tile) * N, share.rank % n_chunks<N>(a.D) * N};
 }
 
 /* Rows first .. of x[b,:,head,:] and columns column .. to shared memory, zeros beyond n_rows and D. */
@@ -170,8 +169,7 @@ template <class T> static __global__ void __launch_bounds__(THREADS, 2) attentio
     const int N = tile_of<T>::size, R = N / SIDE;
     typedef room<A, N> block_room;
     HX_SHARED(block_room, m, );
-    const int n_tiles = (a.T + N - 1) / N;
-    const place at = place_of<N>(a, a.H, n_tiles - 1 - tile_rank<N>(a, a.H)); /* the longest first, when causal */
+    const place at = place_of<N>(a, a.H, a.T, true);
     const int64_t g = at.head / a.group;
     const int last = hx_keys_of(a, (at.first + N < a.T ? at.first + N : a.T) - 1);
     part<A, N> sum = {};
@@ -241,7 +239,7 @@ template <class T> static __global__ void __launch_bounds__(THREADS, 1) attentio
     const int N = tile_of<T>::size;
     typedef room<A, N> block_room;
     HX_SHARED(block_room, m, );
-    const place at = place_of<N>(a, a.G, tile_rank<N>(a, a.G));
+    const place at = place_of<N>(a, a.G, a.S, false);
     part<A, N> dk = {}, dv = {};
     for (int64_t h = at.head * a.group; h < (at.head + 1) * a.group; h++)
         for (int t = hx_first_query(a, at.first) / N * N; t < a.T; t += N) {
@@ -260,8 +258,7 @@ template <class T> static __global__ void __launch_bounds__(THREADS, 2) attentio
     const int N = tile_of<T>::size;
     typedef room<A, N> block_room;
     HX_SHARED(block_room, m, );
-    const int n_tiles = (a.T + N - 1) / N;
-    const place at = place_of<N>(a, a.H, n_tiles - 1 - tile_rank<N>(a, a.H));
+    const place at = place_of<N>(a, a.H, a.T, true);
     const int last = hx_keys_of(a, (at.first + N < a.T ? at.first + N : a.T) - 1);
     part<A, N> dq = {};
     for (int s = 0; s < last; s += N) {
@@ -320,8 +317,8 @@ static hx_status attention_of(const hx_op_call *call, int mask, hx_attention *ou
 
 /* Blocks of a kernel whose blocks own tiles of n_rows rows. */
 template <class T> static hx_status grid_of(const hx_attention &a, int n_heads, int n_rows, dim3 *out) {
-    const int64_t N = tile_of<T>::size, n_chunks = a.D > N ? hx__cuda_ceil_div(a.D, N) : 1;
-    return hx__attention_grid((int64_t)a.B * n_heads * n_chunks * hx__cuda_ceil_div(n_rows, N), out);
+    const int N = tile_of<T>::size;
+    return hx__attention_grid((int64_t)a.B * n_heads * n_chunks<N>(a.D) * hx__cuda_ceil_div(n_rows, N), out);
 }
 
 template <class T> static hx_status forward(hx_cuda_stream *s, const hx_attention &a) {

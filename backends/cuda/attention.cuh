@@ -46,6 +46,21 @@ __host__ __device__ inline int hx_first_query(const hx_attention &a, int s) {
     return a.causal && s > a.S - a.T ? s - (a.S - a.T) : 0;
 }
 
+/* A block's share of the work: tile `rank` of head `head` of batch row b. */
+typedef struct hx_share {
+    int64_t b, head;
+    int rank;
+} hx_share;
+
+/** Shares of a one-dimensional grid of B n_heads n_tiles blocks: 16 heads after the other, and of those all tiles 0, then all
+ *  tiles 1. Kernels count tiles from the longest, so that no long one is left for the end; and blocks that run at the same
+ *  time read the same k and v, which so come from L2. */
+__device__ __forceinline__ hx_share hx_share_of(int B, int n_heads, int n_tiles) {
+    const int together = 16, section = (int)blockIdx.x / (together * n_tiles), in_section = (int)blockIdx.x % (together * n_tiles);
+    const int width = min(together, B * n_heads - section * together), list = section * together + in_section % width;
+    return hx_share{list / n_heads, list % n_heads, in_section / width};
+}
+
 /** First element of a[b,t,h,:]. */
 template <class T> __device__ __forceinline__ T *hx_head_row(const hx_heads &a, int64_t b, int64_t t, int64_t h) {
     return static_cast<T *>(a.data) + b * a.batch + t * a.step + h * a.head;

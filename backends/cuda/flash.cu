@@ -2,8 +2,8 @@
  * queries, any T and S. What is computed is what attention.cu computes; here a block has 4 warps, and each warp has rows of
  * its own for which it keeps scores, weights and sums in registers.
  *
- *   forward          rows are queries: S = q k^T, P = softmax, o += P v
- *   backward, keys   rows are keys:    S^T = k q^T, dP^T = v do^T, dv += P^T do, dk += dS^T q, head by head of the group
+ *   forward            rows are queries: S = q k^T, P = softmax, o += P v
+ *   backward, keys     rows are keys:    S^T = k q^T, dP^T = v do^T, dv += P^T do, dk += dS^T q, head by head of the group
  *   backward, queries  rows are queries: S = q k^T, dP = do v^T, dq += dS k
  *
  * All are made of two products: rows_by_rows, whose right side lies in shared memory as it lies in global memory, and
@@ -21,10 +21,13 @@
  * blocks with the longest rows start first. Where a tile crosses the diagonal, weights of 0 take part in its products:
  * infinities and NaN in it reach the rows of the tile that do not see them, and no others.
  *
- *   rows of a block / of a passing tile, and shared memory    D = 64            D = 128
- *     forward                                                 128 / 64  48 KiB  128 / 32  64 KiB
- *     backward, keys                                          128 / 32  48 KiB   64 / 32  64 KiB
- *     backward, queries                                       128 / 32  48 KiB   64 / 32  64 KiB
+ *                        rows of a block / of a passing tile, shared memory, registers (sm_80, sm_90a), none spilled
+ *                        D = 64                            D = 128
+ *     forward            128 / 64  48 KiB  254 255         128 / 32  64 KiB  251 255
+ *     backward, keys     128 / 32  48.5 KiB  255 255        64 / 32  64.5 KiB  248 249
+ *     backward, queries  128 / 32  48 KiB  242 246          64 / 32  64 KiB  228 232
+ * Registers leave room for two blocks on a multiprocessor. A warp takes 32 rows where they allow it: each fragment that is
+ * read from shared memory then serves two products, of whose speed it would otherwise be the limit.
  *
  * B=64 H=12 T=1024 D=64, causal, on an H100 (3.0 TB/s, 798 TFLOP/s); an operand has 101 MB, a product 51.5 GFLOP:
  *     forward             q k v o                           0.40 GB  0.13 ms   2 products  0.13 ms
@@ -295,9 +298,10 @@ template <class T, int D> static __global__ void __launch_bounds__(THREADS) flas
     typedef forward_shape<D> F;
     HX_DYNAMIC_SHARED(T, q); /* [ROWS,D], then two stages of k and v [N,D] */
     T *const stages = q + F::ROWS * D;
-    const int n_tiles = (a.T + F::ROWS - 1) / F::ROWS, index = (int)blockIdx.x % (a.B * a.H);
-    const int first = (n_tiles - 1 - (int)blockIdx.x / (a.B * a.H)) * F::ROWS, row = (int)threadIdx.x / HX_WARP * 16 * F::M;
-    const int64_t b = index / a.H, h = index % a.H, g = h / a.group;
+    const int n_tiles = (a.T + F::ROWS - 1) / F::ROWS;
+    const hx_share share = hx_share_of(a.B, a.H, n_tiles);
+    const int first = (n_tiles - 1 - share.rank) * F::ROWS, row = (int)threadIdx.x / HX_WARP * 16 * F::M;
+    const int64_t b = share.b, h = share.head, g = h / a.group;
     const int n_keys = hx_keys_of(a, min(first + F::ROWS, a.T) - 1), warp_keys = hx_keys_of(a, first + row + 16 * F::M - 1);
     float sum[F::M][D / 8][4] = {};
     row_state<F::M> rows = {};
@@ -359,24 +363,25 @@ template <class T, int D> static __global__ void __launch_bounds__(THREADS) flas
     HX_DYNAMIC_SHARED(T, k); /* [ROWS,D], v [ROWS,D], then two stages of q and do [N,D] and of lse2 and delta [N] */
     T *const v = k + F::ROWS * D, *const stages = v + F::ROWS * D;
     float *const values = reinterpret_cast<float *>(stages + 4 * F::N * D);
-    const int lane = (int)threadIdx.x % HX_WARP, index = (int)blockIdx.x % (a.B * a.G), first = (int)blockIdx.x / (a.B * a.G) * F::ROWS;
-    const int row = (int)threadIdx.x / HX_WARP * 16 * F::M, first_tile = hx_first_query(a, first) / F::N;
-    const int n_tiles = (a.T + F::N - 1) / F::N - first_tile; /* of a head */
-    const int64_t b = index / a.G, g = index % a.G;
+    const hx_share share = hx_share_of(a.B, a.G, (a.S + F::ROWS - 1) / F::ROWS);
+    const int first = share.rank * F::ROWS, row = (int)threadIdx.x / HX_WARP * 16 * F::M, lane = (int)threadIdx.x % HX_WARP;
+    const int first_t = hx_first_query(a, first) / F::N * F::N, n_tiles = (a.T - first_t + F::N - 1) / F::N; /* of a head */
+    const int64_t b = share.b, g = share.head;
     float dk[F::M][D / 8][4] = {}, dv[F::M][D / 8][4] = {};
     left_rows<T, D, F::M, F::HELD> left_k, left_v;
     fetch<T, D, F::ROWS>(k, a.k, b, g, first, a.S);
     fetch<T, D, F::ROWS>(v, a.v, b, g, first, a.S);
-    for (int i = -1; i < n_tiles * a.group; i++) { /* the first turn only starts the first stage */
+    int t = first_t, next_t = first_t, h = (int)g * a.group; /* this tile, and head and place of the one to be fetched */
+    /* the first turn only starts the first stage */
+    for (int i = -1, n = n_tiles * a.group; i < n; i++, t = next_t, next_t += F::N) {
         const T *const q = stages + (i & 1) * 2 * F::N * D;
         const float *const lse2 = values + (i & 1) * 2 * F::N, *const delta = lse2 + F::N;
-        const int t = (first_tile + i % n_tiles) * F::N;
+        if (next_t >= a.T) next_t = first_t, h++;
         hx_cp_async_wait<0>();
         __syncthreads();
         if (i == 0) left_k.open(k, row), left_v.open(v, row);
-        if (i + 1 < n_tiles * a.group) {
-            const int next_t = (first_tile + (i + 1) % n_tiles) * F::N;
-            const int64_t h = g * a.group + (i + 1) / n_tiles, from = (b * a.H + h) * rows.padded + next_t;
+        if (i + 1 < n) {
+            const int64_t from = (b * a.H + h) * rows.padded + next_t;
             T *const next = stages + ((i + 1) & 1) * 2 * F::N * D;
             float *const next_values = values + ((i + 1) & 1) * 2 * F::N;
             fetch<T, D, F::N>(next, a.q, b, h, next_t, a.T);
@@ -391,18 +396,17 @@ template <class T, int D> static __global__ void __launch_bounds__(THREADS) flas
         rows_by_rows(ds, left_v, q + F::N * D);
         if (t < hx_first_query(a, first + row + 16 * F::M - 1)) hide_queries(a, p, first + row, t);
 #pragma unroll
-        for (int n = 0; n < F::N / 8; n++)
+        for (int n = 0; n < F::N / 8; n++) {
+            const float2 lse_n = *reinterpret_cast<const float2 *>(lse2 + 8 * n + 2 * (lane % 4));
+            const float2 delta_n = *reinterpret_cast<const float2 *>(delta + 8 * n + 2 * (lane % 4));
 #pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const float lse_n = lse2[8 * n + 2 * (lane % 4) + j], delta_n = delta[8 * n + 2 * (lane % 4) + j];
+            for (int m = 0; m < F::M; m++)
 #pragma unroll
-                for (int m = 0; m < F::M; m++)
-#pragma unroll
-                    for (int c = j; c < 4; c += 2) {
-                        p[m][n][c] = hx_exp2(fmaf(p[m][n][c], (float)a.scale * LOG2E, -lse_n));
-                        ds[m][n][c] = p[m][n][c] * (ds[m][n][c] - delta_n);
-                    }
-            }
+                for (int i = 0; i < 4; i++) {
+                    p[m][n][i] = hx_exp2(fmaf(p[m][n][i], (float)a.scale * LOG2E, i % 2 ? -lse_n.y : -lse_n.x));
+                    ds[m][n][i] = p[m][n][i] * (ds[m][n][i] - (i % 2 ? delta_n.y : delta_n.x));
+                }
+        }
         weights_by_rows<T, D>(dv, p, q + F::N * D);
         weights_by_rows<T, D>(dk, ds, q);
     }
@@ -414,9 +418,10 @@ template <class T, int D> static __global__ void __launch_bounds__(THREADS) flas
     typedef queries_shape<D> F;
     HX_DYNAMIC_SHARED(T, q); /* [ROWS,D], do [ROWS,D], then two stages of k and v [N,D] */
     T *const dout = q + F::ROWS * D, *const stages = dout + F::ROWS * D;
-    const int n_tiles = (a.T + F::ROWS - 1) / F::ROWS, index = (int)blockIdx.x % (a.B * a.H), lane = (int)threadIdx.x % HX_WARP;
-    const int first = (n_tiles - 1 - (int)blockIdx.x / (a.B * a.H)) * F::ROWS, row = (int)threadIdx.x / HX_WARP * 16 * F::M;
-    const int64_t b = index / a.H, h = index % a.H, g = h / a.group;
+    const int n_tiles = (a.T + F::ROWS - 1) / F::ROWS, lane = (int)threadIdx.x % HX_WARP;
+    const hx_share share = hx_share_of(a.B, a.H, n_tiles);
+    const int first = (n_tiles - 1 - share.rank) * F::ROWS, row = (int)threadIdx.x / HX_WARP * 16 * F::M;
+    const int64_t b = share.b, h = share.head, g = h / a.group;
     const int n_keys = hx_keys_of(a, min(first + F::ROWS, a.T) - 1), warp_keys = hx_keys_of(a, first + row + 16 * F::M - 1);
     float dq[F::M][D / 8][4] = {}, lse2[F::M][2], delta[F::M][2];
     left_rows<T, D, F::M, F::HELD> left_q, left_do;

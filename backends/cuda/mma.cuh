@@ -18,8 +18,8 @@
 static inline float hx_exp2(float x) { return exp2f(x); }
 #else
 
-/** 2^x by the special function unit, to 2 ulp. Where the result is not a normal number it is 0: exp2f takes care of those with
- *  several instructions more. */
+/** 2^x by the special function unit, to 2 ulp. Results below the normal numbers are 0: exp2f takes care of those, with several
+ *  instructions more. */
 __device__ __forceinline__ float hx_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
