@@ -74,7 +74,8 @@ typedef struct hx_backend {
     /* Shapes and dtypes have been checked by dispatch. HX_ERR_UNSUPPORTED if there is no kernel for the dtype. */
     hx_status (*exec)(void *self, void *stream, const hx_op_call *call);
 
-    /* OPTIONAL: the device's native object ("stream" -> cudaStream_t, "pool" -> hx_pool*); NULL: has none */
+    /* OPTIONAL: the device's native object ("stream" -> cudaStream_t of the stream `object`, as stream_create gave it;
+     * "pool" -> hx_pool*); NULL: has none */
     void *(*native)(void *self, const char *what, void *object);
     /* OPTIONAL: events for collectives that complete on another thread: fired by the host with event_fire after
      * event_arm. NULL: collectives must enqueue on a stream of the device. */
@@ -139,6 +140,8 @@ void hx_stream_destroy(hx_stream **stream);
 hx_status hx_stream_sync(hx_stream *stream);
 hx_status hx_stream_poll(hx_stream *stream, bool *idle);
 hx_device *hx_stream_device(const hx_stream *stream);
+/** What the library below the device knows the stream as, e.g. a cudaStream_t; NULL: there is none. */
+void *hx_stream_native(hx_stream *stream);
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind);
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);
 hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call);

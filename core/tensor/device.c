@@ -347,6 +347,10 @@ hx_status hx_stream_poll(hx_stream *stream, bool *idle) {
     return stream->device->backend->stream_poll(stream->device->self, stream->self, idle);
 }
 
+void *hx_stream_native(hx_stream *stream) {
+    return hx_device_native(stream->device, "stream", stream->self);
+}
+
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind) {
     if (n_bytes == 0) return HX_OK;
     return stream->device->backend->copy(stream->device->self, stream->self, dst, src, n_bytes, kind);

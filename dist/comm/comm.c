@@ -5,6 +5,8 @@
  *   2. if the producer's stream is busy, record an event on it;
  *   3. arm `done` and push the job; without `done`, wait for the queue;
  *   4. on the communication thread: wait for the producer, let the provider run, fire `done`.
+ * Memory that the host does not reach goes another way after the first step: device.c.
+ *
  * A rank whose producer failed still takes part with whatever the buffer holds, because the others are waiting for
  * it; its own `done` gets the failure. A failure of the provider is different: the state of the communicator is then
  * unknown, so it is kept and nothing more is sent.
@@ -17,19 +19,13 @@
 #include "core/base/mem.h"
 #include "dist/comm/comm_impl.h"
 
-/* Where a caller without an event finds how its collective went. */
-typedef struct outcome {
-    hx_status status;
-    char message[HX_COMM_TEXT_BYTES];
-} outcome;
-
 typedef struct comm_job {
     hx_comm *comm;
     hx_comm_call call;
     hx_event *producer; /* NULL: nothing to wait for */
     hx_event *done;     /* NULL: `result` */
-    outcome *result;
-    outcome given; /* failure of the producer that was known at the call */
+    hx__outcome *result;
+    hx__outcome given; /* failure of the producer that was known at the call */
 } comm_job;
 
 /* ---- life ---- */
@@ -88,8 +84,12 @@ static void release_producers(hx_comm *comm) {
 void hx_comm_close(hx_comm **handle) {
     hx_comm *comm = *handle;
     if (comm == NULL) return;
+    (void)hx__comm_device_release(comm->engine);
     (void)hx_queue_sync(comm->engine->queue);
     release_producers(comm);
+    hx_status failure = hx_comm_failure(comm); /* the provider on the device may have failed alone */
+    if (failure != HX_OK) hx__comm_set_failure(comm, failure, hx_error_message());
+    hx_comm_close(&comm->on_device);
     comm->ops->destroy(comm);
     hx__comm_engine_release(&comm->engine);
     pthread_mutex_destroy(&comm->lock);
@@ -104,6 +104,8 @@ int hx_comm_size(const hx_comm *comm) { return comm->size; }
 const char *hx_comm_host(const hx_comm *comm) { return comm->host; }
 
 const char *hx_comm_name(const hx_comm *comm) { return comm->ops->name; }
+
+const char *hx_comm_device_name(const hx_comm *comm) { return comm->on_device ? comm->on_device->ops->name : "staged"; }
 
 void *hx_comm_mpi_handle(hx_comm *comm) { return comm->mpi_handle; }
 
@@ -122,47 +124,64 @@ void hx__comm_set_failure(hx_comm *comm, hx_status status, const char *message) 
     pthread_mutex_unlock(&comm->lock);
 }
 
-/* Describes the failure on the calling thread; HX_OK if there is none. */
-static hx_status comm_failure(hx_comm *comm) {
+hx_status hx_comm_failure(hx_comm *comm) {
     pthread_mutex_lock(&comm->lock);
     hx_status status = comm->failure;
     if (status != HX_OK) hx_error_adopt(status, comm->message);
     pthread_mutex_unlock(&comm->lock);
-    return status;
+    return status != HX_OK || comm->on_device == NULL ? status : hx_comm_failure(comm->on_device);
+}
+
+void hx__outcome_note(hx__outcome *outcome, hx_status status) {
+    if (status == HX_OK || outcome->status != HX_OK) return;
+    outcome->status = status;
+    snprintf(outcome->message, sizeof outcome->message, "%s", hx_error_message());
 }
 
 hx_status hx_comm_sync(hx_comm *comm) {
+    hx__outcome side = {.status = HX_OK};
+    hx__outcome_note(&side, hx__comm_device_release(comm->engine));
     HX_TRY(hx_queue_sync(comm->engine->queue));
     release_producers(comm);
-    return comm_failure(comm);
+    HX_TRY(hx_comm_failure(comm));
+    return hx_error_adopt(side.status, side.message);
 }
 
 hx_status hx_comm_split(hx_comm *comm, int color, int key, hx_comm **out) {
     /* The provider's split is itself a collective of the parent: it must not overtake what is queued. */
     HX_TRY(hx_comm_sync(comm));
-    return comm->ops->split(comm, color, key, out);
+    hx_comm *child = NULL;
+    HX_TRY(comm->ops->split(comm, color, key, &child));
+    if (child != NULL && child->size > 1 && comm->on_device != NULL) {
+        hx_status status = comm->on_device->ops->follow(comm->on_device, child);
+        if (status != HX_OK) {
+            hx_comm_close(&child);
+            return status;
+        }
+    }
+    *out = child;
+    return HX_OK;
 }
 
 /* ---- the communication thread ---- */
 
-static hx_status run_call(comm_job *job) {
-    hx_status status = comm_failure(job->comm);
+hx_status hx__comm_execute(hx_comm *comm, const hx_comm_call *call) {
+    hx_status status = hx_comm_failure(comm);
     if (status != HX_OK) return status;
-    status = job->comm->ops->run(job->comm, &job->call);
-    if (status != HX_OK) hx__comm_set_failure(job->comm, status, hx_error_message());
+    status = comm->ops->run(comm, call);
+    if (status != HX_OK) hx__comm_set_failure(comm, status, hx_error_message());
     return status;
 }
 
 /* Always HX_OK: the queue is shared, and a failure belongs to one communicator or one event. */
 static hx_status run_job(void *arg) {
     comm_job *job = arg;
-    outcome *given = &job->given;
+    hx__outcome *given = &job->given;
     if (job->producer != NULL) {
-        given->status = hx_event_sync(job->producer);
-        if (given->status != HX_OK) snprintf(given->message, sizeof given->message, "%s", hx_error_message());
+        hx__outcome_note(given, hx_event_sync(job->producer));
         atomic_fetch_add(&job->comm->n_released, 1);
     }
-    hx_status status = run_call(job);
+    hx_status status = hx__comm_execute(job->comm, &job->call);
     const char *message = hx_error_message();
     if (status == HX_OK) {
         status = given->status;
@@ -189,17 +208,12 @@ static hx_status take_producer(hx_comm *comm, hx_device *device, hx_event **out)
     return HX_OK;
 }
 
-static hx_status check_device(hx_comm *comm, hx_device *device, hx_collective kind) {
-    hx_device_props props;
+/* The ring holds events of one device at a time. */
+static hx_status use_device(hx_comm *comm, hx_device *device) {
     if (device == comm->device) return HX_OK;
-    hx_device_props_get(device, &props);
-    bool touches_data = comm->size > 1 || kind == HX_COLL_ALL_TO_ALL;
-    if (touches_data && !props.is_host_memory)
-        return HX_FAIL(HX_ERR_UNSUPPORTED, "the memory of device %s is not the host's: '%s' cannot reach it",
-                       hx_device_name(device), comm->ops->name);
     HX_TRY(hx_queue_sync(comm->engine->queue)); /* jobs may hold events of the other device */
     release_producers(comm);
-    if (touches_data) comm->device = device;
+    comm->device = device;
     return HX_OK;
 }
 
@@ -207,7 +221,7 @@ static hx_status check_device(hx_comm *comm, hx_device *device, hx_collective ki
 static hx_status await_stream(comm_job *job, hx_stream *stream) {
     hx_comm *comm = job->comm;
     bool idle = false;
-    HX_TRY(check_device(comm, hx_stream_device(stream), job->call.kind));
+    HX_TRY(use_device(comm, hx_stream_device(stream)));
     hx_status status = hx_stream_poll(stream, &idle);
     if (status == HX_OK && idle) return HX_OK;
     hx_event *event = NULL;
@@ -218,8 +232,7 @@ static hx_status await_stream(comm_job *job, hx_stream *stream) {
         if (status == HX_OK && !has_event) return HX_OK;
     }
     if (status != HX_OK) {
-        job->given.status = status;
-        snprintf(job->given.message, sizeof job->given.message, "%s", hx_error_message());
+        hx__outcome_note(&job->given, status);
         return HX_OK;
     }
     comm->n_recorded++;
@@ -227,10 +240,17 @@ static hx_status await_stream(comm_job *job, hx_stream *stream) {
     return HX_OK;
 }
 
+static bool is_host_memory(const hx_stream *stream) {
+    hx_device_props props;
+    hx_device_props_get(hx_stream_device(stream), &props);
+    return props.is_host_memory;
+}
+
 static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
     comm_job job = {.comm = comm, .call = *call, .done = done};
-    outcome result = {.status = HX_OK};
-    HX_TRY(comm_failure(comm));
+    hx__outcome result = {.status = HX_OK};
+    HX_TRY(hx_comm_failure(comm));
+    if (stream != NULL && !is_host_memory(stream)) return hx__comm_device_run(comm, call, stream, done);
     if (stream != NULL) HX_TRY(await_stream(&job, stream));
     if (done != NULL)
         HX_TRY(hx_event_arm(done));

@@ -12,6 +12,12 @@
  *     ... other work ...
  *     HX_TRY(hx_event_wait(done, stream));                  // later work on the stream sees the sum
  *
+ * Buffers in a device's own memory, which the host does not reach, are moved on a stream of the engine's beside the
+ * producer's, in the order of the calls: by the device's own library (NCCL) where hx_comm_nccl_attach gave the
+ * communicator one, else staged through pinned memory of the host. Their events are the device's: they say when, but not
+ * how it went; a failure is found by hx_comm_failure after the event, by hx_comm_sync, and by the next call. Without a
+ * stream a buffer is the host's.
+ *
  * In place is the rule for all_reduce and broadcast; for reduce_scatter the result is the rank's own part of the
  * buffer, for all_gather the rank's own part is the input. `done` may be NULL: the call then returns when it is done.
  */
@@ -51,14 +57,19 @@ typedef struct hx_comm_call {
     int peer; /* root of broadcast, peer of send and recv */
 } hx_comm_call;
 
+/* A provider moves host memory (run, split) or memory of a device (enqueue, follow). */
 typedef struct hx_comm_ops {
-    const char *name; /* "self", "mpi" */
-    /** REQUIRED. Execute on the communication thread, blocking until done. */
-    hx_status (*run)(hx_comm *comm, const hx_comm_call *call);
-    /** REQUIRED. Collective: ranks with the same color form a communicator, ordered by key; color < 0: none. */
-    hx_status (*split)(hx_comm *comm, int color, int key, hx_comm **out);
+    const char *name; /* "self", "mpi", "nccl" */
     /** REQUIRED. */
     void (*destroy)(hx_comm *comm);
+    /** Execute on the communication thread, blocking until done. */
+    hx_status (*run)(hx_comm *comm, const hx_comm_call *call);
+    /** Collective: ranks with the same color form a communicator, ordered by key; color < 0: none. */
+    hx_status (*split)(hx_comm *comm, int color, int key, hx_comm **out);
+    /** Enqueue on a stream of the device; size > 1. Called on the thread that calls the collectives. */
+    hx_status (*enqueue)(hx_comm *comm, const hx_comm_call *call, hx_stream *stream);
+    /** Collective over `child`, which was split from the communicator that `comm` serves: serve it too. */
+    hx_status (*follow)(hx_comm *comm, hx_comm *child);
 } hx_comm_ops;
 
 /* ---- opening ---- */
@@ -73,12 +84,21 @@ bool hx_comm_was_launched(void);
 /** Ranks that share this host's memory, and this one's number among them; known from the launcher's environment
  *  before MPI is initialised, 1 and 0 without a launcher. */
 void hx_comm_local(int *local_rank, int *local_size);
+/** Collective. Let NCCL move memory of the stream's device for `comm`, and for what is split from it; nothing happens where
+ *  size is 1. Part of the CUDA plug-in, see launch/plugin.h. Such a communicator is closed before its device.
+ *  HELIX_NCCL_TIMEOUT: seconds, 600 if unset, after which a collective, or ranks that do not meet, count as stuck: the
+ *  communicator is aborted, and the failure names what it was.
+ *  @return all ranks alike: HX_ERR_UNSUPPORTED: no libnccl.so.2, an older one than this was built with, or two ranks on one
+ *          GPU; HX_ERR_CONFIG; HX_ERR_COMM. `comm` then goes on as before */
+hx_status hx_comm_nccl_attach(hx_comm *comm, hx_stream *stream);
 void hx_comm_close(hx_comm **comm);
 
 int hx_comm_rank(const hx_comm *comm);
 int hx_comm_size(const hx_comm *comm);
 const char *hx_comm_host(const hx_comm *comm);
 const char *hx_comm_name(const hx_comm *comm);
+/** What moves memory of a device: "nccl", or "staged". */
+const char *hx_comm_device_name(const hx_comm *comm);
 /** Pointer to the MPI_Comm, for parallel HDF5; NULL if there is none ("self"). Use it only from a thread that has
  *  called hx_comm_sync, and only while no collective is queued. */
 void *hx_comm_mpi_handle(hx_comm *comm);
@@ -106,6 +126,8 @@ hx_status hx_comm_recv(hx_comm *comm, void *data, int64_t count, hx_dtype dtype,
 hx_status hx_comm_barrier(hx_comm *comm);
 /** Wait until this rank's queued collectives are done; returns the sticky failure. */
 hx_status hx_comm_sync(hx_comm *comm);
+/** The sticky failure so far, described on the calling thread. Waits for nothing. */
+hx_status hx_comm_failure(hx_comm *comm);
 
 /* ---- agreement ---- */
 

@@ -21,10 +21,19 @@
 /* Elements of one provider call: well below MPI's int, and size*count of implementations that multiply in int. */
 #define HX_COMM_MAX_ELEMS ((int64_t)1 << 30)
 
+/* A failure that is reported later than it was met: the first one of several. */
+typedef struct hx__outcome {
+    hx_status status;
+    char message[HX_COMM_TEXT_BYTES];
+} hx__outcome;
+
+typedef struct hx__comm_side hx__comm_side; /* device.c */
+
 /* The communication thread, shared by a world and all that was split from it; counted. */
 typedef struct hx__comm_engine {
     hx_queue *queue;
     atomic_int n_users;
+    hx__comm_side *side; /* for memory of a device; NULL: not used since the last hx_comm_sync */
     void (*finish)(void); /* when the last user is gone; may be NULL */
 } hx__comm_engine;
 
@@ -33,13 +42,14 @@ struct hx_comm {
     void *state;      /* the provider's own */
     void *mpi_handle; /* MPI_Comm *, or NULL */
     hx__comm_engine *engine;
+    hx_comm *on_device; /* the same ranks, by a provider that moves memory of a device; owned; NULL: staged */
     int rank, size;
     char host[HX_COMM_HOST_BYTES];
     int64_t max_elems;
 
     /* Events recorded on producers' streams, made when a stream is first found busy. Record k uses entry
      * k mod HX_COMM_PRODUCERS, which is free when n_released > k - HX_COMM_PRODUCERS. */
-    hx_device *device; /* of the events; its memory has been found to be the host's */
+    hx_device *device; /* of the events */
     hx_event *producers[HX_COMM_PRODUCERS];
     int64_t n_recorded;
     atomic_llong n_released;
@@ -57,6 +67,16 @@ hx_status hx__comm_engine_create(void (*finish)(void), hx__comm_engine **out);
 hx_status hx__comm_create(const hx_comm_ops *ops, hx__comm_engine *engine, int rank, int size, hx_comm **out);
 /** Give a share up; the last one ends the thread. */
 void hx__comm_engine_release(hx__comm_engine **engine);
+
+/** Keep what the calling thread has just failed with, unless there is a failure already or status is HX_OK. */
+void hx__outcome_note(hx__outcome *outcome, hx_status status);
+/** Let the provider run on the communication thread; a failure becomes sticky. */
+hx_status hx__comm_execute(hx_comm *comm, const hx_comm_call *call);
+/** A checked collective on memory that only the device reaches. Takes part whatever has failed on this rank.
+ *  @param done  NULL: returns when it is done. @return the first failure that is known at return */
+hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done);
+/** Wait for such collectives, and give their stream, events and pinned memory back. @return the stream's failure */
+hx_status hx__comm_device_release(hx__comm_engine *engine);
 
 /** Let providers see at most n elements per call, 1 <= n <= HX_COMM_MAX_ELEMS, so that small tests cover the loops
  *  for large counts. The same on all ranks. */

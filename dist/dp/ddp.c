@@ -200,6 +200,7 @@ static void wait_all(hx_ddp *ddp, first_failure *first) {
         bucket->is_in_flight = false;
         bucket->n_pending = bucket->n_slots;
     }
+    note(first, hx_comm_failure(ddp->comm)); /* which the events of a device do not tell */
     ddp->last_wait_s = seconds_now() - began;
 }
 

@@ -1,0 +1,278 @@
+/* Collectives on memory that the host does not reach.
+ *
+ * One stream of the engine's, the side stream, carries them all: their order is that of the calls, on all
+ * communicators together. A call
+ *   1. lets the side stream wait for the producer's stream;
+ *   2. enqueues the collective, by the provider on the device where there is one, else staged;
+ *   3. records `done` on the side stream, or waits.
+ *
+ * Staged: the data go in pieces through two slots of pinned memory, the even pieces through one, the odd ones through
+ * the other. The side stream gets, for each piece k,
+ *      copy piece k+1 in | wait for the job of piece k | copy piece k out
+ * and the communication thread a job, which waits for the copy in and lets the provider run on the slot: piece k+1 is
+ * copied while piece k is with the provider. The jobs are queued by the call itself, so that collectives on host memory
+ * and on the device's keep one order on all ranks. The wait is a call of the host that blocks the stream until then.
+ *
+ * A rank on which something fails goes on with what the slots hold, because the others wait for it.
+ */
+#include "core/base/mem.h"
+#include "dist/comm/comm_impl.h"
+
+#define PIECE_BYTES ((size_t)4 << 20) /* large enough that PCIe and the network run at their speed */
+#define N_SLOTS     2
+#define N_TICKETS   64 /* pieces on their way at once */
+
+/* What a piece on its way needs; free again when the side stream has passed it. */
+typedef struct ticket {
+    hx__comm_side *side;
+    hx_event *ready;     /* the data are in the slot */
+    hx_signal *finished; /* the provider is through */
+} ticket;
+
+struct hx__comm_side {
+    hx_device *device;
+    hx_stream *stream;
+    hx_event *order;           /* recorded on producers' streams; a wait keeps what it found, so one is enough */
+    void *data[N_SLOTS];       /* [PIECE_BYTES] pinned; NULL until needed */
+    void *source[N_SLOTS];     /* the same, of all_to_all */
+    ticket tickets[N_TICKETS]; /* piece i uses entry i mod N_TICKETS */
+    int64_t n_taken;
+    atomic_llong n_passed;
+};
+
+/* ---- life ---- */
+
+static void side_destroy(hx__comm_side **handle) {
+    hx__comm_side *side = *handle;
+    for (int i = 0; i < N_TICKETS; i++) {
+        hx_event_destroy(&side->tickets[i].ready);
+        hx_signal_destroy(&side->tickets[i].finished);
+    }
+    for (int i = 0; i < N_SLOTS; i++) {
+        hx_device_free(side->device, HX_POOL_HOST, side->data[i], PIECE_BYTES);
+        hx_device_free(side->device, HX_POOL_HOST, side->source[i], PIECE_BYTES);
+    }
+    hx_event_destroy(&side->order);
+    hx_stream_destroy(&side->stream);
+    hx_mem_free((void **)handle);
+}
+
+static hx_status side_create(hx_device *device, hx__comm_side **out) {
+    hx__comm_side *side;
+    hx_status status;
+    HX_TRY(hx_mem_alloc_array(1, sizeof *side, (void **)&side));
+    side->device = device;
+    HX_TRY_GOTO(hx_stream_create(device, &side->stream), failed);
+    HX_TRY_GOTO(hx_event_create(device, &side->order), failed);
+    for (int i = 0; i < N_TICKETS; i++) {
+        side->tickets[i].side = side;
+        HX_TRY_GOTO(hx_event_create(device, &side->tickets[i].ready), failed);
+        HX_TRY_GOTO(hx_signal_create(&side->tickets[i].finished), failed);
+    }
+    *out = side;
+    return HX_OK;
+failed:
+    side_destroy(&side);
+    return status;
+}
+
+/* On a stream that has failed the host's calls still come, but a sync does not wait for them. */
+static hx_status wait_for_tickets(hx__comm_side *side, int64_t n_left) {
+    hx_status status;
+    do status = hx_stream_sync(side->stream);
+    while (side->n_taken - atomic_load(&side->n_passed) > n_left);
+    return status;
+}
+
+hx_status hx__comm_device_release(hx__comm_engine *engine) {
+    hx__comm_side *side = engine->side;
+    hx__outcome outcome = {.status = HX_OK};
+    if (side == NULL) return HX_OK;
+    hx__outcome_note(&outcome, wait_for_tickets(side, 0));
+    engine->side = NULL;
+    side_destroy(&side);
+    return hx_error_adopt(outcome.status, outcome.message);
+}
+
+static hx_status side_of(hx__comm_engine *engine, hx_device *device, hx__comm_side **out) {
+    if (engine->side != NULL && engine->side->device != device) HX_TRY(hx__comm_device_release(engine));
+    if (engine->side == NULL) HX_TRY(side_create(device, &engine->side));
+    *out = engine->side;
+    return HX_OK;
+}
+
+/* ---- how a collective's data are cut ---- */
+
+typedef enum share { NONE, OWN, ALL } share; /* of the blocks */
+
+/* What goes into the slot before, and out of it after. Calls without blocks have one. */
+static const struct {
+    share in, out;
+    bool has_blocks;
+} moves[] = {
+    [HX_COLL_ALL_REDUCE] = {ALL, ALL, false},    [HX_COLL_REDUCE_SCATTER] = {ALL, OWN, true},
+    [HX_COLL_ALL_GATHER] = {OWN, ALL, true},     [HX_COLL_BROADCAST] = {ALL, ALL, false},
+    [HX_COLL_ALL_TO_ALL] = {ALL, ALL, true},     [HX_COLL_SEND] = {ALL, NONE, false},
+    [HX_COLL_RECV] = {NONE, ALL, false},
+};
+
+typedef struct staging {
+    hx_comm *comm;
+    const hx_comm_call *call;
+    hx__comm_side *side;
+    int64_t n_blocks;
+    int64_t n_elems; /* of a block in a piece */
+    int64_t n_pieces;
+    int64_t first_ticket; /* piece i has the ticket with this number + i */
+    hx__outcome outcome;
+} staging;
+
+static hx_status make_slots(hx__comm_side *side, bool has_source) {
+    for (int i = 0; i < N_SLOTS; i++) {
+        if (side->data[i] == NULL) HX_TRY(hx_device_alloc(side->device, HX_POOL_HOST, PIECE_BYTES, &side->data[i]));
+        if (has_source && side->source[i] == NULL)
+            HX_TRY(hx_device_alloc(side->device, HX_POOL_HOST, PIECE_BYTES, &side->source[i]));
+    }
+    return HX_OK;
+}
+
+/* The same on all ranks. */
+static hx_status plan(staging *s) {
+    const hx_comm_call *call = s->call;
+    int64_t most = (int64_t)(PIECE_BYTES / hx_dtype_bytes(call->dtype));
+    if (most > s->comm->max_elems) most = s->comm->max_elems;
+    s->n_blocks = moves[call->kind].has_blocks ? s->comm->size : 1;
+    s->n_elems = most / s->n_blocks > 0 ? most / s->n_blocks : 1;
+    if ((size_t)s->n_blocks * hx_dtype_bytes(call->dtype) > PIECE_BYTES)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "%lld ranks: one %s of each does not fit into %zu bytes", (long long)s->n_blocks,
+                       hx_dtype_name(call->dtype), PIECE_BYTES);
+    if (s->n_elems > call->count) s->n_elems = call->count;
+    s->n_pieces = (call->count + s->n_elems - 1) / s->n_elems;
+    s->first_ticket = s->side->n_taken;
+    return make_slots(s->side, call->kind == HX_COLL_ALL_TO_ALL);
+}
+
+static int64_t piece_count(const staging *s, int64_t piece) {
+    int64_t left = s->call->count - piece * s->n_elems;
+    return left < s->n_elems ? left : s->n_elems;
+}
+
+/* The range of a piece in each of some blocks, between device and slot. */
+static hx_status copy_blocks(const staging *s, int64_t piece, share which, const void *on_device, void *in_slot, hx_copy_kind kind) {
+    size_t item = hx_dtype_bytes(s->call->dtype);
+    int64_t n = piece_count(s, piece);
+    for (int64_t block = 0; block < s->n_blocks; block++) {
+        if (which == NONE || (which == OWN && block != s->comm->rank)) continue;
+        char *far = (char *)(uintptr_t)on_device + (size_t)(block * s->call->count + piece * s->n_elems) * item;
+        char *near = (char *)in_slot + (size_t)(block * n) * item;
+        bool to_host = kind == HX_COPY_TO_HOST;
+        HX_TRY(hx_stream_copy(s->side->stream, to_host ? near : far, to_host ? far : near, (size_t)n * item, kind));
+    }
+    return HX_OK;
+}
+
+static hx_status copy_in(const staging *s, int64_t piece) {
+    const hx_comm_call *call = s->call;
+    bool is_source = call->kind == HX_COLL_ALL_TO_ALL, is_idle = call->kind == HX_COLL_BROADCAST && s->comm->rank != call->peer;
+    void *const *slots = is_source ? s->side->source : s->side->data;
+    return copy_blocks(s, piece, is_idle ? NONE : moves[call->kind].in, is_source ? call->source : call->data,
+                       slots[piece % N_SLOTS], HX_COPY_TO_HOST);
+}
+
+static hx_status copy_out(const staging *s, int64_t piece) {
+    return copy_blocks(s, piece, moves[s->call->kind].out, s->call->data, s->side->data[piece % N_SLOTS], HX_COPY_TO_DEVICE);
+}
+
+/* ---- a piece ---- */
+
+typedef struct piece_job {
+    hx_comm *comm;
+    hx_comm_call call; /* on the slot */
+    ticket *ticket;
+} piece_job;
+
+/* On the communication thread. A failure of the provider is kept in the communicator, one of the copies in the stream. */
+static hx_status run_piece(void *arg) {
+    piece_job *job = arg;
+    (void)hx_event_sync(job->ticket->ready);
+    (void)hx__comm_execute(job->comm, &job->call);
+    hx_signal_set(job->ticket->finished);
+    return HX_OK;
+}
+
+/* On a thread of the device's. */
+static void wait_for_provider(void *arg) {
+    ticket *t = arg;
+    hx__comm_side *side = t->side;
+    hx_signal_wait(t->finished);
+    atomic_fetch_add(&side->n_passed, 1);
+}
+
+static ticket *take_ticket(hx__comm_side *side) {
+    if (side->n_taken - atomic_load(&side->n_passed) >= N_TICKETS) (void)wait_for_tickets(side, N_TICKETS - 1);
+    ticket *t = &side->tickets[side->n_taken++ % N_TICKETS];
+    hx_signal_reset(t->finished);
+    return t;
+}
+
+static void begin_piece(staging *s, int64_t piece) {
+    const ticket *t = take_ticket(s->side);
+    hx__outcome_note(&s->outcome, copy_in(s, piece));
+    hx__outcome_note(&s->outcome, hx_event_record(t->ready, s->side->stream));
+}
+
+static void end_piece(staging *s, int64_t piece) {
+    ticket *t = &s->side->tickets[(s->first_ticket + piece) % N_TICKETS];
+    piece_job job = {.comm = s->comm, .call = *s->call, .ticket = t};
+    job.call.data = s->side->data[piece % N_SLOTS];
+    job.call.source = s->side->source[piece % N_SLOTS];
+    job.call.count = piece_count(s, piece);
+    hx_status hosted = hx_stream_host_call(s->side->stream, wait_for_provider, t);
+    hx__outcome_note(&s->outcome, hosted);
+    hx_status pushed = hx_queue_push(s->comm->engine->queue, run_piece, &job, sizeof job);
+    if (pushed != HX_OK) hx_signal_set(t->finished);
+    hx__outcome_note(&s->outcome, pushed);
+    if (hosted != HX_OK) wait_for_provider(t);
+    hx__outcome_note(&s->outcome, copy_out(s, piece));
+}
+_Static_assert(sizeof(piece_job) <= HX_QUEUE_JOB_BYTES, "a piece must fit into a queue's slot");
+
+static hx_status run_staged(hx_comm *comm, const hx_comm_call *call, hx__comm_side *side) {
+    staging s = {.comm = comm, .call = call, .side = side, .outcome = {.status = HX_OK}};
+    HX_TRY(plan(&s));
+    for (int64_t piece = 0; piece <= s.n_pieces; piece++) {
+        if (piece < s.n_pieces) begin_piece(&s, piece);
+        if (piece > 0) end_piece(&s, piece - 1);
+    }
+    return hx_error_adopt(s.outcome.status, s.outcome.message);
+}
+
+/* ---- a call ---- */
+
+static hx_status run_alone(const hx_comm_call *call, hx__comm_side *side) {
+    if (call->kind != HX_COLL_ALL_TO_ALL) return HX_OK;
+    return hx_stream_copy(side->stream, call->data, call->source, (size_t)call->count * hx_dtype_bytes(call->dtype),
+                          HX_COPY_ON_DEVICE);
+}
+
+static hx_status run_call(hx_comm *comm, const hx_comm_call *call, hx__comm_side *side) {
+    if (call->count == 0) return HX_OK; /* on all ranks alike */
+    if (comm->size == 1) return run_alone(call, side);
+    if (comm->on_device == NULL) return run_staged(comm, call, side);
+    hx_status status = comm->on_device->ops->enqueue(comm->on_device, call, side->stream);
+    if (status != HX_OK) hx__comm_set_failure(comm, status, hx_error_message());
+    return status;
+}
+
+hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
+    hx__outcome outcome = {.status = HX_OK};
+    hx__comm_side *side;
+    HX_TRY(side_of(comm->engine, hx_stream_device(stream), &side));
+    hx_status produced = hx_event_record(side->order, stream);
+    if (produced == HX_OK) produced = hx_event_wait(side->order, side->stream);
+    hx__outcome_note(&outcome, produced);
+    hx__outcome_note(&outcome, run_call(comm, call, side));
+    hx__outcome_note(&outcome, done != NULL ? hx_event_record(done, side->stream) : wait_for_tickets(side, 0));
+    if (done == NULL) hx__outcome_note(&outcome, hx_comm_failure(comm));
+    return hx_error_adopt(outcome.status, outcome.message);
+}
