@@ -21,8 +21,7 @@ typedef struct hx_plugin {
     const hx_backend *backend;
     /** How many devices of the backend this process sees. @return HX_ERR_DEVICE with the reason if there is none */
     hx_status (*n_devices)(int *out);
-    /** Collective over comm. Let collectives of `comm` on this backend's memory run without the host; see
-     *  hx_comm_device_attach. NULL: there is no such library in this build. */
+    /** hx_comm_nccl_attach. NULL: NCCL's headers were absent when the plug-in was built. */
     hx_status (*comm_attach)(hx_comm *comm, hx_stream *stream);
 } hx_plugin;
 

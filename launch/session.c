@@ -107,6 +107,7 @@ hx_status hx_session_open(const hx_config *config, hx_session **out) {
     HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
     HX_TRY_GOTO(hx__session_first(s, open_device, NULL), failed);
     HX_TRY_GOTO(hx_mesh_create(s->world, &s->config.mesh, &s->mesh), failed);
+    HX_TRY_GOTO(hx__session_transport(s), failed);
     *out = s;
     return HX_OK;
 failed:

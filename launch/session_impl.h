@@ -9,6 +9,8 @@
 #include "launch/compose.h"
 #include "launch/placement.h"
 
+enum { HX_RUN_COMM_AUTO, HX_RUN_COMM_NCCL, HX_RUN_COMM_STAGED }; /* run.comm */
+
 struct hx_session {
     hx_config config;
     hx_comm *world;
@@ -18,6 +20,7 @@ struct hx_session {
     hx_tape *tape;
     hx_ctx ctx;
     hx_placement placement;
+    char no_nccl[256];          /* why auto did without it; "": it did not */
     int exit_code;              /* of the first failing rank; 0: nothing has failed */
     struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail */
 };
@@ -53,6 +56,12 @@ typedef struct hx_session_data {
  *  @param whole  evaluate on the whole corpus instead of its held-out part */
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
 void hx__session_data_close(hx_session_data *data);
+
+/* ---- transport.c ---- */
+
+/** Collective. Open what moves memory of the session's device between ranks, as `comm` says.
+ *  @return HX_ERR_CONFIG, or why there is no NCCL, where it was asked for by name */
+hx_status hx__session_transport(hx_session *session);
 
 /* ---- recompute.c ---- */
 

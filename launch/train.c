@@ -131,6 +131,9 @@ static void announce(const train_run *r) {
     hx_progress_note(r->progress, "%lld parameters, %lld training samples, global batch %lld, %lld steps, folder %s",
                      (long long)hx_param_list_count(&r->params), (long long)r->parts.train->n_global,
                      (long long)r->parts.train->batch, (long long)hx_trainer_n_steps(r->trainer), s->config.run.out);
+    if (!props.is_host_memory && size > 1)
+        hx_progress_note(r->progress, "collectives: %s%s%s", hx_comm_device_name(hx_mesh_axis(s->mesh, HX_AXIS_DP)),
+                         s->no_nccl[0] ? "; " : "", s->no_nccl);
     announce_frozen(r);
     announce_recompute(r);
 }

@@ -21,6 +21,8 @@
 #include <cstring>
 #include <list>
 
+#include <unistd.h>
+
 namespace {
 
 enum { FIRST_TAG = 4096, N_TAGS = 12000 };
