@@ -165,7 +165,7 @@ static void check_all_collectives(fixture *f) {
     static const int64_t counts[] = {0, 1, 7, 101};
     for (int mode = 0; mode < 4; mode++) {
         f->is_async = mode & 1;
-        hx__comm_set_max_elems(f->comm, mode & 2 ? 10 : HX_COMM_MAX_ELEMS); /* pieces of 10, 5 or 3 elements */
+        hx__comm_set_max_elems(f->comm, mode & 2 ? 60 : HX_COMM_MAX_ELEMS); /* pieces of 60, 30 or 20 elements */
         for (size_t check = 0; check < sizeof checks / sizeof *checks; check++)
             for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
                 for (int dtype = 0; dtype < HX_DTYPE_COUNT; dtype++) checks[check](f, (hx_dtype)dtype, counts[c]);
