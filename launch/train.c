@@ -155,6 +155,7 @@ static hx_status list_model(const train_run *r, hx_state_list *items) {
     HX_TRY(hx_layer_buffers(r->model->root, &buffers));
     hx_status status = hx_params_state(&r->params, 0, 1, items);
     if (status == HX_OK) status = hx_params_state(&buffers, 0, 1, items);
+    if (status == HX_OK) status = hx_stream_sync(r->session->stream); /* first values must not overtake those read */
     hx_param_list_destroy(&buffers);
     return status;
 }

@@ -38,8 +38,8 @@ static void meta_props(void *self, hx_device_props *out) {
 }
 
 static hx_status meta_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void **out) {
-    (void)kind;
     meta_device *device = self;
+    if (kind == HX_POOL_HOST) return hx_mem_alloc(n_bytes, out); /* the host writes there */
     if (n_bytes > META_LAST - device->next - 2 * META_ALIGN)
         return HX_FAIL(HX_ERR_MEMORY, "%zu bytes: %zu addresses are left", n_bytes,
                        (size_t)(META_LAST - device->next));
@@ -51,8 +51,10 @@ static hx_status meta_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void 
 }
 
 static void meta_free(void *self, hx_pool_kind kind, void *p, size_t n_bytes) {
-    (void)kind;
-    if (p) ((meta_device *)self)->live_bytes -= (int64_t)n_bytes;
+    if (kind == HX_POOL_HOST)
+        hx_mem_free(&p);
+    else if (p)
+        ((meta_device *)self)->live_bytes -= (int64_t)n_bytes;
 }
 
 /* Streams and events have no state, because all work is done before it is asked for: the device stands for

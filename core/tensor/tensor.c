@@ -275,10 +275,14 @@ static hx_status need_contiguous(const hx_tensor *x) {
     return HX_FAIL(HX_ERR_SHAPE, "x %s is strided: expected a contiguous tensor", hx_shape_text(&s, text));
 }
 
-hx_status hx_tensor_write(hx_stream *stream, hx_tensor *x, const void *data) {
+hx_status hx_tensor_write_async(hx_stream *stream, hx_tensor *x, const void *data) {
     HX_TRY(need_contiguous(x));
     x->storage->version++;
-    HX_TRY(hx_stream_copy(stream, x->array.data, data, hx_tensor_bytes(x), HX_COPY_TO_DEVICE));
+    return hx_stream_copy(stream, x->array.data, data, hx_tensor_bytes(x), HX_COPY_TO_DEVICE);
+}
+
+hx_status hx_tensor_write(hx_stream *stream, hx_tensor *x, const void *data) {
+    HX_TRY(hx_tensor_write_async(stream, x, data));
     return hx_stream_sync(stream);
 }
 

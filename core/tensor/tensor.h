@@ -67,6 +67,8 @@ hx_status hx_tensor_window(hx_tensor *x, int64_t offset, hx_shape shape, hx_tens
 
 /** Copy count*bytes from row-major host memory; x contiguous. Returns when `data` may be reused. */
 hx_status hx_tensor_write(hx_stream *stream, hx_tensor *x, const void *data);
+/** As write, but returns at once: `data` stays as it is until the stream has come past it. */
+hx_status hx_tensor_write_async(hx_stream *stream, hx_tensor *x, const void *data);
 /** Copy to row-major host memory, waiting for the stream; strided tensors are gathered. */
 hx_status hx_tensor_read(hx_stream *stream, const hx_tensor *x, void *data);
 /** Set every element (converted from double); x contiguous. */

@@ -78,7 +78,8 @@ typedef struct hx_state_item {
     char name[192];          /* "/model/blocks.0.attn.q.weight", "/optim/m/..." : path in the checkpoint */
     hx_dtype dtype;
     const hx_layout *layout; /* borrowed: global shape, boxes held here, offsets relative to `data` */
-    void *data;              /* borrowed, host memory (device memory is staged by whoever makes the list) */
+    void *data;              /* borrowed; no work that writes it may be under way when the list is used */
+    hx_device *device;       /* whose memory `data` is; NULL: the host's */
     int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing */
 } hx_state_item;
 

@@ -3,6 +3,7 @@
  * hdf5.c     types, attributes, files, datasets and their boxes
  * seal.c     the user block in front of the HDF5 data: is this a whole checkpoint? asked before HDF5 parses it
  * plan.c     which pieces of which tensor this rank writes, and checksums
+ * stage.c    pieces that lie in the memory of a device
  * save.c     one file, written by all ranks        load.c     read and verified by all ranks
  * manager.c  the folder: latest, best, retention    inspect.c  what a file contains
  */
@@ -76,6 +77,26 @@ uint64_t hx__sum_elems(const void *elems, size_t elem_bytes, int64_t at, int64_t
 /** Add the elements of a box to a tensor's checksums [n_blocks]. @param data  first element of the box */
 void hx__sum_box(const void *data, size_t elem_bytes, const hx_shape *shape, const hx_box *box, int64_t block,
                  uint64_t *sums);
+
+/* ---- stage.c ---- */
+
+#define HX__STAGE_BYTES (16 << 20) /* most that the host holds of a device's memory at a time */
+
+/* Zeroed: nothing is held until an item lies where the host cannot read. Items of one device stand together. */
+typedef struct hx__stage {
+    hx_device *device; /* of the last such item */
+    hx_stream *stream; /* of that device; owned */
+    void *memory;      /* [HX__STAGE_BYTES] that device's HX_POOL_HOST; owned */
+} hx__stage;
+void hx__stage_close(hx__stage *stage);
+/** Elements of a piece of that item at most: HX__CKPT_PIECE_BYTES, or as many as the stage holds. */
+int64_t hx__stage_most(const hx_state_item *item);
+/** n elements from local offset `at` on, for the host to read: the item's own memory, or a copy, which the next call
+ *  for any item overwrites. */
+hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out);
+/** Memory for elements from local offset `at` on; hx__stage_write then brings n of them to the item. */
+hx_status hx__stage_target(hx__stage *stage, const hx_state_item *item, int64_t at, void **out);
+hx_status hx__stage_write(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n);
 
 /* ---- save.c ---- */
 

@@ -9,6 +9,7 @@ typedef struct reader {
     const hx_state_list *items;
     hid_t h5;
     hid_t *datasets; /* [n_items] */
+    hx__stage stage;
     hx_train_state state;
 } reader;
 
@@ -49,16 +50,26 @@ static hx_status open_all(reader *r, const char *file) {
     return HX_OK;
 }
 
-static hx_status read_boxes(reader *r) {
-    for (int64_t i = 0; i < r->items->n_items; i++) {
-        const hx_state_item *item = &r->items->items[i];
-        size_t size = hx_dtype_bytes(item->dtype);
-        for (int b = 0; b < item->layout->n_boxes; b++) {
-            const hx_box *box = &item->layout->boxes[b];
-            char *data = (char *)item->data + (size_t)box->local * size;
-            HX_TRY(hx__h5_box_read(r->datasets[i], item->name, &item->layout->shape, box, item->dtype, data));
-        }
+/* All copies of an item are read, whoever wrote them. */
+static hx_status read_item(reader *r, const hx_state_item *item, hid_t dataset) {
+    const hx_shape *shape = &item->layout->shape;
+    hx_state_item whole = *item;
+    HX_CLEANUP(hx_layout_destroy) hx_layout pieces = {0};
+    whole.n_replicas = 1;
+    HX_TRY(hx__ckpt_pieces(&whole, hx__stage_most(item), &pieces));
+    for (int b = 0; b < pieces.n_boxes; b++) {
+        const hx_box *box = &pieces.boxes[b];
+        void *data;
+        HX_TRY(hx__stage_target(&r->stage, item, box->local, &data));
+        HX_TRY(hx__h5_box_read(dataset, item->name, shape, box, item->dtype, data));
+        HX_TRY(hx__stage_write(&r->stage, item, box->local, hx_box_count(box, shape->ndim)));
     }
+    return HX_OK;
+}
+
+static hx_status read_boxes(reader *r) {
+    for (int64_t i = 0; i < r->items->n_items; i++)
+        HX_TRY(read_item(r, &r->items->items[i], r->datasets[i]));
     return HX_OK;
 }
 
@@ -95,6 +106,7 @@ hx_status hx_ckpt_load(hx_comm *comm, const char *path, const hx_state_list *ite
     hx_status status = load(&r, path);
     for (int64_t i = 0; r.datasets && i < items->n_items; i++) hx__h5_release(&r.datasets[i]);
     hx_mem_free((void **)&r.datasets);
+    hx__stage_close(&r.stage);
     if (r.h5 >= 0) H5Fclose(r.h5);
     if (status == HX_OK && state) *state = r.state;
     return status;

@@ -46,6 +46,7 @@ typedef struct writer {
     hid_t *datasets;   /* [n] */
     hx__range *ranges; /* [n] where their elements lie; rank 0 */
     int64_t n_ranges;
+    hx__stage stage;
     uint64_t meta_bytes, total_bytes;
     hid_t h5;
 } writer;
@@ -86,13 +87,13 @@ static hx_status plan(writer *w) {
     for (int64_t i = 0; i < w->n; i++) {
         const hx_state_item *item = &w->items->items[i];
         const hx_shape *shape = &item->layout->shape;
-        size_t size = hx_dtype_bytes(item->dtype);
         int64_t block = hx__sum_block(hx_shape_count(shape));
-        HX_TRY(hx__ckpt_pieces(item, (int64_t)(HX__CKPT_PIECE_BYTES / size), &w->pieces[i]));
+        HX_TRY(hx__ckpt_pieces(item, hx__stage_most(item), &w->pieces[i]));
         for (int b = 0; b < w->pieces[i].n_boxes; b++) {
             const hx_box *box = &w->pieces[i].boxes[b];
-            hx__sum_box((const char *)item->data + (size_t)box->local * size, size, shape, box, block,
-                        &w->sums[w->first[i]]);
+            const void *data;
+            HX_TRY(hx__stage_read(&w->stage, item, box->local, hx_box_count(box, shape->ndim), &data));
+            hx__sum_box(data, hx_dtype_bytes(item->dtype), shape, box, block, &w->sums[w->first[i]]);
         }
         w->counts[i] = hx_layout_count(&w->pieces[i]);
     }
@@ -260,10 +261,12 @@ static hx_status create_all(writer *w) {
 static hx_status write_all(writer *w) {
     for (int64_t i = 0; i < w->n; i++) {
         const hx_state_item *item = &w->items->items[i];
+        const hx_shape *shape = &item->layout->shape;
         for (int b = 0; b < w->pieces[i].n_boxes; b++) {
             const hx_box *box = &w->pieces[i].boxes[b];
-            const char *data = (const char *)item->data + (size_t)box->local * hx_dtype_bytes(item->dtype);
-            HX_TRY(hx__h5_box_write(w->datasets[i], item->name, &item->layout->shape, box, item->dtype, data));
+            const void *data;
+            HX_TRY(hx__stage_read(&w->stage, item, box->local, hx_box_count(box, shape->ndim), &data));
+            HX_TRY(hx__h5_box_write(w->datasets[i], item->name, shape, box, item->dtype, data));
         }
     }
     return HX_OK;
@@ -305,6 +308,7 @@ static void give_up(writer *w) {
 
 static void writer_free(writer *w) {
     datasets_close(w);
+    hx__stage_close(&w->stage);
     for (int64_t i = 0; w->pieces && i < w->n; i++) hx_layout_destroy(&w->pieces[i]);
     void **owned[] = {(void **)&w->pieces, (void **)&w->first,  (void **)&w->sums,
                       (void **)&w->counts, (void **)&w->ranges, (void **)&w->datasets};

@@ -59,6 +59,7 @@ typedef struct hx_loader hx_loader;
 /** Local. @param corpus  borrowed
  *  @return HX_ERR_CONFIG with the numbers: split shorter than one sample, batch < size, negative sizes */
 hx_status hx_loader_create(hx_device *device, const hx_corpus *corpus, const hx_loader_config *config, hx_loader **out);
+/** Before the streams that batches were got on. */
 void hx_loader_destroy(hx_loader **loader);
 /** The trainer's hook; borrows the loader. */
 void hx_loader_source(hx_loader *loader, hx_batch_source *out);

@@ -22,9 +22,11 @@ static hx_status dataset_n_samples(void *self, int64_t cursor, int64_t *out) {
 /* Samples at positions [from, from + n) of one array. */
 static hx_status fill(hx_dataset *d, int i, int64_t from, int64_t n, hx_stream *stream, hx_tensor **out) {
     const size_t n_bytes = hx_tensor_bytes(d->batches[i].whole) / (size_t)hx_sampler_most(&d->sampler);
+    void *staging;
+    HX_TRY(hx__batch_begin(&d->batches[i], &staging));
     for (int64_t k = 0; k < n; k++) {
         const int64_t sample = hx_sampler_sample(&d->sampler, from + k);
-        memcpy((char *)d->batches[i].staging + (size_t)k * n_bytes,
+        memcpy((char *)staging + (size_t)k * n_bytes,
                (const char *)d->arrays[i].data + (size_t)sample * n_bytes, n_bytes);
     }
     return hx__batch_fill(&d->batches[i], stream, n, out);

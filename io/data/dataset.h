@@ -34,6 +34,7 @@ typedef struct hx_dataset hx_dataset;
  *  @return HX_ERR_SHAPE: no dim, or the two differ in N; HX_ERR_CONFIG as hx_sampler_check */
 hx_status hx_dataset_create(hx_device *device, const hx_host_array *input, const hx_host_array *target,
                             const hx_sampler *sampler, hx_dataset **out);
+/** Before the streams that batches were got on. */
 void hx_dataset_destroy(hx_dataset **dataset);
 /** The trainer's hook; borrows the data set. For evaluation take a sampler that neither shuffles nor drops. */
 void hx_dataset_source(hx_dataset *dataset, hx_batch_source *out);

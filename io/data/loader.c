@@ -26,7 +26,9 @@ int64_t hx_loader_offset(const hx_loader *loader, int64_t cursor) {
 static hx_status fill(hx_loader *l, int64_t from, int64_t n, int shift, hx_stream *stream, hx__batch_tensor *batch,
                       hx_tensor **out) {
     const int64_t ctx = l->config.ctx;
-    int32_t *ids = batch->staging;
+    void *staging;
+    HX_TRY(hx__batch_begin(batch, &staging));
+    int32_t *ids = staging;
     for (int64_t i = 0; i < n; i++) {
         const uint8_t *bytes = l->bytes + hx_loader_offset(l, from + i) + shift;
         for (int64_t t = 0; t < ctx; t++) ids[i * ctx + t] = bytes[t];

@@ -66,7 +66,7 @@ typedef struct shard {
 static hx_status shard_create(const hx_comm *comm, shard *s) {
     int64_t begin = ROWS * hx_comm_rank(comm) / hx_comm_size(comm);
     int64_t end = ROWS * (hx_comm_rank(comm) + 1) / hx_comm_size(comm);
-    s->item = (hx_state_item){"/model/w", HX_F32, &s->layout, s->data, 0, 1};
+    s->item = (hx_state_item){.name = "/model/w", .dtype = HX_F32, .layout = &s->layout, .data = s->data, .n_replicas = 1};
     return hx_layout_slice(&HX_SHAPE(ROWS, COLUMNS), 0, begin, end - begin, &s->layout);
 }
 

@@ -38,7 +38,7 @@ static uint64_t draw_any(void) { /* often a small number, a power of two, or one
 
 static float values[N_ELEMS], original[N_ELEMS];
 static hx_layout layout;
-static hx_state_item item = {"/model/w", HX_F32, &layout, values, 0, 1};
+static hx_state_item item = {.name = "/model/w", .dtype = HX_F32, .layout = &layout, .data = values, .n_replicas = 1};
 static const hx_state_list items = {.items = &item, .n_items = 1};
 static hx_comm *comm;
 static char folder[200], file[256], good_file[HX_PATH_BYTES];

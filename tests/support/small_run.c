@@ -43,7 +43,7 @@ static void open_data(small_run *run, hx_comm *comm, const char *text_file, cons
 void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const small_run_config *config) {
     const int64_t ctx = 16;
     *run = (small_run){.config = HX_TRAIN_DEFAULT, .optim_config = HX_OPTIM_DEFAULT};
-    OK(hx_device_open("cpu", &(hx_device_config){.n_threads = config->n_threads}, &run->device));
+    OK(hx_device_open(config->device ? config->device : "cpu", &(hx_device_config){.n_threads = config->n_threads}, &run->device));
     OK(hx_stream_create(run->device, &run->stream));
     OK(hx_tape_create(run->device, &run->tape));
     open_model(run, comm, config, ctx);

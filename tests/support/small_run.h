@@ -36,9 +36,10 @@ typedef struct small_run_config {
     int64_t recompute;  /* blocks in a segment; 0: activations are kept */
     double ema;         /* decay of the weights' average; 0: none */
     const char *freeze; /* globs; NULL: nothing is frozen */
+    const char *device; /* backend's name; NULL: cpu */
 } small_run_config;
 
-/* Asserts that all goes well; `run` must stay where it is. The cpu backend must be registered. */
+/* Asserts that all goes well; `run` must stay where it is. Its backend must be registered. */
 void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const small_run_config *config);
 void small_run_close(small_run *run);
 

@@ -250,7 +250,7 @@ Test(ckpt, any_layout_reads_what_another_wrote) {
     OK(hx_layout_slice(&HX_SHAPE(300, 40), 1, 10, 20, &columns));
     OK(hx_layout_restrict(&columns, 1111, 4444, &shard));
     static float part[3333];
-    hx_state_item item = {"/model/blocks.0.attn.q.weight", HX_F32, &shard, part, 0, 1};
+    hx_state_item item = {.name = "/model/blocks.0.attn.q.weight", .dtype = HX_F32, .layout = &shard, .data = part, .n_replicas = 1};
     hx_state_list list = {.items = &item, .n_items = 1};
     OK(hx_ckpt_load(comm, folder, &list, NULL));
     for (int64_t i = 0; i < 3333; i++) {
@@ -268,7 +268,7 @@ Test(ckpt, pieces_of_replicas_partition_what_they_hold) {
     OK(hx_layout_boxes(&HX_SHAPE(300, 40), boxes, 2, &layout));
     memset(seen, 0, sizeof seen);
     for (int replica = 0; replica < 3; replica++) {
-        hx_state_item item = {"/model/w", HX_F32, &layout, weight, replica, 3};
+        hx_state_item item = {.name = "/model/w", .dtype = HX_F32, .layout = &layout, .data = weight, .replica = replica, .n_replicas = 3};
         hx_layout pieces;
         OK(hx__ckpt_pieces(&item, 1000, &pieces));
         for (int b = 0; b < pieces.n_boxes; b++) {

@@ -66,9 +66,11 @@ __attribute__((unused)) static void fixture_open(void) {
     OK(hx_layout_full(&HX_SHAPE(300, 40), &weight_layout));
     OK(hx_layout_full(&HX_SHAPE(N_BIAS), &bias_layout));
     OK(hx_layout_full(&HX_SHAPE(4, 0), &none_layout));
-    items_array[0] = (hx_state_item){"/model/blocks.0.attn.q.weight", HX_F32, &weight_layout, weight, 0, 1};
-    items_array[1] = (hx_state_item){"/optim/m/blocks.0.attn.q.bias", HX_F64, &bias_layout, bias, 0, 1};
-    items_array[2] = (hx_state_item){"/model/empty", HX_U8, &none_layout, none, 0, 1};
+    items_array[0] = (hx_state_item){
+        .name = "/model/blocks.0.attn.q.weight", .dtype = HX_F32, .layout = &weight_layout, .data = weight, .n_replicas = 1};
+    items_array[1] = (hx_state_item){
+        .name = "/optim/m/blocks.0.attn.q.bias", .dtype = HX_F64, .layout = &bias_layout, .data = bias, .n_replicas = 1};
+    items_array[2] = (hx_state_item){.name = "/model/empty", .dtype = HX_U8, .layout = &none_layout, .data = none, .n_replicas = 1};
     fill_state(0);
 }
 

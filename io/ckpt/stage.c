@@ -1,0 +1,61 @@
+/* Between the memory of a device and the host: pieces of a state go through one bounded buffer. What the host can
+ * read itself is handed out where it lies. */
+#include "io/ckpt/ckpt_impl.h"
+
+static bool is_staged(const hx_state_item *item) {
+    hx_device_props props;
+    if (item->device == NULL) return false;
+    hx_device_props_get(item->device, &props);
+    return !props.is_host_memory;
+}
+
+static void *place_of(const hx_state_item *item, int64_t at) {
+    return (char *)item->data + (size_t)at * hx_dtype_bytes(item->dtype);
+}
+
+static size_t bytes_of(const hx_state_item *item, int64_t n) { return (size_t)n * hx_dtype_bytes(item->dtype); }
+
+int64_t hx__stage_most(const hx_state_item *item) {
+    return (int64_t)((is_staged(item) ? HX__STAGE_BYTES : HX__CKPT_PIECE_BYTES) / hx_dtype_bytes(item->dtype));
+}
+
+/* A stream of its own: the caller's has finished with the items, and no others are in the way. */
+static hx_status open_for(hx__stage *stage, hx_device *device) {
+    if (stage->memory != NULL && stage->device == device) return HX_OK;
+    hx__stage_close(stage);
+    stage->device = device;
+    HX_TRY(hx_stream_create(device, &stage->stream));
+    return hx_device_alloc(device, HX_POOL_HOST, HX__STAGE_BYTES, &stage->memory);
+}
+
+void hx__stage_close(hx__stage *stage) {
+    if (stage->device == NULL) return;
+    hx_stream_destroy(&stage->stream); /* waits: nothing uses the memory any more */
+    hx_device_free(stage->device, HX_POOL_HOST, stage->memory, HX__STAGE_BYTES);
+    *stage = (hx__stage){0};
+}
+
+static hx_status copy(hx__stage *stage, void *to, const void *from, size_t n_bytes, hx_copy_kind kind) {
+    HX_TRY(hx_stream_copy(stage->stream, to, from, n_bytes, kind));
+    return hx_stream_sync(stage->stream);
+}
+
+hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out) {
+    if (is_staged(item)) {
+        HX_TRY(open_for(stage, item->device));
+        HX_TRY(copy(stage, stage->memory, place_of(item, at), bytes_of(item, n), HX_COPY_TO_HOST));
+    }
+    *out = is_staged(item) ? stage->memory : place_of(item, at);
+    return HX_OK;
+}
+
+hx_status hx__stage_target(hx__stage *stage, const hx_state_item *item, int64_t at, void **out) {
+    if (is_staged(item)) HX_TRY(open_for(stage, item->device));
+    *out = is_staged(item) ? stage->memory : place_of(item, at);
+    return HX_OK;
+}
+
+hx_status hx__stage_write(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n) {
+    if (!is_staged(item)) return HX_OK;
+    return copy(stage, place_of(item, at), stage->memory, bytes_of(item, n), HX_COPY_TO_DEVICE);
+}
