@@ -2,9 +2,11 @@
 # cuda_train.sh HELIX FOLDER RANKS COMM [SEED...]: the same 20 steps on the CPU and with --device=cuda.
 # Dropout, micro-batches, clipping, a checkpoint and a resume. The losses agree; the runs of all seeds (of the emulator's
 # order of work; on a GPU they are repetitions) end with the same bits, as does a run that was resumed half way.
-# HELIX_CUDA_PLUGIN names the plug-in, if it is not the installed one; COMM: auto, staged or nccl.
+# HELIX_CUDA_PLUGIN names the plug-in, if it is not the installed one; COMM: auto, staged or nccl; HELIX_TEST_LAUNCHER: what
+# starts several ranks, if not mpirun.
 cuda_env=()
 for name in "${!HELIX_CUDA_@}" "${!HELIX_EMU_@}" "${!HELIX_ALLOC@}"; do cuda_env+=("$name=${!name}"); done
+launcher=${HELIX_TEST_LAUNCHER:-}
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 ranks=$3
@@ -15,6 +17,7 @@ make_text corpus.txt
 
 on=()
 [ "$ranks" -gt 1 ] && on=(mpirun --oversubscribe --bind-to none -n "$ranks")
+[ -n "$launcher" ] && on=("$launcher")
 [ "$ranks" -gt 1 ] && options=(--comm="$comm") || options=()
 train=("$helix" train "${small[@]}" --data.path corpus.txt --train.log_every=1 --train.micro_batch=2 --model.dropout=0.1
     --optim.clip=0.5 --optim.schedule=constant --ckpt.every=10)

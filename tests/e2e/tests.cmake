@@ -24,3 +24,16 @@ foreach(np 1 2)
     set_tests_properties(e2e/example_${example}/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
   endforeach()
 endforeach()
+
+# Whole programs on the emulated GPU, one or two of them, under three orders of the device's work.
+if(TARGET helix_emu)
+  foreach(variant 1:auto 2:staged 2:nccl)
+    string(REPLACE ":" ";" words ${variant})
+    list(GET words 0 np)
+    list(GET words 1 comm)
+    add_test(NAME emu/train/${comm}/np${np} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/e2e/cuda_train.sh $<TARGET_FILE:helix>
+             ${CMAKE_CURRENT_BINARY_DIR}/e2e_cuda_${comm}_np${np} ${np} ${comm} 1 2 3)
+    set_tests_properties(emu/train/${comm}/np${np} PROPERTIES LABELS emu TIMEOUT 600
+                         ENVIRONMENT HELIX_CUDA_PLUGIN=$<TARGET_FILE:helix_emu>)
+  endforeach()
+endif()

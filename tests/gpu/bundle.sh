@@ -82,7 +82,7 @@ choose() {
     ln -sfn "../../lib/$triple/openmpi/include" "$prefix/usr/include/$triple/mpi"
     ln -sf openblas-pthread/libopenblas.so.0 "$lib/libopenblas.so.0"
     ln -sf libopenblas.so.0 "$lib/libopenblas.so"
-    ln -sf "../openblas-pthread/pkgconfig/openblas.pc" "$lib/pkgconfig/openblas.pc"
+    cp "$lib/openblas-pthread/pkgconfig/openblas.pc" "$lib/pkgconfig/"
     local link
     for link in mpirun:orterun mpiexec:orterun mpicc:opal_wrapper mpicxx:opal_wrapper pkg-config:pkgconf h5pcc:h5pcc.openmpi; do
         ln -sf "${link#*:}" "$prefix/usr/bin/${link%%:*}"
@@ -94,7 +94,8 @@ relocate() {
     local object relative
     find "$lib" -name '*.pc' -type f -exec sed -i 's|^prefix=/usr *$|prefix=${pcfiledir}/../../..|; s|=/usr/|=${prefix}/|
         s|-I/usr/|-I${prefix}/|g; s|-L/usr/|-L${prefix}/|g' {} +
-    sed -i 's|^prefix=${pcfiledir}/../../..$|prefix=${pcfiledir}/../../../..|' "$lib"/openblas-pthread/pkgconfig/*.pc
+    sed -i '/^Requires.private/d' "$lib"/pkgconfig/*.pc # what a static library would need
+    grep -L '^prefix=' "$lib"/pkgconfig/*.pc | xargs -r sed -i '1i prefix=${pcfiledir}/../../..'
     find "$prefix/usr" -type f \( -name '*.so*' -o -path '*/bin/*' \) | while read -r object; do
         head -c4 "$object" | grep -q ELF || continue
         relative=$(realpath --relative-to="$(dirname "$object")" "$lib")

@@ -101,7 +101,7 @@ build_all() {
     case $arch in 90 | 100 | 120) arch=${arch}a ;; esac
     [ "$is_emulated" = yes ] || command -v nvcc >/dev/null || { echo "no nvcc: put the CUDA toolkit on the PATH" && return 1; }
     cmake -G Ninja -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release ${arch:+-DHELIX_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$arch-real"} &&
-        cmake --build "$build" --target helix gpu_gpt2 conformance_ops conformance_dtypes conformance_gradients \
+        cmake --build "$build" --target helix gpu_gpt2 conformance_ops conformance_dtypes conformance_gradients emu_comm \
             $([ "$is_emulated" = yes ] && echo helix_emu || echo helix_cuda) && "$build/helix" version
 }
 
@@ -125,16 +125,26 @@ sanitize() {
 # train RANKS COMM ON_ONE_GPU: 20 steps against the CPU, twice
 train() { "$root/tests/e2e/cuda_train.sh" "$build/helix" "$out/train_$1_$2" "$1" "$2" 1 2; }
 share_gpu() { HELIX_CUDA_SHARE=1 train "$@"; }
-nccl_alone() { HELIX_TEST_ONE_RANK_NCCL=1 train 1 nccl; }
+# communicate FILTER LAUNCHER...: a test of the collectives, with its ranks on this GPU
+communicate() {
+    local filter=$1
+    shift
+    HELIX_CUDA_SHARE=1 "$@" "$build/tests/emu_comm" -j1 --filter "emu_comm/$filter"
+}
+nccl_alone() {
+    communicate nccl_collectives_equal_those_on_host_memory mpirun --oversubscribe --bind-to none -n 1
+}
 
 # NCCL refuses two ranks on one GPU, unless it takes them for two hosts
 nccl_pair() {
-    local text
+    local said
     needs_gpu
-    text=$("$root/tests/gpu/nccl2on1.sh" "$build/helix" doctor --comm=nccl --device=cuda 2>&1) || true
-    HELIX_CUDA_SHARE=1 HELIX_TEST_LAUNCHER="$root/tests/gpu/nccl2on1.sh" train 2 nccl && return 0
-    grep -qiE 'nccl.*(init|duplicate|invalid usage)' <<<"$text" && skip "NCCL does not start two ranks on this GPU"
-    return 1
+    said=$(communicate nccl_collectives_equal_those_on_host_memory "$root/tests/gpu/nccl2on1.sh" 2>&1) || {
+        echo "$said"
+        grep -qiE 'ncclCommInit|duplicate GPU|invalid usage' <<<"$said" && skip "NCCL does not start two ranks on this GPU"
+        return 1
+    }
+    HELIX_TEST_LAUNCHER=$root/tests/gpu/nccl2on1.sh share_gpu 2 nccl
 }
 
 gpt2() {
@@ -180,7 +190,7 @@ if [ "$dry" = no ]; then
     mkdir -p "$out"
 fi
 export root out build deps plugin is_emulated
-part build 170 build_all || [ "$dry" = yes ] || { [ -n "$parts" ] && [[ $parts != *,build,* ]]; } || { report && exit 1; }
+part build 170 build_all || { report && exit 1; }
 [ -f "$out/deps/prefix/env.sh" ] && . "$out/deps/prefix/env.sh"
 export HELIX_CUDA_PLUGIN=${plugin:-$build/libhelix_cuda.so}
 part battery 70 all_batteries
