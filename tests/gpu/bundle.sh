@@ -29,7 +29,7 @@ get() {
 prune() {
     if [ -d "$prefix/lib" ] && [ ! -L "$prefix/lib" ]; then
         cp -a "$prefix/lib/." "$prefix/usr/lib/"
-        rm -rf "$prefix/lib"
+        rm -rf "${prefix:?}/lib"
     fi
     rm -rf "$prefix"/usr/share/{doc,man,lintian,bug,locale,info,gdb,bash-completion,emacs,vim} "$prefix"/usr/share/cmake-*/Help
     rm -rf "$lib"/{fortran,pmix2/include} "$lib"/openblas-pthread/lib{blas,lapack}.* "$lib"/openblas-pthread/pkgconfig/{blas,lapack}*
@@ -102,7 +102,7 @@ relocate() {
         "$out/tools/usr/bin/patchelf" --set-rpath "\$ORIGIN/$relative:\$ORIGIN" "$object"
     done
     find "$prefix" -xtype l -delete
-    rm -rf "$prefix"/usr/{sbin,lib/systemd} "$prefix"/var "$prefix"/usr/share/{menu,applications}
+    rm -rf "${prefix:?}"/usr/{sbin,lib/systemd} "${prefix:?}"/var "$prefix"/usr/share/{menu,applications}
 }
 
 # Open MPI on one machine: no fabric, no remote shell.

@@ -16,5 +16,6 @@ for header in "$site"/nvidia/*/include/*; do
     name=$(basename "$header")
     [ -e "$header" ] && [ ! -e "$dest/include/$name" ] && ln -s "$header" "$dest/include/$name"
 done
-found=$(cd "$dest/lib" && ls | grep -cE '^lib(cublasLt|nccl|cudart)\.so$') || { echo "no CUDA libraries below $site/nvidia" >&2; exit 1; }
-echo "$found of cudart, cublasLt and nccl linked into $dest"
+for name in cudart cublasLt nccl; do
+    [ -e "$dest/lib/lib$name.so" ] || { echo "wheelcuda.sh: no lib$name below $site/nvidia" >&2; exit 1; }
+done
