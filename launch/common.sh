@@ -19,7 +19,7 @@ libjansson-dev     metrics as JSON lines
 libxxhash-dev      checksums of checkpoints
 libhwloc-dev       which cores this process may use'
 TEST_PACKAGES='libcriterion-dev   the test framework
-g++                compiles the check that the headers work from C++
+g++                the headers from C++, and the emulator of CUDA
 hdf5-tools         looks at checkpoints from outside'
 
 is_installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }

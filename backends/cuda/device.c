@@ -64,13 +64,13 @@ static hx_status no_device(cudaError_t error) {
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     if (error == cudaErrorInsufficientDriver && driver == 0)
-        return HX_FAIL(HX_ERR_DEVICE, "no NVIDIA driver is loaded; this build needs one for CUDA %d.%d", runtime / 1000,
+        return HX_FAIL(HX_ERR_DEVICE, "device cuda: no NVIDIA driver is loaded; this build needs one for CUDA %d.%d", runtime / 1000,
                        runtime % 1000 / 10);
     if (error == cudaErrorInsufficientDriver)
-        return HX_FAIL(HX_ERR_DEVICE, "the NVIDIA driver knows CUDA %d.%d, this build needs %d.%d", driver / 1000,
+        return HX_FAIL(HX_ERR_DEVICE, "device cuda: the NVIDIA driver knows CUDA %d.%d, this build needs %d.%d", driver / 1000,
                        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     if (error != cudaSuccess && error != cudaErrorNoDevice) return hx__cuda_check(error, "cudaGetDeviceCount");
-    return HX_FAIL(HX_ERR_DEVICE, "no CUDA device%s%.64s", visible ? " is visible; CUDA_VISIBLE_DEVICES=" : "", visible ? visible : "");
+    return HX_FAIL(HX_ERR_DEVICE, "device cuda: no GPU%s%.64s", visible ? " is visible; CUDA_VISIBLE_DEVICES=" : "", visible ? visible : "");
 }
 
 hx_status hx_cuda_device_count(int *out) {

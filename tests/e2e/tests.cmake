@@ -26,7 +26,7 @@ foreach(np 1 2)
 endforeach()
 
 # Whole programs on the emulated GPU, one or two of them, under three orders of the device's work.
-if(TARGET helix_emu AND EXISTS ${PROJECT_SOURCE_DIR}/launch/cuda_plugin.c)
+if(TARGET helix_emu)
   foreach(variant 1:auto 2:staged 2:nccl)
     string(REPLACE ":" ";" words ${variant})
     list(GET words 0 np)
