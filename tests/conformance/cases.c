@@ -274,6 +274,10 @@ const conf_case conf_cases[] = {
      .terms = 20, .fills = true, .wild_ids = true},
     {HX_OP_embedding_bwd, "l40,60 40,60,8", .attr.embedding = {70000, false}, .n_ids = 70000, .tolerance = CONF_SUM,
      .terms = 10},
+    {HX_OP_embedding_bwd, "i5200 5200,3", .attr.embedding = {40, false}, .n_ids = 40, .tolerance = CONF_SUM,
+     .terms = 250}, /* more counts of the sort than a block has threads */
+    {HX_OP_embedding_bwd, "i130 130,2100", .attr.embedding = {2, false}, .n_ids = 1, .tolerance = CONF_SUM,
+     .terms = 130}, /* one id in three tiles, and more columns than a grid's turn has */
     {HX_OP_embedding_bwd, "i1500 1500,40", .attr.embedding = {3, false}, .n_ids = 1, .tolerance = CONF_SUM,
      .terms = 3000},
 
