@@ -6,7 +6,7 @@
 
 hx_status hx__need_float(const hx_op_args *a, int i) {
     if (hx_dtype_is_float(a->in[i].dtype)) return HX_OK;
-    return HX_FAIL(HX_ERR_DTYPE, "%s: operand %d is %s: expected a floating type", a->name, i, hx_dtype_name(a->in[i].dtype));
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: operand %d is %s: expected a floating type", a->name, i, hx_dtype_name(a->in[i].dtype));
 }
 
 hx_status hx__need_same_float(const hx_op_args *a, int first, int last) {
@@ -24,12 +24,12 @@ hx_status hx__need_same(const hx_op_args *a, int first, int last) {
 
 hx_status hx__need_not_complex(const hx_op_args *a, int i) {
     if (!hx_dtype_is_complex(a->in[i].dtype)) return HX_OK;
-    return HX_FAIL(HX_ERR_DTYPE, "%s: operand %d is %s: expected a type with an order", a->name, i, hx_dtype_name(a->in[i].dtype));
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: operand %d is %s: expected a type with an order", a->name, i, hx_dtype_name(a->in[i].dtype));
 }
 
 hx_status hx__need_float_or_complex(const hx_op_args *a, int i) {
     if (hx_dtype_is_float(a->in[i].dtype) || hx_dtype_is_complex(a->in[i].dtype)) return HX_OK;
-    return HX_FAIL(HX_ERR_DTYPE, "%s: operand %d is %s: expected a floating or a complex type", a->name, i, hx_dtype_name(a->in[i].dtype));
+    return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: operand %d is %s: expected a floating or a complex type", a->name, i, hx_dtype_name(a->in[i].dtype));
 }
 
 hx_status hx__need_dim(const hx_op_args *a, int i, int dim) {

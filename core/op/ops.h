@@ -4,7 +4,8 @@
  * device, the stream and the tape. Shapes are checked before anything is enqueued. Operands may be strided views
  * unless said otherwise. Kernels compute in f64 for f64, else in f32 with one rounding when they store; statistics
  * (mean, rstd, logsumexp) of half types are f32. Errors of all: HX_ERR_SHAPE,
- * HX_ERR_DTYPE, HX_ERR_UNSUPPORTED (no kernel for the dtype on this device), HX_ERR_MEMORY.
+ * HX_ERR_DTYPE (operands whose dtypes do not go together), HX_ERR_UNSUPPORTED (a dtype without arithmetic, as integers in
+ * add, or without a kernel on this device), HX_ERR_MEMORY.
  *
  *     HX_AUTO_TENSOR h = NULL;
  *     HX_TRY(hx_linear_op(ctx, x, w, b, &h));

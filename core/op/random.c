@@ -5,7 +5,7 @@
 
 hx_status hx__infer_random(const hx_op_args *a, hx_op_meta *out) {
     if (!hx_dtype_is_float(out[0].dtype))
-        return HX_FAIL(HX_ERR_DTYPE, "%s: x is %s: expected a floating type", a->name, hx_dtype_name(out[0].dtype));
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: x is %s: expected a floating type", a->name, hx_dtype_name(out[0].dtype));
     if (a->op == HX_OP_random_bernoulli && !(a->attr->random.p >= 0 && a->attr->random.p <= 1))
         return HX_FAIL(HX_ERR_ARG, "random_bernoulli: p = %g: expected 0 <= p <= 1", a->attr->random.p);
     return HX_OK;
