@@ -193,6 +193,7 @@ static hx_status backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed, bool retai
     if (tape->is_backward || tape->in_segment)
         return HX_FAIL(HX_ERR_STATE, "called from within %s", tape->is_backward ? "a backward of this tape" : "a segment of hx_checkpoint");
     tape->is_backward = true;
+    tape->is_retained = retain;
     hx_status status = run_backward(ctx, y, seed, retain);
     tape->is_backward = false;
     if (status != HX_OK || !retain) hx_tape_reset(tape);
@@ -215,6 +216,12 @@ bool hx_vjp_wants(const hx_vjp *v, int i) {
 
 static bool is_exclusive(const hx_tensor *t) {
     return t->refs == 1 && t->storage->refs == 1 && hx_array_is_contiguous(&t->array);
+}
+
+hx_status hx_vjp_reuse(hx_vjp *v, int i, hx_tensor **out) {
+    *out = NULL;
+    if (v->in[i] == NULL || !is_exclusive(v->in[i]) || v->tape->is_retained || v->ctx->anomaly) return HX_OK;
+    return hx__tensor_alias(v->in[i], out);
 }
 
 hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate) {

@@ -101,6 +101,11 @@ hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate);
  *  broadcast dims. Consumes *g also on failure. */
 hx_status hx_vjp_give_consume(hx_vjp *v, int i, hx_tensor **g);
 
+/** Another handle on the memory of saved input i, to write its gradient into: NULL unless it is contiguous, nobody but this
+ *  node holds it, and it is not read again (the tape is not retained). The caller destroys it. Not in anomaly mode, which
+ *  looks at inputs afterwards. @return HX_ERR_MEMORY */
+hx_status hx_vjp_reuse(hx_vjp *v, int i, hx_tensor **out);
+
 /* ---- nodes of your own ---- */
 
 typedef struct hx_custom {

@@ -65,6 +65,7 @@ struct hx_tape {
     bool in_segment;   /* the last segment is being recorded */
     bool is_replaying; /* ops refill nodes instead of making new ones */
     bool is_backward;
+    bool is_retained;  /* the running backward leaves the nodes what they saved */
     int64_t replay_at, replay_end; /* the next node to refill, and the segment's end */
     hx_ready_fn ready;
     void *ready_self;

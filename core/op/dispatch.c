@@ -96,11 +96,12 @@ static bool overlaps(const hx_array *a, const hx_array *b) {
     return true;
 }
 
-/* An op that may write to an operand itself: an element, or a row of a softmax, is read before it is written. */
+/* An op that may write to an operand itself, because an element, or a row of a softmax, is read before it is written. The
+ * derivative of cross-entropy has one operand of its output's shape, the logits. */
 static bool is_elementwise(hx_op op) {
     hx_status (*rule)(const hx_op_args *, hx_op_meta *) = table[op].infer;
     return rule == hx__infer_unary || rule == hx__infer_binary || rule == hx__infer_same || rule == hx__infer_compare ||
-           rule == hx__infer_where || rule == hx__infer_copy;
+           rule == hx__infer_where || rule == hx__infer_copy || rule == hx__infer_cross_entropy_bwd;
 }
 
 static bool is_same_array(const hx_array *a, const hx_array *b) {

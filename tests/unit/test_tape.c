@@ -496,3 +496,50 @@ Test(tape, the_parts_of_a_complex_number_may_be_joined_with_other_numbers) {
     cr_assert_eq(grad_at(z, 0), 2);
     cr_assert_eq(grad_at(z, 1), 3);
 }
+
+/* ---- saved memory that becomes a gradient ---- */
+
+enum { ROWS = 64, CLASSES = 512 };
+
+/* Gradient of the loss of x, a leaf [1,CLASSES] added to zeros [ROWS,CLASSES], and the most memory that backward took
+ * above what there was before. @param keep  hold the logits meanwhile; @param retain  differentiate twice */
+static int64_t loss_gradient(bool keep, bool retain, double out[CLASSES]) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR zeros = NULL;
+    HX_AUTO_TENSOR ids = NULL;
+    HX_AUTO_TENSOR logits = NULL;
+    HX_AUTO_TENSOR loss = NULL;
+    HX_AUTO_TENSOR count = NULL;
+    hx_device_stats before, after;
+    double values[CLASSES];
+    for (int i = 0; i < CLASSES; i++) values[i] = i % 7 - 3;
+    cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(1, CLASSES), &x), HX_OK);
+    cr_assert_eq(hx_tensor_write(stream, x, values), HX_OK);
+    hx_tensor_set_requires_grad(x, true);
+    cr_assert_eq(hx_tensor_create(dev, HX_F64, HX_SHAPE(ROWS, CLASSES), &zeros), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, zeros, 0), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_I32, HX_SHAPE(ROWS), &ids), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, ids, 5), HX_OK);
+    cr_assert_eq(hx_add(&ctx, x, zeros, &logits), HX_OK);
+    cr_assert_eq(hx_cross_entropy(&ctx, logits, ids, -1, &loss, &count), HX_OK);
+    if (!keep) hx_tensor_destroy(&logits);
+    hx_device_stats_reset_peak(dev);
+    hx_device_stats_get(dev, &before);
+    if (retain) cr_assert_eq(hx_backward_retain(&ctx, loss, NULL), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, loss, NULL), HX_OK, "%s", hx_error_message());
+    hx_device_stats_get(dev, &after);
+    cr_assert_eq(hx_tensor_read(stream, hx_tensor_grad(x), out), HX_OK);
+    for (int i = 0; retain && i < CLASSES; i++) out[i] /= 2;
+    return after.peak_bytes - before.live_bytes;
+}
+
+Test(tape, the_gradient_of_logits_that_nobody_holds_takes_their_memory) {
+    const int64_t logits_bytes = (int64_t)ROWS * CLASSES * 8;
+    double plain[CLASSES], kept[CLASSES], twice[CLASSES];
+    int64_t more = loss_gradient(false, false, plain), more_kept = loss_gradient(true, false, kept);
+    (void)loss_gradient(false, true, twice);
+    cr_expect_lt(more, logits_bytes, "%lld bytes of gradients", (long long)more);
+    cr_expect_geq(more_kept, logits_bytes);
+    cr_expect_eq(memcmp(plain, kept, sizeof plain), 0, "the gradient depends on where it is written");
+    cr_expect_eq(memcmp(plain, twice, sizeof plain), 0, "a retained tape lost its logits");
+}
