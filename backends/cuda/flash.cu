@@ -262,7 +262,8 @@ __device__ __forceinline__ void softmax_step(float (&p)[M][N][4], float scale, r
 #pragma unroll
             for (int n = 0; n < N; n++) top = fmaxf(top, fmaxf(p[m][n][2 * i], p[m][n][2 * i + 1]));
             top = quad_max(top);
-            const float shrink = hx_exp2((rows.most[m][i] - top) * scale), shift = -top * scale;
+            const float base = top == -INFINITY ? 0.0f : top; /* no finite score so far */
+            const float shrink = hx_exp2((rows.most[m][i] - base) * scale), shift = -base * scale;
 #pragma unroll
             for (int n = 0; n < N; n++)
 #pragma unroll

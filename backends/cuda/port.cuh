@@ -35,7 +35,7 @@
 #define HX_FULL_MASK 0xffffffffu
 
 /** Start a kernel. A grid or block without threads is an error of the caller: return early on empty operands.
- *  @param shared_bytes  dynamic; more than 48 KiB are opted in to
+ *  @param shared_bytes  dynamic; more than 32 KiB are opted in to
  *  @return HX_ERR_DEVICE naming the kernel */
 template <class... P, class... A>
 hx_status hx_launch(hx_cuda_stream *s, const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*kernel)(P...), A... args) {
@@ -47,7 +47,7 @@ hx_status hx_launch(hx_cuda_stream *s, const char *name, dim3 grid, dim3 block, 
     config.dynamicSmemBytes = shared_bytes;
     config.stream = s->handle;
     HX_NAME_KERNEL(name);
-    if (shared_bytes > 48 * 1024)
+    if (shared_bytes > 32 * 1024) /* 48 KiB are the limit of static arrays and dynamic memory together */
         error = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (error == cudaSuccess) error = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
     if (error == cudaSuccess) return HX_OK;

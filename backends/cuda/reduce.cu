@@ -6,8 +6,8 @@
  *    elements and a block for more, adds the elements of one output, or a chunk of them: sum_runs.
  * 3. Where that leaves several parts of an output, they lie in scratch in f64 and are summed in the same way, until one is left.
  *
- * Which thread adds what depends on the shapes alone, not on where the elements lie, on the grid or on the device: the same
- * bits everywhere. A thread adds at most 64 elements in f32 (f64 for f64); from there on all is f64. The norms' parts are f64
+ * Which thread adds what depends on shapes and on which dim is dense, not on alignment, on the grid or on the device: the
+ * same bits everywhere. A thread adds at most 64 elements in f32 (f64 for f64); from there on all is f64. The norms' parts are f64
  * from the first term, whose square may not fit f32.
  *
  * All are bound by reading the input once, 16 bytes to a load where elements are dense; the parts that a level

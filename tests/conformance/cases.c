@@ -293,6 +293,9 @@ const conf_case conf_cases[] = {
     {HX_OP_layernorm, "4,1031 1031 1031", .attr = NORM(1e-5), .tolerance = CONF_SUM, .terms = 1031},
     {HX_OP_layernorm, "3,2056 2056 2056", .attr = NORM(1e-5), .tolerance = CONF_SUM, .terms = 2056},
     {HX_OP_layernorm, "3,13000 13000", .attr = NORM(1e-5), .tolerance = CONF_SUM, .terms = 13000},
+    /* rows for which a GPU's block just does, or just does not, need more than its usual shared memory */
+    {HX_OP_layernorm, "3,12288 12288 12288", .attr = NORM(1e-5), .tolerance = CONF_SUM, .terms = 12288},
+    {HX_OP_layernorm_bwd, "16,768 768 @1 @2 16,768", .attr = NORM_ADD(0), .tolerance = CONF_SUM, .terms = 768},
     {HX_OP_layernorm_bwd, "3,5 5 @1 @2 3,5", .attr = NORM_ADD(0), .tolerance = CONF_SUM, .terms = 50},
     {HX_OP_layernorm_bwd, "5,4t 4 @1 @2 5,4t", .attr = NORM_ADD(0), .tolerance = CONF_SUM, .terms = 50},
     {HX_OP_layernorm_bwd, "3,5 5 @1 @2 3,5", .attr = NORM_ADD(7), .tolerance = CONF_SUM, .terms = 50,

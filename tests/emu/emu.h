@@ -132,6 +132,8 @@ struct emu_kernel {
 };
 /** The kernel whose threads run, or NULL. */
 const emu_kernel *emu_running();
+/** Bytes of dynamic shared memory that the kernel has been opted in to; 0: it has not. */
+size_t emu_opted(const void *kernel);
 emu_draws &emu_kernel_draws();
 emu_thread *emu_thread_at(unsigned number);
 /** The thread that runs; NULL outside kernels. */

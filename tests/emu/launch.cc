@@ -22,10 +22,14 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     return cudaSuccess;
 }
 
+size_t emu_opted(const void *kernel) {
+    const auto found = opted.find(kernel);
+    return found == opted.end() ? 0 : (size_t)found->second;
+}
+
 static bool is_possible(const cudaLaunchConfig_t &c, const void *kernel) {
     const dim3 g = c.gridDim, b = c.blockDim;
-    const auto found = opted.find(kernel);
-    const size_t shared_most = std::max<size_t>(SHARED_PLAIN, found == opted.end() ? 0 : (size_t)found->second);
+    const size_t shared_most = std::max<size_t>(SHARED_PLAIN, emu_opted(kernel));
     return g.x > 0 && g.y > 0 && g.z > 0 && b.x > 0 && b.y > 0 && b.z > 0 && g.x <= INT32_MAX && g.y <= 65535 && g.z <= 65535 &&
            b.x <= 1024 && b.y <= 1024 && b.z <= 64 && (uint64_t)b.x * b.y * b.z <= 1024 && c.dynamicSmemBytes <= shared_most;
 }

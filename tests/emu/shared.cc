@@ -67,8 +67,10 @@ void *emu_shared(emu_shared_array *array) {
     n_static += array->n_bytes;
     if (n_static > STATIC_MOST)
         emu_fail("%zu bytes of static shared memory with %s, expected at most %d", n_static, array->name, STATIC_MOST);
-    if (n_static + n_dynamic > BLOCK_MOST)
-        emu_fail("%zu + %zu bytes of shared memory, expected at most %d", n_static, n_dynamic, BLOCK_MOST);
+    /* without opting in, 48 KiB are the limit of both together */
+    const size_t opted = emu_opted(emu_running()->address), most = opted > 0 ? opted : STATIC_MOST - n_static;
+    if (n_dynamic > most || n_static + opted > BLOCK_MOST)
+        emu_fail("%zu + %zu bytes of shared memory, expected at most %zu dynamic ones and %d in all", n_static, n_dynamic, most, BLOCK_MOST);
     array->block = emu_block_number();
     array->at = arena + start;
     memset(arena + n_used, CANARY, start - n_used);
