@@ -31,6 +31,8 @@ typedef struct hx_cuda {
     cudaMemPool_t pool;         /* of scratch */
     hx_cuda_gemm_library *gemm; /* owned */
     hx_cuda_staging *staging;   /* owned */
+    void (*reclaim)(void *arg); /* hx_device_config has them */
+    void *reclaim_arg;
 } hx_cuda;
 
 #define HX_CUDA_SCRATCH_BLOCKS 32
@@ -65,6 +67,9 @@ hx_status hx__cuda_copy_array(hx_cuda_stream *stream, const hx_array *src, const
 /** A row-major copy of an array in scratch, of the same shape and dtype. exec.c */
 hx_status hx__cuda_dense(hx_cuda_stream *stream, const hx_array *a, hx_array *out);
 
+/** n_bytes from the stream-ordered pool; cached tensors' blocks give way if there are no more. The caller frees with
+ *  cudaFreeAsync. @param what  for the message of HX_ERR_MEMORY */
+hx_status hx__cuda_take(hx_cuda_stream *stream, size_t n_bytes, const char *what, void **out);
 /** n_bytes of uninitialised device memory, 256-byte aligned, until the op's work is done. @return HX_ERR_MEMORY */
 hx_status hx__cuda_scratch(hx_cuda_stream *stream, size_t n_bytes, void **out);
 

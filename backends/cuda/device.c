@@ -113,6 +113,7 @@ static void cuda_close(void *self) {
     (void)cudaSetDevice(cuda->index);
     hx__cuda_staging_close(&cuda->staging);
     hx__cuda_gemm_close(&cuda->gemm);
+    if (cuda->pool) (void)cudaMemPoolTrimTo(cuda->pool, 0);
     hx_mem_free(&self);
 }
 
@@ -124,6 +125,8 @@ static hx_status cuda_open(const hx_device_config *config, void **self) {
         return HX_FAIL(HX_ERR_DEVICE, "cuda device %d: there %s %d, numbered from 0", config->index, n == 1 ? "is" : "are", n);
     HX_TRY(hx_mem_alloc_array(1, sizeof *cuda, (void **)&cuda));
     cuda->index = config->index;
+    cuda->reclaim = config->reclaim;
+    cuda->reclaim_arg = config->reclaim_arg;
     hx_status status;
     HX_TRY_GOTO(enter(cuda), failed);
     HX_TRY_GOTO(read_properties(cuda), failed);
@@ -196,9 +199,10 @@ static void cuda_stream_destroy(void *self, void *stream) {
 
 static hx_status cuda_stream_sync(void *self, void *stream) {
     hx_cuda_stream *s = stream;
-    (void)self;
+    HX_TRY(enter(self));
+    cudaError_t error = cudaStreamSynchronize(s->handle); /* of a failed stream too: what was enqueued before uses memory */
     HX_TRY(enter_stream(s));
-    return check_stream(s, cudaStreamSynchronize(s->handle), "cudaStreamSynchronize");
+    return check_stream(s, error, "cudaStreamSynchronize");
 }
 
 static hx_status cuda_stream_poll(void *self, void *stream, bool *idle) {
@@ -206,7 +210,8 @@ static hx_status cuda_stream_poll(void *self, void *stream, bool *idle) {
     (void)self;
     HX_TRY(enter_stream(s));
     cudaError_t error = cudaStreamQuery(s->handle);
-    if (error != cudaErrorNotReady) HX_TRY(check_stream(s, error, "cudaStreamQuery"));
+    if (error == cudaErrorNotReady) (void)cudaGetLastError(); /* no failure that a library might find later */
+    else HX_TRY(check_stream(s, error, "cudaStreamQuery"));
     *idle = error == cudaSuccess;
     return HX_OK;
 }
@@ -247,7 +252,8 @@ static hx_status cuda_event_sync(void *self, void *event) {
 static hx_status cuda_event_poll(void *self, void *event, bool *done) {
     HX_TRY(enter(self));
     cudaError_t error = cudaEventQuery(event);
-    if (error != cudaErrorNotReady) HX_TRY(hx__cuda_check(error, "cudaEventQuery"));
+    if (error == cudaErrorNotReady) (void)cudaGetLastError();
+    else HX_TRY(hx__cuda_check(error, "cudaEventQuery"));
     *done = error == cudaSuccess;
     return HX_OK;
 }
@@ -280,11 +286,29 @@ static hx_status cuda_exec(void *self, void *stream, const hx_op_call *call) {
     return keep_failure(s, hx__cuda_exec(s, call));
 }
 
+typedef struct host_call {
+    void (*fn)(void *arg);
+    void *arg;
+} host_call;
+
+static void CUDART_CB run_host_call(cudaStream_t stream, cudaError_t error, void *data) {
+    const host_call call = *(host_call *)data;
+    (void)stream, (void)error;
+    hx_mem_free(&data);
+    call.fn(call.arg);
+}
+
+/* Unlike that of cudaLaunchHostFunc, the call comes after a failure of the device too. */
 static hx_status cuda_host_call(void *self, void *stream, void (*fn)(void *arg), void *arg) {
     hx_cuda_stream *s = stream;
+    host_call *call;
     (void)self;
     HX_TRY(enter_stream(s));
-    return check_stream(s, cudaLaunchHostFunc(s->handle, fn, arg), "cudaLaunchHostFunc");
+    HX_TRY(hx_mem_alloc_array(1, sizeof *call, (void **)&call));
+    *call = (host_call){fn, arg};
+    cudaError_t error = cudaStreamAddCallback(s->handle, run_host_call, call, 0);
+    if (error != cudaSuccess) hx_mem_free((void **)&call);
+    return check_stream(s, error, "cudaStreamAddCallback");
 }
 
 static void *cuda_native(void *self, const char *what, void *object) {

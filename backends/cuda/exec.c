@@ -3,13 +3,25 @@
 
 #include "backends/cuda/cuda_impl.h"
 
-hx_status hx__cuda_scratch(hx_cuda_stream *s, size_t n_bytes, void **out) {
+hx_status hx__cuda_take(hx_cuda_stream *s, size_t n_bytes, const char *what, void **out) {
     void *p = NULL;
+    cudaError_t error = cudaMallocAsync(&p, n_bytes, s->handle);
+    if (error == cudaErrorMemoryAllocation && s->device->reclaim) {
+        (void)cudaGetLastError();
+        s->device->reclaim(s->device->reclaim_arg);
+        error = cudaMallocAsync(&p, n_bytes, s->handle);
+    }
+    if (error == cudaErrorMemoryAllocation) return hx__cuda_no_memory(s->device, n_bytes, what);
+    HX_TRY(hx__cuda_check(error, "cudaMallocAsync"));
+    *out = p;
+    return HX_OK;
+}
+
+hx_status hx__cuda_scratch(hx_cuda_stream *s, size_t n_bytes, void **out) {
+    void *p;
     if (s->n_scratch == HX_CUDA_SCRATCH_BLOCKS)
         return HX_FAIL(HX_ERR_INTERNAL, "an op asked for more than %d blocks of scratch", HX_CUDA_SCRATCH_BLOCKS);
-    cudaError_t error = cudaMallocAsync(&p, n_bytes > 0 ? n_bytes : 1, s->handle);
-    if (error == cudaErrorMemoryAllocation) return hx__cuda_no_memory(s->device, n_bytes, "scratch");
-    HX_TRY(hx__cuda_check(error, "cudaMallocAsync"));
+    HX_TRY(hx__cuda_take(s, n_bytes > 0 ? n_bytes : 1, "scratch", &p));
     s->scratch[s->n_scratch++] = p;
     *out = p;
     return HX_OK;

@@ -21,7 +21,7 @@
 typedef struct plan_key {
     int64_t m, n, k, lda, ldb, ldc, n_batch, stride_a, stride_b, stride_c;
     int32_t trans_a, trans_b, dtype, out_dtype, accumulate, has_bias;
-    uint32_t align_a, align_b, align_c, align_bias; /* the addresses' */
+    uint32_t align_a, align_b, align_c; /* the addresses' */
 } plan_key;
 
 typedef struct plan {
@@ -186,14 +186,19 @@ void hx__cuda_gemm_close(hx_cuda_gemm_library **library) {
 
 /* ---- running ---- */
 
-/* Every product of C becomes one row repeated: the bias, or without one a zero. */
+static hx_status clear(hx_cuda_stream *s, const hx_gemm *g, void *c) {
+    const size_t item = hx_dtype_bytes(g->out_dtype);
+    for (int64_t i = 0; i < g->n_batch; i++)
+        HX_TRY(hx__cuda_check(cudaMemset2DAsync((char *)c + (size_t)(i * g->stride_c) * item, (size_t)g->ldc * item, 0, (size_t)g->n * item,
+                                                (size_t)g->m, s->handle), "cudaMemset2DAsync"));
+    return HX_OK;
+}
+
+/* Every row of every product becomes the bias, or without one zeros. */
 static hx_status spread(hx_cuda_stream *s, const hx_gemm *g, void *c) {
-    hx_array row = {(void *)g->bias, g->dtype, 3, {g->n_batch, g->m, g->n}, {0, 0, g->bias ? 1 : 0}};
+    if (!g->bias) return clear(s, g, c);
+    hx_array row = {(void *)g->bias, g->dtype, 3, {g->n_batch, g->m, g->n}, {0, 0, 1}};
     hx_array out = {c, g->out_dtype, 3, {g->n_batch, g->m, g->n}, {g->stride_c, g->ldc, 1}};
-    if (!g->bias) {
-        HX_TRY(hx__cuda_scratch(s, hx_dtype_bytes(g->dtype), &row.data));
-        HX_TRY(hx__cuda_check(cudaMemsetAsync(row.data, 0, hx_dtype_bytes(g->dtype), s->handle), "cudaMemsetAsync"));
-    }
     hx_op_call call = {.op = HX_OP_copy, .n_in = 1, .n_out = 1, .attr.copy.dtype = g->out_dtype, .in = {row}, .out = {out}};
     return hx__cuda_copy(s, &call);
 }
@@ -215,18 +220,12 @@ static plan_key key_of(const hx_gemm *g, const void *a, const void *b, const voi
     key.dtype = (int32_t)g->dtype, key.out_dtype = (int32_t)g->out_dtype;
     key.accumulate = g->accumulate, key.has_bias = g->bias != NULL;
     key.align_a = alignment(a), key.align_b = alignment(b), key.align_c = alignment(c);
-    key.align_bias = g->bias ? alignment(g->bias) : 0;
     return key;
 }
 
 static hx_status need_workspace(hx_cuda_stream *s, size_t n_bytes) {
     if (n_bytes == 0 || s->workspace) return HX_OK;
-    void *p;
-    cudaError_t error = cudaMallocAsync(&p, WORKSPACE_BYTES, s->handle);
-    if (error == cudaErrorMemoryAllocation) return hx__cuda_no_memory(s->device, WORKSPACE_BYTES, "workspace of matrix products");
-    HX_TRY(hx__cuda_check(error, "cudaMallocAsync"));
-    s->workspace = p;
-    return HX_OK;
+    return hx__cuda_take(s, WORKSPACE_BYTES, "workspace of matrix products", &s->workspace);
 }
 
 static hx_status multiply(hx_cuda_stream *s, plan *p, const hx_gemm *g, const void *a, const void *b, void *c) {
@@ -263,8 +262,10 @@ hx_status hx__cuda_gemm(hx_cuda_stream *s, const hx_gemm *g, const void *a, cons
     bool found = false;
     if (g->m == 0 || g->n == 0 || g->n_batch == 0) return HX_OK;
     if (g->k == 0) return g->accumulate ? HX_OK : spread(s, g, c);
-    /* the library adds a bias of C's type, and not in every case: else C begins as the bias, and the product is added */
-    if (!g->bias || g->dtype == g->out_dtype) HX_TRY(try_library(s, g, a, b, c, &found));
+    /* The library adds a bias of C's type, which it may read 16 bytes at a time without having been told where it lies, and
+     * not in every case: else C begins as the bias, and the product is added. */
+    const bool fuses = g->bias && g->dtype == g->out_dtype && g->dtype != HX_F64 && alignment(g->bias) >= 16;
+    if (!g->bias || fuses) HX_TRY(try_library(s, g, a, b, c, &found));
     if (!found && g->bias) {
         HX_TRY(spread(s, g, c));
         plain.bias = NULL;

@@ -35,6 +35,9 @@ typedef enum hx_copy_kind { HX_COPY_ON_DEVICE, HX_COPY_TO_DEVICE, HX_COPY_TO_HOS
 typedef struct hx_device_config {
     int index;     /* which device of its kind, 0-based */
     int n_threads; /* host backends: threads of the pool; 0 = 1 */
+    /* set by hx_device_open: a backend short of memory for its own use calls it to have cached blocks back */
+    void (*reclaim)(void *arg);
+    void *reclaim_arg;
 } hx_device_config;
 
 typedef struct hx_device_props {

@@ -84,6 +84,8 @@ static hx_status choose_allocation(bool *is_exact) {
     return HX_FAIL(HX_ERR_CONFIG, "HELIX_ALLOC=%.32s: expected cached or exact", want);
 }
 
+static void reclaim(void *device) { hx_device_trim(device); }
+
 static hx_status open_with(const hx_backend *backend, const hx_device_config *config, hx_device **out) {
     void *p;
     bool is_exact;
@@ -92,7 +94,10 @@ static hx_status open_with(const hx_backend *backend, const hx_device_config *co
     hx_device *device = p;
     device->backend = backend;
     device->is_exact = is_exact;
-    hx_status status = backend->open(config, &device->self);
+    hx_device_config own = *config;
+    own.reclaim = reclaim;
+    own.reclaim_arg = device;
+    hx_status status = backend->open(&own, &device->self);
     if (status != HX_OK) {
         hx_mem_free(&p);
         return status;

@@ -222,10 +222,11 @@ cudaError_t cudaDeviceSynchronize(void) {
     return cudaSuccess;
 }
 
-cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t fn, void *user_data) {
+cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t callback, void *user_data, unsigned int flags) {
+    if (flags != 0) return emu_error(cudaErrorInvalidValue);
     auto lock = emu_lock();
     if (!is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
-    enqueue(stream, {"a host function", nullptr, nullptr, [fn, user_data] { fn(user_data); }});
+    enqueue(stream, {"a host function", nullptr, nullptr, [callback, stream, user_data] { callback(stream, cudaSuccess, user_data); }});
     return cudaSuccess;
 }
 
