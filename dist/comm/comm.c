@@ -88,7 +88,10 @@ void hx_comm_close(hx_comm **handle) {
     (void)hx_queue_sync(comm->engine->queue);
     release_producers(comm);
     hx_status failure = hx_comm_failure(comm); /* the provider on the device may have failed alone */
-    if (failure != HX_OK) hx__comm_set_failure(comm, failure, hx_error_message());
+    if (failure != HX_OK) {
+        hx__comm_set_failure(comm, failure, hx_error_message());
+        if (comm->on_device != NULL) hx__comm_set_failure(comm->on_device, failure, comm->message);
+    }
     hx_comm_close(&comm->on_device);
     comm->ops->destroy(comm);
     hx__comm_engine_release(&comm->engine);

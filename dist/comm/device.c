@@ -15,12 +15,15 @@
  *
  * A rank on which something fails goes on with what the slots hold, because the others wait for it.
  */
+#include <time.h>
+
 #include "core/base/mem.h"
 #include "dist/comm/comm_impl.h"
 
 #define PIECE_BYTES ((size_t)4 << 20) /* large enough that PCIe and the network run at their speed */
 #define N_SLOTS     2
 #define N_TICKETS   64 /* pieces on their way at once */
+#define LOST_MS     5000
 
 /* What a piece on its way needs; free again when the side stream has passed it. */
 typedef struct ticket {
@@ -31,6 +34,8 @@ typedef struct ticket {
 
 struct hx__comm_side {
     hx_device *device;
+    hx_queue *queue; /* the communication thread; borrowed */
+    bool is_lost;    /* the device failed and calls of the host are missing */
     hx_stream *stream;
     hx_event *order;           /* recorded on producers' streams; a wait keeps what it found, so one is enough */
     void *data[N_SLOTS];       /* [PIECE_BYTES] pinned; NULL until needed */
@@ -57,11 +62,12 @@ static void side_destroy(hx__comm_side **handle) {
     hx_mem_free((void **)handle);
 }
 
-static hx_status side_create(hx_device *device, hx__comm_side **out) {
+static hx_status side_create(hx_device *device, hx_queue *queue, hx__comm_side **out) {
     hx__comm_side *side;
     hx_status status;
     HX_TRY(hx_mem_alloc_array(1, sizeof *side, (void **)&side));
     side->device = device;
+    side->queue = queue;
     HX_TRY_GOTO(hx_stream_create(device, &side->stream), failed);
     HX_TRY_GOTO(hx_event_create(device, &side->order), failed);
     for (int i = 0; i < N_TICKETS; i++) {
@@ -76,11 +82,22 @@ failed:
     return status;
 }
 
-/* On a stream that has failed the host's calls still come, but a sync does not wait for them. */
+/* Until at most n_left tickets are on their way. A device that has failed may call the host late or never: after LOST_MS its
+ * tickets count as passed, and the side stays as it is, because a late call would use it. */
 static hx_status wait_for_tickets(hx__comm_side *side, int64_t n_left) {
-    hx_status status;
-    do status = hx_stream_sync(side->stream);
-    while (side->n_taken - atomic_load(&side->n_passed) > n_left);
+    const struct timespec millisecond = {.tv_nsec = 1000000};
+    hx_status status = hx_stream_sync(side->stream);
+    if (status != HX_OK) (void)hx_queue_sync(side->queue);
+    for (int ms = 0; side->n_taken - atomic_load(&side->n_passed) > n_left; ms++) {
+        if (status == HX_OK) {
+            status = hx_stream_sync(side->stream);
+        } else if (ms < LOST_MS) {
+            nanosleep(&millisecond, NULL);
+        } else {
+            side->is_lost = true;
+            atomic_store(&side->n_passed, side->n_taken);
+        }
+    }
     return status;
 }
 
@@ -90,13 +107,13 @@ hx_status hx__comm_device_release(hx__comm_engine *engine) {
     if (side == NULL) return HX_OK;
     hx__outcome_note(&outcome, wait_for_tickets(side, 0));
     engine->side = NULL;
-    side_destroy(&side);
+    if (!side->is_lost) side_destroy(&side);
     return hx_error_adopt(outcome.status, outcome.message);
 }
 
 static hx_status side_of(hx__comm_engine *engine, hx_device *device, hx__comm_side **out) {
     if (engine->side != NULL && engine->side->device != device) HX_TRY(hx__comm_device_release(engine));
-    if (engine->side == NULL) HX_TRY(side_create(device, &engine->side));
+    if (engine->side == NULL) HX_TRY(side_create(device, engine->queue, &engine->side));
     *out = engine->side;
     return HX_OK;
 }
@@ -137,7 +154,7 @@ static hx_status make_slots(hx__comm_side *side, bool has_source) {
 }
 
 /* The same on all ranks. */
-static hx_status plan(staging *s) {
+static hx_status cut(staging *s) {
     const hx_comm_call *call = s->call;
     int64_t most = (int64_t)(PIECE_BYTES / hx_dtype_bytes(call->dtype));
     if (most > s->comm->max_elems) most = s->comm->max_elems;
@@ -148,8 +165,7 @@ static hx_status plan(staging *s) {
                        hx_dtype_name(call->dtype), PIECE_BYTES);
     if (s->n_elems > call->count) s->n_elems = call->count;
     s->n_pieces = (call->count + s->n_elems - 1) / s->n_elems;
-    s->first_ticket = s->side->n_taken;
-    return make_slots(s->side, call->kind == HX_COLL_ALL_TO_ALL);
+    return HX_OK;
 }
 
 static int64_t piece_count(const staging *s, int64_t piece) {
@@ -194,9 +210,9 @@ typedef struct piece_job {
 /* On the communication thread. A failure of the provider is kept in the communicator, one of the copies in the stream. */
 static hx_status run_piece(void *arg) {
     piece_job *job = arg;
-    (void)hx_event_sync(job->ticket->ready);
+    if (job->ticket != NULL) (void)hx_event_sync(job->ticket->ready);
     (void)hx__comm_execute(job->comm, &job->call);
-    hx_signal_set(job->ticket->finished);
+    if (job->ticket != NULL) hx_signal_set(job->ticket->finished);
     return HX_OK;
 }
 
@@ -239,12 +255,32 @@ _Static_assert(sizeof(piece_job) <= HX_QUEUE_JOB_BYTES, "a piece must fit into a
 
 static hx_status run_staged(hx_comm *comm, const hx_comm_call *call, hx__comm_side *side) {
     staging s = {.comm = comm, .call = call, .side = side, .outcome = {.status = HX_OK}};
-    HX_TRY(plan(&s));
+    HX_TRY(cut(&s));
+    s.first_ticket = side->n_taken;
     for (int64_t piece = 0; piece <= s.n_pieces; piece++) {
         if (piece < s.n_pieces) begin_piece(&s, piece);
         if (piece > 0) end_piece(&s, piece - 1);
     }
     return hx_error_adopt(s.outcome.status, s.outcome.message);
+}
+
+/* Without a stream, or pinned memory, this rank takes part with zeros: the others wait for it. */
+static hx_status run_blank(hx_comm *comm, const hx_comm_call *call) {
+    staging s = {.comm = comm, .call = call};
+    piece_job job = {.comm = comm, .call = *call};
+    void *blank = NULL;
+    if (call->count == 0 || comm->size == 1 || comm->on_device != NULL) return HX_OK;
+    HX_TRY(cut(&s));
+    HX_TRY(hx_mem_alloc_array(2, PIECE_BYTES, &blank));
+    job.call.data = blank;
+    job.call.source = (char *)blank + PIECE_BYTES;
+    for (int64_t piece = 0; piece < s.n_pieces; piece++) {
+        job.call.count = piece_count(&s, piece);
+        (void)hx_queue_push(comm->engine->queue, run_piece, &job, sizeof job);
+    }
+    (void)hx_queue_sync(comm->engine->queue);
+    hx_mem_free(&blank);
+    return HX_OK;
 }
 
 /* ---- a call ---- */
@@ -266,8 +302,14 @@ static hx_status run_call(hx_comm *comm, const hx_comm_call *call, hx__comm_side
 
 hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
     hx__outcome outcome = {.status = HX_OK};
-    hx__comm_side *side;
-    HX_TRY(side_of(comm->engine, hx_stream_device(stream), &side));
+    hx__comm_side *side = NULL;
+    hx__outcome_note(&outcome, side_of(comm->engine, hx_stream_device(stream), &side));
+    if (outcome.status == HX_OK && comm->size > 1 && comm->on_device == NULL)
+        hx__outcome_note(&outcome, make_slots(side, call->kind == HX_COLL_ALL_TO_ALL));
+    if (outcome.status != HX_OK) {
+        (void)run_blank(comm, call);
+        return hx_error_adopt(outcome.status, outcome.message);
+    }
     hx_status produced = hx_event_record(side->order, stream);
     if (produced == HX_OK) produced = hx_event_wait(side->order, side->stream);
     hx__outcome_note(&outcome, produced);

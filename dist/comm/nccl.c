@@ -184,7 +184,7 @@ static void nccl_destroy(hx_comm *comm) {
     hx__nccl *n = comm->state;
     if (n == NULL) return;
     hx__nccl_watch_stop(n);
-    (void)bind_gpu(n);
+    if (n->handle != NULL) (void)bind_gpu(n); /* else no GPU may have been chosen, and binding makes a context */
     if (n->handle != NULL && comm->failure == HX_OK &&
         hx__nccl_check(n, n->api.CommFinalize(n->handle), "ncclCommFinalize") == HX_OK &&
         hx__nccl_settle(n, "ncclCommFinalize") == HX_OK) {
@@ -252,7 +252,8 @@ static hx_status check_gpus(hx_comm *comm, const hx__nccl *n, hx_status mine) {
     hx_status status = mine == HX_OK ? hx_mem_alloc_array(comm->size, sizeof *all, (void **)&all) : mine;
     if (status == HX_OK) {
         gpu_name *own = &all[comm->rank];
-        snprintf(own->host, sizeof own->host, "%s", comm->host);
+        const char *host = getenv("NCCL_HOSTID"); /* what NCCL itself goes by */
+        snprintf(own->host, sizeof own->host, "%s", host != NULL && *host != '\0' ? host : comm->host);
         cudaError_t error = cudaDeviceGetPCIBusId(own->bus, (int)sizeof own->bus, n->gpu);
         if (error != cudaSuccess) status = HX_FAIL(HX_ERR_DEVICE, "cudaDeviceGetPCIBusId: %s", cudaGetErrorString(error));
     }
@@ -277,10 +278,12 @@ static hx_status connect(hx_comm *comm, hx__nccl *n) {
     ncclResult_t result = n->api.CommInitRankConfig(&n->handle, comm->size, id, comm->rank, &config);
     hx_status status = hx__nccl_check(n, result, "ncclCommInitRankConfig");
     if (status == HX_OK) status = hx__nccl_settle(n, "ncclCommInitRankConfig");
+    if (status != HX_OK) hx__nccl_abort(n); /* the others see this rank leave, and need not wait for their deadline */
     return hx_comm_agree(comm, status);
 }
 
 static hx_status attach(hx_comm *comm, hx_device *device) {
+    hx__outcome outcome = {.status = HX_OK};
     hx_comm *made = NULL;
     hx_status status = prepare(comm, device, &made);
     HX_TRY_GOTO(check_gpus(comm, made ? made->state : NULL, status), failed);
@@ -288,8 +291,10 @@ static hx_status attach(hx_comm *comm, hx_device *device) {
     comm->on_device = made;
     return HX_OK;
 failed:
+    hx__outcome_note(&outcome, status);
+    if (made != NULL) hx__comm_set_failure(made, status, outcome.message); /* it is aborted, not finalized with ranks that are gone */
     hx_comm_close(&made);
-    return status;
+    return hx_error_adopt(outcome.status, outcome.message);
 }
 
 hx_status hx_comm_nccl_attach(hx_comm *comm, hx_stream *stream) {
