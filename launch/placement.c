@@ -79,12 +79,13 @@ static double fair_share(const core_set *mine, const core_set *all, int n) {
 }
 
 /* Collective: the core sets of the ranks that share this host's memory. */
-static hx_status gather_local(MPI_Comm world, const core_set *mine, core_set **all, int *n) {
+static hx_status gather_local(MPI_Comm world, const core_set *mine, core_set **all, int *rank, int *n) {
     hx_status status = HX_OK;
     MPI_Comm local = MPI_COMM_NULL;
     *all = NULL;
     if (MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local) != MPI_SUCCESS)
         return HX_FAIL(HX_ERR_COMM, "MPI cannot tell which ranks share this host");
+    MPI_Comm_rank(local, rank);
     MPI_Comm_size(local, n);
     HX_TRY_GOTO(hx_mem_alloc_array(*n, sizeof **all, (void **)all), done);
     if (MPI_Allgather(mine, N_WORDS, MPI_UINT64_T, *all, N_WORDS, MPI_UINT64_T, local) != MPI_SUCCESS)
@@ -102,7 +103,7 @@ hx_status hx_placement_find(hx_comm *world, hx_placement *out) {
     MPI_Comm *mpi = hx_comm_mpi_handle(world);
     if (mpi) {
         HX_TRY(hx_comm_sync(world));
-        HX_TRY(gather_local(*mpi, &mine, &all, &p.n_local_ranks));
+        HX_TRY(gather_local(*mpi, &mine, &all, &p.local_rank, &p.n_local_ranks));
     }
     p.n_share = fair_share(&mine, all ? all : &mine, all ? p.n_local_ranks : 1);
     hx_mem_free((void **)&all);

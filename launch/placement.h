@@ -11,6 +11,7 @@
 typedef struct hx_placement {
     int n_cores;       /* physical cores this process may run on */
     int n_local_ranks; /* ranks on this host */
+    int local_rank;    /* this one's number among them */
     double n_share;    /* cores that are this rank's by a fair division */
     double quota;      /* CPUs the container grants this host's ranks together; 0: no limit */
     int n_threads;     /* n_share rounded down, at least 1 */

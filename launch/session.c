@@ -48,42 +48,39 @@ static hx_status check_same_config(hx_session *s) {
 
 /* The ranks of a host take its GPUs in turn. Two ranks on one GPU run slower than one, so it takes a word to have that; so
  * it does where a launcher shows each rank a GPU of its own only, which looks the same from here. */
-static hx_status choose_gpu(const hx_plugin *plugin, int *index) {
-    int n, local_rank, n_local;
+static hx_status choose_gpu(const hx_plugin *plugin, const hx_placement *placement, int *index) {
+    int n;
     const char *share = getenv("HELIX_CUDA_SHARE");
     HX_TRY(plugin->n_devices(&n));
-    hx_comm_local(&local_rank, &n_local);
-    if (n_local > n && !(share && strcmp(share, "1") == 0))
+    if (placement->n_local_ranks > n && !(share && strcmp(share, "1") == 0))
         return HX_FAIL(HX_ERR_CONFIG, "%d ranks on this host see %d GPU%s: start at most one rank for each, use device cpu, or set "
-                       "HELIX_CUDA_SHARE=1 if each rank sees a GPU of its own, or is to share one", n_local, n, n == 1 ? "" : "s");
-    *index = local_rank % n;
+                       "HELIX_CUDA_SHARE=1 if each rank sees a GPU of its own, or is to share one", placement->n_local_ranks, n, n == 1 ? "" : "s");
+    *index = placement->local_rank % n;
     return HX_OK;
 }
 
-static hx_status open_cuda(hx_device_config config, hx_device **out) {
+static hx_status open_cuda(hx_device_config config, const hx_placement *placement, hx_device **out) {
     const hx_plugin *plugin;
     HX_TRY(hx_plugin_cuda(&plugin));
-    HX_TRY(choose_gpu(plugin, &config.index));
+    HX_TRY(choose_gpu(plugin, placement, &config.index));
     return hx_device_open(plugin->backend->name, &config, out);
 }
 
 /* cuda by name is cuda or a failure; without a name it is tried where there may be a GPU, and the reason is told. */
-static hx_status open_by_name(const char *name, const hx_device_config *config, hx_device **out) {
-    int local_rank, n_local;
-    if (strcmp(name, "cuda") == 0) return open_cuda(*config, out);
+static hx_status open_by_name(const char *name, const hx_device_config *config, const hx_placement *placement, hx_device **out) {
+    if (strcmp(name, "cuda") == 0) return open_cuda(*config, placement, out);
     if (name[0] || !hx_plugin_cuda_expected()) return hx_device_open(name[0] ? name : NULL, config, out);
-    hx_status status = open_cuda(*config, out);
+    hx_status status = open_cuda(*config, placement, out);
     if (status != HX_ERR_DEVICE) return status; /* success too: HX_OK */
-    hx_comm_local(&local_rank, &n_local);
-    if (local_rank == 0) HX_LOG(HX_LOG_WARN, "%s; going on without a GPU", hx_error_message());
-    return hx_device_open(NULL, config, out);
+    if (placement->local_rank == 0) HX_LOG(HX_LOG_WARN, "%s; going on without a GPU", hx_error_message());
+    return hx_device_open("cpu", config, out); /* the default would try cuda once more, and its first GPU */
 }
 
 static hx_status open_device(hx_session *s, void *arg) {
     (void)arg;
     const hx_run_config *run = &s->config.run;
     hx_device_config config = {.n_threads = run->threads ? (int)run->threads : s->placement.n_threads};
-    HX_TRY(open_by_name(run->device, &config, &s->device));
+    HX_TRY(open_by_name(run->device, &config, &s->placement, &s->device));
     hx_device_props props;
     hx_device_props_get(s->device, &props);
     if (props.is_dry) return HX_FAIL(HX_ERR_CONFIG, "device = %s: it computes nothing; expected e.g. cpu or ref", run->device);
