@@ -26,13 +26,14 @@ void conf_rig_close(conf_rig *rig) {
 }
 
 /* A backend without its device, as CUDA on a machine without a GPU, is passed over with a line that says so; without a
- * line if HELIX_TEST_BACKEND names another. */
+ * line if HELIX_TEST_BACKEND names another. The one that it names has to be there. */
 static bool computes(const char *name) {
     hx_device *device = NULL;
     hx_device_props props;
     const char *only = getenv("HELIX_TEST_BACKEND");
     if (strcmp(name, "ref") == 0 || (only != NULL && strcmp(name, only) != 0)) return false;
     hx_status status = hx_device_open(name, NULL, &device);
+    NEED(status != HX_ERR_DEVICE || only == NULL, "HELIX_TEST_BACKEND=%s: %s", only, hx_error_message());
     if (status == HX_ERR_DEVICE) {
         printf("skipped: %s: %s\n", name, hx_error_message());
         return false;
