@@ -179,11 +179,11 @@ hx_array hx_op_operand(const hx_tensor *tensor);
 struct hx_ctx;
 /** Run an op: check the operands, create the outputs that are NULL, execute, record on the tape.
  *  @param in   [n_in], NULL for absent optional operands
- *  @param out  [n_out of the row]; an entry that is not NULL is written in place, must have the right
- *              shape and dtype (f32 for a half type too: the result is then
- *              not rounded), and repeat no element (stride 0); for elementwise ops, and from logits to their gradient, it may be an
- *              input itself, otherwise overlapping one is HX_ERR_ARG; entries of `skip` (bit i) are neither created nor written,
- *              and an op that updates its outputs works without them where its row says so
+ *  @param out  [n_out of the row]; an entry that is not NULL is written in place, must have the right shape and dtype
+ *              (f32 for a half type too, but for where, cat, gather and pad: the result is then not rounded), and
+ *              repeat no element (stride 0); for elementwise ops, and from logits to their gradient, it may be an
+ *              input itself, otherwise overlapping one is HX_ERR_ARG; entries of `skip` (bit i) are neither created
+ *              nor written, and an op that updates its outputs works without them where its row says so
  *  On failure no new output is left behind. */
 hx_status hx_op_run(struct hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr,
                     unsigned skip, hx_tensor **out);

@@ -406,6 +406,30 @@ Test(errors, ref_names_the_op_and_the_dtype_it_has_no_kernel_for) {
     conf_rig_close(&ref);
 }
 
+Test(errors, an_op_that_only_moves_elements_does_not_widen_them) {
+    static const struct {
+        hx_op op;
+        int n_in, first; /* of the tensors below */
+    } moves[] = {{HX_OP_where, 3, 0}, {HX_OP_cat, 1, 1}, {HX_OP_gather, 2, 2}, {HX_OP_pad, 1, 1}};
+    conf_rig rig;
+    conf_rig_open("ref", 1, &rig);
+    hx_tensor *cond, *x, *again, *index, *wide;
+    MUST(hx_tensor_create(rig.device, HX_BOOL, HX_SHAPE(3), &cond));
+    MUST(hx_tensor_create(rig.device, HX_BF16, HX_SHAPE(3), &x));
+    MUST(hx_tensor_create(rig.device, HX_BF16, HX_SHAPE(3), &again));
+    MUST(hx_tensor_create(rig.device, HX_I32, HX_SHAPE(3), &index));
+    MUST(hx_tensor_create(rig.device, HX_F32, HX_SHAPE(3), &wide));
+    hx_tensor *in[] = {cond, x, again, index};
+    for (size_t i = 0; i < sizeof moves / sizeof *moves; i++) {
+        cr_expect_eq(hx_op_run(&rig.ctx, moves[i].op, in + moves[i].first, moves[i].n_in, NULL, 0, &wide), HX_ERR_DTYPE,
+                     "%s writes bf16 elements as f32", hx_op_info_get(moves[i].op)->name);
+        cr_expect(strstr(hx_error_message(), "output 0 is f32: expected bf16"), "%s", hx_error_message());
+    }
+    for (int i = 0; i < 4; i++) hx_tensor_destroy(&in[i]);
+    hx_tensor_destroy(&wide);
+    conf_rig_close(&rig);
+}
+
 Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     conf_rig rig;
     conf_rig_open("ref", 1, &rig);
