@@ -18,7 +18,7 @@ hx_status hx__cuda_take(hx_cuda_stream *s, size_t n_bytes, const char *what, voi
 }
 
 hx_status hx__cuda_scratch(hx_cuda_stream *s, size_t n_bytes, void **out) {
-    void *p;
+    void *p = NULL;
     if (s->n_scratch == HX_CUDA_SCRATCH_BLOCKS)
         return HX_FAIL(HX_ERR_INTERNAL, "an op asked for more than %d blocks of scratch", HX_CUDA_SCRATCH_BLOCKS);
     HX_TRY(hx__cuda_take(s, n_bytes > 0 ? n_bytes : 1, "scratch", &p));
