@@ -1,5 +1,6 @@
 /* The one symbol of libhelix_cuda.so; no part of libhelix. */
 #include "backends/cuda/cuda.h"
+#include "dist/comm/nccl.h"
 #include "launch/plugin.h"
 
 __attribute__((visibility("default"))) const hx_plugin *hx_plugin_get(int abi);

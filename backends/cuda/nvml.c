@@ -19,7 +19,7 @@ typedef struct nvml_process { /* nvmlProcessInfo_t */
 } nvml_process;
 
 typedef struct nvml {
-    void *library;
+    void *handle;
     int (*init)(void);
     int (*shutdown)(void);
     int (*device)(const char *bus, nvml_device *out);
@@ -27,8 +27,8 @@ typedef struct nvml {
 } nvml;
 
 static bool open_nvml(nvml *n) {
-    n->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!n->library) return false;
+    n->handle = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!n->handle) return false;
     const struct {
         void **to;
         const char *name;
@@ -37,7 +37,7 @@ static bool open_nvml(nvml *n) {
                    {(void **)&n->device, "nvmlDeviceGetHandleByPciBusId_v2"},
                    {(void **)&n->processes, "nvmlDeviceGetComputeRunningProcesses_v2"}};
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++)
-        if (!(*entries[i].to = dlsym(n->library, entries[i].name))) return false;
+        if (!(*entries[i].to = dlsym(n->handle, entries[i].name))) return false;
     return n->init() == 0;
 }
 
@@ -73,5 +73,5 @@ void hx__cuda_holders(const hx_cuda *cuda, char *text, size_t n_text) {
         if (n.device(cuda->bus, &device) == 0 && n.processes(device, &n_list, list) == 0) tell(list, n_list, text, n_text);
         n.shutdown();
     }
-    if (n.library) dlclose(n.library);
+    if (n.handle) dlclose(n.handle);
 }

@@ -13,8 +13,8 @@
  *     HX_TRY(hx_event_wait(done, stream));                  // later work on the stream sees the sum
  *
  * Buffers in a device's own memory, which the host does not reach, are moved on a stream of the engine's beside the
- * producer's, in the order of the calls: by the device's own library (NCCL) where hx_comm_nccl_attach gave the
- * communicator one, else staged through pinned memory of the host. Their events are the device's: they say when, but not
+ * producer's, in the order of the calls: by the device's own library (NCCL, dist/comm/nccl.h) where it serves the
+ * communicator, else staged through pinned memory of the host. Their events are the device's: they say when, but not
  * how it went; a failure is found by hx_comm_failure after the event, by hx_comm_sync, and by the next call. Without a
  * stream a buffer is the host's.
  *
@@ -84,13 +84,6 @@ bool hx_comm_was_launched(void);
 /** Ranks that share this host's memory, and this one's number among them; known from the launcher's environment
  *  before MPI is initialised, 1 and 0 without a launcher. */
 void hx_comm_local(int *local_rank, int *local_size);
-/** Collective. Let NCCL move memory of the stream's device for `comm`, and for what is split from it; nothing happens where
- *  size is 1. Part of the CUDA plug-in, see launch/plugin.h. Such a communicator is closed before its device.
- *  HELIX_NCCL_TIMEOUT: seconds, 600 if unset, after which a collective, or ranks that do not meet, count as stuck: the
- *  communicator is aborted, and the failure names what it was.
- *  @return all ranks alike: HX_ERR_UNSUPPORTED: no libnccl.so.2, an older one than this was built with, or two ranks on one
- *          GPU; HX_ERR_CONFIG; HX_ERR_COMM. `comm` then goes on as before */
-hx_status hx_comm_nccl_attach(hx_comm *comm, hx_stream *stream);
 void hx_comm_close(hx_comm **comm);
 
 int hx_comm_rank(const hx_comm *comm);

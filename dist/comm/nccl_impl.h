@@ -9,6 +9,7 @@
 #include <nccl.h>
 
 #include "dist/comm/comm_impl.h"
+#include "dist/comm/nccl.h"
 
 /* The functions that are used. The library is opened when the first communicator wants it, so that the plug-in works
  * without NCCL, and so that a run of one process does not pay for loading it. */

@@ -11,7 +11,7 @@ report() {
     failed=1
 }
 # includes DIR PATTERN: includes in DIR that match PATTERN
-includes() { grep -rnE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($2)" --include='*.[ch]' --include='*.inc' --include='*.def' "$1"; }
+includes() { grep -rnE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($2)" --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.inc' --include='*.def' "$1"; }
 
 report "core knows libc and libm only:" "$(includes core 'mpi|hdf5|H5|cuda|nccl|cblas|openblas|fftw|yaml|jansson|hwloc|dist/|backends/|io/|launch/')"
 report "backends may include core only:" "$(includes backends 'mpi|hdf5|H5|yaml|jansson|hwloc|dist/|io/|launch/')"
@@ -21,9 +21,9 @@ for folder in core dist backends io launch; do
     others=$(printf 'core dist backends io launch' | tr ' ' '\n' | grep -vx $folder | paste -sd'|')
     case $folder in core) continue ;; esac
     # *_impl.h stays inside its folder
-    report "$folder includes another folder's inside:" "$(grep -rnE "include \"($others)/.*_impl\.h\"" --include='*.[ch]' $folder)"
+    report "$folder includes another folder's inside:" "$(grep -rnE "include \"($others)/.*_impl\.h\"" --include='*.[ch]' --include='*.cu' --include='*.cuh' $folder)"
 done
-report "unfinished work:" "$(grep -rnwE 'TODO|FIXME|XXX|HACK|placeholder' --include='*.[ch]' --include='*.inc' --include='*.sh' --include='*.cmake' --include='*.md' . 2>/dev/null | grep -v 'check_tree\.sh' | grep -v '^\./build/')"
-report "the library never prints or exits:" "$(grep -rnE '\b(printf|puts|putchar|perror|exit|abort|_exit) *\(|fprintf *\( *(stdout|stderr)' --include='*.c' --include='*.h' --include='*.inc' core dist backends io | grep -vE 'snprintf|\* |//')"
+report "unfinished work:" "$(grep -rnwE 'TODO|FIXME|XXX|HACK|placeholder' --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.cc' --include='*.py' --include='*.inc' --include='*.sh' --include='*.cmake' --include='*.md' . 2>/dev/null | grep -v 'check_tree\.sh' | grep -v '^\./build/')"
+report "the library never prints or exits:" "$(grep -rnE '\b(printf|puts|putchar|perror|exit|abort|_exit) *\(|fprintf *\( *(stdout|stderr)' --include='*.c' --include='*.h' --include='*.cu' --include='*.cuh' --include='*.inc' core dist backends io | grep -vE 'snprintf|\* |//')"
 report "includes are written from the root:" "$(grep -rnE '#[[:space:]]*include[[:space:]]*"(\.\./|[a-z_0-9]+\.(h|inc|def)")' --include='*.[ch]' --include='*.inc' core dist backends io launch)"
 exit $failed
