@@ -9,6 +9,7 @@
  *   HELIX_EMU_CHECK=1     run each kernel twice from the same memory in two orders: results must have the same bits; and
  *                         let the host touch no device memory
  *   HELIX_EMU_GPUS=n      devices (1); 0: none      HELIX_EMU_MEMORY=bytes  of each (4 GiB)
+ *   HELIX_EMU_PINNED=bytes  the largest block of pinned memory that can be had (any)
  *   HELIX_EMU_PLANT=...   a fault: barrier:FILE:LINE leaves that __syncthreads out, shuffle:FILE:LINE reads from the next
  *                         lane, wait:N leaves out the N-th cudaStreamWaitEvent, counted from 1
  *   HELIX_EMU_SITES=path  append "barrier:FILE:LINE" and "shuffle:FILE:LINE" for those that ran

@@ -130,8 +130,11 @@ static cudaError_t alloc(emu_memory_kind kind, void **out, size_t n_bytes) {
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **out, size_t n_bytes) { return alloc(EMU_DEVICE, out, n_bytes); }
-cudaError_t cudaMallocHost(void **out, size_t n_bytes) { return alloc(EMU_PINNED, out, n_bytes); }
-cudaError_t cudaHostAlloc(void **out, size_t n_bytes, unsigned int) { return alloc(EMU_PINNED, out, n_bytes); }
+cudaError_t cudaMallocHost(void **out, size_t n_bytes) {
+    if (n_bytes > (size_t)emu_option("HELIX_EMU_PINNED", INT64_MAX)) return emu_error(cudaErrorMemoryAllocation);
+    return alloc(EMU_PINNED, out, n_bytes);
+}
+cudaError_t cudaHostAlloc(void **out, size_t n_bytes, unsigned int) { return cudaMallocHost(out, n_bytes); }
 cudaError_t cudaMallocAsync(void **out, size_t n_bytes, cudaStream_t) { return alloc(EMU_DEVICE, out, n_bytes); }
 
 /* waits for the device */

@@ -278,6 +278,22 @@ Test(emu_comm, a_failure_on_one_rank_is_found_by_agreement_and_the_others_go_on)
     close_world(&f);
 }
 
+/* It sends zeros, and the others do not wait for ever. */
+Test(emu_comm, a_rank_without_pinned_memory_takes_part_and_fails_alone) {
+    fixture f;
+    open_world(&f);
+    buffer b = produce(&f, HX_F32, 4);
+    bool is_failing = f.size > 1 && f.rank == f.size - 1;
+    if (is_failing) setenv("HELIX_EMU_PINNED", "4096", 1);
+    hx_status status = hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, NULL);
+    cr_expect_eq(status, is_failing ? HX_ERR_MEMORY : HX_OK, "%s", hx_error_message());
+    cr_expect_eq(hx_comm_agree(f.comm, status), f.size == 1 ? HX_OK : is_failing ? HX_ERR_MEMORY : HX_ERR_REMOTE);
+    unsetenv("HELIX_EMU_PINNED");
+    check_all_reduce(&f, HX_F64, 5);
+    release(&f, &b);
+    close_world(&f);
+}
+
 static void expect_message(const char *part) {
     cr_expect_not_null(strstr(hx_error_message(), part), "%s\nlacks: %s", hx_error_message(), part);
 }
