@@ -11,20 +11,21 @@ static double row_lse(const hx_array *x, int64_t row) {
     return max + log(sum);
 }
 
-/* loss = sum over counted targets of lse - z_target */
+/* loss = sum of lse - z_target over the counted targets that are among the columns */
 hx_status hx__ref_cross_entropy(const hx_op_call *call) {
-    const hx_array *logits = &call->in[0], *ids = &call->in[1], *lse = &call->out[2];
+    const hx_array *logits = &call->in[0], *ids = &call->in[1], *given = &call->in[2], *lse = &call->out[2];
     hx_array rows = hx__ref_lead(logits, 1);
-    int64_t n = hx__ref_dim(logits, 1), count = 0;
+    hx_part part = hx_part_of(call->attr.cross_entropy.start, call->attr.cross_entropy.total, hx__ref_dim(logits, 1));
+    int64_t count = 0;
     double loss = 0;
-    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&rows, ids, lse)); !w.is_done;
-         hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(4, HX_REF_ARRAYS(&rows, ids, lse, given)); !w.is_done; hx__ref_walk_next(&w)) {
         int64_t id = hx__ref_get_int(ids, w.at[1]);
-        double row = row_lse(logits, w.at[0]);
+        double row = hx__ref_has(given) ? hx__ref_get(given, w.at[3]) : row_lse(logits, w.at[0]);
         hx__ref_set(lse, w.at[2], row);
         if (id == call->attr.cross_entropy.ignore_index) continue;
         count++;
-        loss += id >= 0 && id < n ? row - hx__ref_get(logits, w.at[0] + id * hx__ref_stride(logits, 1)) : NAN;
+        if (hx_part_has(part, id)) loss += row - hx__ref_get(logits, w.at[0] + (id - part.start) * hx__ref_stride(logits, 1));
+        else if (!hx_part_knows(part, id)) loss = NAN;
     }
     hx__ref_set(&call->out[0], 0, loss);
     hx__ref_set_int(&call->out[1], 0, count);
@@ -36,14 +37,15 @@ hx_status hx__ref_cross_entropy_bwd(const hx_op_call *call) {
     const hx_array *logits = &call->in[0], *ids = &call->in[1], *lse = &call->in[2], *dz = &call->out[0];
     hx_array rows = hx__ref_lead(logits, 1), dz_rows = hx__ref_lead(dz, 1);
     int64_t n = hx__ref_dim(logits, 1);
+    hx_part part = hx_part_of(call->attr.cross_entropy.start, call->attr.cross_entropy.total, n);
     double dloss = hx__ref_get(&call->in[3], 0);
     const hx_array *const arrays[] = {&rows, &dz_rows, ids, lse};
     for (hx__ref_walk w = hx__ref_walk_start(4, arrays); !w.is_done; hx__ref_walk_next(&w)) {
         int64_t id = hx__ref_get_int(ids, w.at[2]);
-        bool is_ignored = id == call->attr.cross_entropy.ignore_index, is_known = id >= 0 && id < n;
+        bool is_ignored = id == call->attr.cross_entropy.ignore_index, is_known = hx_part_knows(part, id);
         for (int64_t c = 0; c < n; c++) {
             double z = hx__ref_get(logits, w.at[0] + c * hx__ref_stride(logits, 1));
-            double grad = dloss * (exp(z - hx__ref_get(lse, w.at[3])) - (c == id ? 1 : 0));
+            double grad = dloss * (exp(z - hx__ref_get(lse, w.at[3])) - (part.start + c == id ? 1 : 0));
             hx__ref_set(dz, w.at[1] + c * hx__ref_stride(dz, 1), is_ignored ? 0 : is_known ? grad : NAN);
         }
     }

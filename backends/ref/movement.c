@@ -21,24 +21,26 @@ hx_status hx__ref_copy(const hx_op_call *call) {
 
 hx_status hx__ref_embedding(const hx_op_call *call) {
     const hx_array *ids = &call->in[0], *table = &call->in[1], *y = &call->out[0];
-    int64_t n_rows = table->dims[0], n_cols = table->dims[1];
+    int64_t n_cols = table->dims[1];
+    hx_part part = hx_part_of(call->attr.embedding.start, call->attr.embedding.total, table->dims[0]);
     hx_array rows = hx__ref_lead(y, 1);
     for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&rows, ids)); !w.is_done;
          hx__ref_walk_next(&w)) {
         int64_t id = hx__ref_get_int(ids, w.at[1]);
-        bool is_known = id >= 0 && id < n_rows;
+        double absent = hx_part_knows(part, id) ? 0 : NAN;
         for (int64_t c = 0; c < n_cols; c++)
             hx__ref_set(y, w.at[0] + c * hx__ref_stride(y, 1),
-                        is_known ? hx__ref_get(table, id * table->strides[0] + c * table->strides[1]) : NAN);
+                        hx_part_has(part, id) ? hx__ref_get(table, (id - part.start) * table->strides[0] + c * table->strides[1]) : absent);
     }
     return HX_OK;
 }
 
-/* One column at a time, so that the float64 sums need room for one column of dw only. Ids outside the table
- * have no row that could receive their gradient. */
+/* One column at a time, so that the float64 sums need room for one column of dw only. Ids outside the table, or the part of it
+ * that this is, have no row that could receive their gradient. */
 hx_status hx__ref_embedding_bwd(const hx_op_call *call) {
     const hx_array *ids = &call->in[0], *dy = &call->in[1], *dw = &call->out[0];
     int64_t n_rows = dw->dims[0], n_cols = dw->dims[1];
+    hx_part part = hx_part_of(call->attr.embedding.start, call->attr.embedding.total, n_rows);
     double *sums; /* [n_rows] */
     HX_TRY(hx_mem_alloc_array(n_rows, sizeof *sums, (void **)&sums));
     hx_array rows = hx__ref_lead(dy, 1);
@@ -47,7 +49,7 @@ hx_status hx__ref_embedding_bwd(const hx_op_call *call) {
         for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(&rows, ids)); !w.is_done;
              hx__ref_walk_next(&w)) {
             int64_t id = hx__ref_get_int(ids, w.at[1]);
-            if (id >= 0 && id < n_rows) sums[id] += hx__ref_get(dy, w.at[0] + c * hx__ref_stride(dy, 1));
+            if (hx_part_has(part, id)) sums[id - part.start] += hx__ref_get(dy, w.at[0] + c * hx__ref_stride(dy, 1));
         }
         for (int64_t r = 0; r < n_rows; r++)
             hx__ref_put(dw, r * dw->strides[0] + c * dw->strides[1], sums[r],

@@ -2,12 +2,17 @@
 
 /* Draws are numbered row-major over the tensor, wherever its elements lie in memory. */
 
+/* Of element i, whose run of `inner` elements begins at a multiple of stride where there are runs. */
+static uint64_t draw_of(const hx_op_call *call, int64_t i) {
+    int64_t inner = call->attr.random.inner;
+    return (uint64_t)call->attr.random.offset + (uint64_t)(inner > 0 ? i / inner * call->attr.random.stride + i % inner : i);
+}
+
 hx_status hx__ref_dropout(const hx_op_call *call) {
     const hx_array *x = &call->in[0], *y = &call->out[0];
     double p = call->attr.random.p;
-    uint64_t first = (uint64_t)call->attr.random.offset;
     for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, x)); !w.is_done; hx__ref_walk_next(&w)) {
-        bool is_kept = hx_rng_uniform(call->attr.random.rng, first + (uint64_t)w.index) >= p;
+        bool is_kept = hx_rng_uniform(call->attr.random.rng, draw_of(call, w.index)) >= p;
         hx__ref_set(y, w.at[0], is_kept ? hx__ref_get(x, w.at[1]) / (1 - p) : 0);
     }
     return HX_OK;

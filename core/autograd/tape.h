@@ -61,7 +61,7 @@ hx_status hx_tape_hook(hx_tape *tape, hx_tensor *tensor, hx_grad_hook_fn fn, voi
  *  ctx->is_recompute is true. Results are new references, given on success only. */
 typedef hx_status (*hx_checkpoint_fn)(hx_ctx *ctx, void *arg, hx_tensor *const *in, hx_tensor **out);
 /** Run fn so that nothing but `in` is kept for backward; backward runs fn once more before it differentiates the
- *  segment, with the same training flag, seed, step and sample_base, so random masks repeat. Gradients are those of a
+ *  segment, with the same training flag, seed, step and place in the batch, so random masks repeat. Gradients are those of a
  *  plain call, bit for bit. Parameters, inputs and other operands changed in place in between, and an fn that does
  *  something else the second time, are HX_ERR_STATE naming the op. Within another segment, and without a tape, fn is
  *  just run. A retained backward runs fn again each time.

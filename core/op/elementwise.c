@@ -29,6 +29,9 @@ hx_status hx__infer_unary(const hx_op_args *a, hx_op_meta *out) {
     if (a->op == HX_OP_softmax || a->op == HX_OP_log_softmax) HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
     if (a->op == HX_OP_dropout && !(a->attr->random.p >= 0 && a->attr->random.p < 1))
         return HX_FAIL(HX_ERR_ARG, "dropout: p = %g: expected 0 <= p < 1", a->attr->random.p);
+    if (a->op == HX_OP_dropout && (a->attr->random.inner < 0 || (a->attr->random.inner > 0 && a->attr->random.stride < a->attr->random.inner)))
+        return HX_FAIL(HX_ERR_ARG, "dropout: runs of %lld elements, %lld apart: expected 0 <= inner <= stride, or inner 0",
+                       (long long)a->attr->random.inner, (long long)a->attr->random.stride);
     if (a->op == HX_OP_clamp && !(a->attr->clamp.low <= a->attr->clamp.high))
         return HX_FAIL(HX_ERR_ARG, "clamp: low = %g, high = %g: expected low <= high", a->attr->clamp.low, a->attr->clamp.high);
     hx__set_out(out, a->in[0].shape, a->in[0].dtype);

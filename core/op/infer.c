@@ -70,6 +70,13 @@ hx_status hx__need_ndim(const hx_op_args *a, int i, int least, int most) {
     return HX_FAIL(HX_ERR_SHAPE, "%s: operand %d is %s: expected %d to %d dims", a->name, i, hx_shape_text(&a->in[i].shape, text), least, most);
 }
 
+hx_status hx__need_part(const char *name, int64_t start, int64_t n, int64_t total) {
+    bool is_whole = start == 0 && total == 0;
+    if (is_whole || (start >= 0 && n <= total && start <= total - n)) return HX_OK;
+    return HX_FAIL(HX_ERR_SHAPE, "%s: a part of %lld from %lld on, of %lld in all: expected it to lie within", name, (long long)n, (long long)start,
+                   (long long)total);
+}
+
 hx_shape hx__rows_of(const hx_shape *s) {
     hx_shape r = *s;
     r.dims[--r.ndim] = 0;

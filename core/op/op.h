@@ -41,6 +41,7 @@ typedef union hx_op_attr {
     struct {
         int64_t rows;
         bool accumulate;
+        int64_t start, total; /* w holds rows [start, start+V) of a table of `total`; total 0: all of them */
     } embedding;
     struct {
         double eps;
@@ -57,10 +58,12 @@ typedef union hx_op_attr {
     } rope;
     struct {
         int64_t ignore_index;
+        int64_t start, total; /* logits are columns [start, start+V) of `total`; total 0: all of them */
     } cross_entropy;
     struct {
         hx_rng rng;
         int64_t offset; /* element i draws at offset + i (row-major) */
+        int64_t inner, stride; /* dropout; where inner > 0, at offset + (i / inner) stride + i % inner */
         double p;       /* dropout */
         double a, b;    /* random_* */
     } random;
@@ -138,6 +141,20 @@ struct hx_op_call {
 };
 
 enum { HX_OP_VIEW = 1, HX_OP_INOUT = 2 };
+
+/* What an operand holds of a vocabulary: rows or columns [start, start+n) of `total`. */
+typedef struct hx_part {
+    int64_t start, n, total;
+} hx_part;
+
+/** Of an operand with n rows or columns, by the attributes of that name. */
+static inline hx_part hx_part_of(int64_t start, int64_t total, int64_t n) {
+    hx_part part = {start, n, total > 0 ? total : n};
+    return part;
+}
+/** Whether an id is one at all, and whether the part has it. */
+static inline bool hx_part_knows(hx_part part, int64_t id) { return id >= 0 && id < part.total; }
+static inline bool hx_part_has(hx_part part, int64_t id) { return id >= part.start && id - part.start < part.n; }
 
 /* Operand records for shape rules. */
 typedef struct hx_op_meta {

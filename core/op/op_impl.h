@@ -32,6 +32,8 @@ hx_status hx__need_statistic(const hx_op_args *a, int i, int of);
 hx_status hx__need_ids(const hx_op_args *a, int i);
 hx_status hx__need_shape(const hx_op_args *a, int i, const hx_shape *want);
 hx_status hx__need_ndim(const hx_op_args *a, int i, int least, int most);
+/* [start, start+n) lies in [0, total), or is all there is: total and start 0. */
+hx_status hx__need_part(const char *name, int64_t start, int64_t n, int64_t total);
 /* The shape without its last dim; that dim. */
 hx_shape hx__rows_of(const hx_shape *s);
 int64_t hx__last_dim(const hx_shape *s);

@@ -32,6 +32,8 @@ typedef struct hx_ctx {
     int64_t step;        /* optimizer steps done */
     int64_t sample_base; /* position in the step's global batch of this micro-batch's first sample, so that
                             random masks do not depend on how the batch is divided */
+    int64_t seq_first, seq_total; /* likewise for a sequence that ranks share: dim 1 of activations [B,T,C] holds the
+                            tokens from seq_first on, of seq_total; seq_total 0: all of them */
     bool is_recompute;   /* a segment is run again for backward: layers leave running statistics alone */
     bool anomaly;        /* check every output: the first op with a number that is not finite fails with HX_ERR_NUMERIC
                             and names itself and `where`; waits for each op */
@@ -151,6 +153,11 @@ hx_status hx_matmul(hx_ctx *ctx, hx_tensor *a, hx_tensor *b, hx_tensor **out);
 hx_status hx_linear_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **out);
 /** Rows of w [V,C] at ids [..] (i32 or i64) -> [..,C]. Ids outside [0,V) yield rows of NaN. */
 hx_status hx_embedding_op(hx_ctx *ctx, hx_tensor *ids, hx_tensor *w, hx_tensor **out);
+/** The same with w [V,C] being rows [start, start+V) of a table of `total` rows (0: the whole table): an id of another row
+ *  yields zeros, so that the sum over the parts of a table is what the whole one yields; ids outside [0,total) yield NaN.
+ *  @return HX_ERR_SHAPE unless 0 <= start and start + V <= total
+ *  Source: Shoeybi et al. 2019, "Megatron-LM", section 3 */
+hx_status hx_embedding_part_op(hx_ctx *ctx, hx_tensor *ids, hx_tensor *w, int64_t start, int64_t total, hx_tensor **out);
 
 /* How a window moves over n = 1 to 3 spatial dims; an entry 0 of stride or dilation means 1, groups 0 means 1. */
 typedef struct hx_conv_config {
@@ -218,13 +225,30 @@ hx_status hx_rope(hx_ctx *ctx, hx_tensor *x, double base, int64_t start, hx_tens
  *  @param[out] loss_sum f64 scalar; @param[out] count i64 scalar: targets that are not ignore_index */
 hx_status hx_cross_entropy(hx_ctx *ctx, hx_tensor *logits, hx_tensor *ids, int64_t ignore_index,
                            hx_tensor **loss_sum, hx_tensor **count);
+/** The same with logits [..,V] being columns [start, start+V) of `total` (0: all of them), V = 0 included.
+ *  @param lse  [..] f32, f64 for f64: logsumexp over all the columns, put together from those of the parts
+ *  @param[out] loss_sum  over the targets in this part of lse - logit: the loss is the sum over the parts
+ *  @param[out] count  all targets that are not ignore_index, in whichever part
+ *  Formula: loss = sum_t [start <= y_t < start + V] (lse_t - z_t,y_t)
+ *  Derivative: dz_c = dloss (e^(z_c - lse) - [start + c = y_t]), that of the sum over all parts if lse follows the logits of
+ *  all of them. lse gets no gradient: it is the caller's to see that it is of these logits, and that every part runs
+ *  backward from the same dloss.
+ *  @return HX_ERR_SHAPE unless 0 <= start and start + V <= total
+ *  Source: Shoeybi et al. 2019, section 3 */
+hx_status hx_cross_entropy_part(hx_ctx *ctx, hx_tensor *logits, hx_tensor *ids, int64_t ignore_index, int64_t start, int64_t total,
+                                hx_tensor *lse, hx_tensor **loss_sum, hx_tensor **count);
+/** logsumexp [..] over the columns of this part, f32 (f64 for f64): -inf where there are none. A constant: not recorded.
+ *  The whole's is the logsumexp of those of the parts. @param ids  as above; they do not matter */
+hx_status hx_logsumexp_part(hx_ctx *ctx, hx_tensor *logits, hx_tensor *ids, int64_t start, int64_t total, hx_tensor **lse);
 
 /* ---- random ---- */
 
 /** Inverted dropout; x itself (retained) when the context is not training or p is 0.
  *  The mask is a function of (seed, id, step, global sample, element): dim 0 of x counts samples from
- *  ctx->sample_base, so the mask is the same however the batch is spread over ranks.
- *  @param p  in [0,1); @param id  tells layers apart */
+ *  ctx->sample_base, so the mask is the same however the batch is spread over ranks. With ctx->seq_total dim 1 of an x with
+ *  3 dims or more counts tokens from ctx->seq_first, so it is the same however the sequence is.
+ *  @param p  in [0,1); @param id  tells layers apart
+ *  @return HX_ERR_SHAPE if x has tokens outside [0, seq_total) */
 hx_status hx_dropout_op(hx_ctx *ctx, hx_tensor *x, double p, uint64_t id, hx_tensor **out);
 /** Overwrite x (contiguous): element i = a + b draw(offset + i), uniform in [0,1) or standard normal. */
 hx_status hx_fill_uniform(hx_ctx *ctx, hx_tensor *x, hx_rng rng, int64_t offset, double a, double b);
