@@ -3,7 +3,7 @@
  * Forward copies rows, 2 elements of traffic for each of the output; a warp to a row, packs of 16 bytes.
  *
  * Backward gives dw [V,C] the rows of dy whose id is v, for each v, in an order that depends on nothing but the ids:
- *   1. keys: the ids, with V for an id that is none;
+ *   1. keys: the rows of w that the ids name, with V for an id that names none of them;
  *   2. a stable radix sort of (key, position), 8 bits at a time: digits are counted in tiles of SORT_TILE, an exclusive scan
  *      of the counts by digit, then tile, says where each tile's keys of a digit go, and a scatter puts them there in order;
  *   3. sums: the sorted list is cut into tiles of RUN_TILE positions. Where all of an id's positions are in one tile, the
@@ -14,18 +14,23 @@
  */
 #include "backends/cuda/rows.cuh"
 
+static hx_part part_of(const hx_op_call *call, const hx_array *w) {
+    return hx_part_of(call->attr.embedding.start, call->attr.embedding.total, w->dims[0]);
+}
+
 /* ---- forward ---- */
 
 template <class T, int V>
-static __global__ void take_rows(hx_ids ids, const T *w, int64_t n_ids, int64_t n_rows, int64_t n_cols, hx_out<T> y) {
+static __global__ void take_rows(hx_ids ids, const T *w, int64_t n_ids, hx_part part, int64_t n_cols, hx_out<T> y) {
     typedef hx_accum_t<T> A;
     for (int64_t r = hx_row_first(); r < n_ids; r += hx_row_step()) {
         const int64_t id = ids.at(r);
-        const bool is_known = id >= 0 && id < n_rows;
+        const bool is_here = hx_is_here(part, id);
+        const A absent = hx_is_known(part, id) ? (A)0 : (A)NAN;
         for (int64_t c = (int64_t)threadIdx.x * V; c < n_cols; c += (int64_t)blockDim.x * V) {
             A x[V];
-            for (int i = 0; i < V; i++) x[i] = (A)NAN;
-            if (is_known) hx_pack_load(w + id * n_cols + c, x);
+            for (int i = 0; i < V; i++) x[i] = absent;
+            if (is_here) hx_pack_load(w + (id - part.start) * n_cols + c, x);
             y.put(r * n_cols + c, x, false);
         }
     }
@@ -35,7 +40,7 @@ template <class T, int V> static hx_status take_launch(hx_cuda_stream *s, const 
     const hx_array *w = &call->in[1];
     const hx_rows rows = hx_rows_of(n_ids, w->dims[1], V);
     return hx_launch(s, "take_rows", rows.grid, rows.block, 0, take_rows<T, V>, hx_ids_of(&call->in[0]), static_cast<const T *>(w->data), n_ids,
-                     w->dims[0], w->dims[1], hx_out_of<T>(&call->out[0]));
+                     part_of(call, w), w->dims[1], hx_out_of<T>(&call->out[0]));
 }
 
 template <class T> static hx_status embedding_run(hx_cuda_stream *s, const hx_op_call *call) {
@@ -67,11 +72,11 @@ struct key_list {
     uint32_t *keys, *places;
 };
 
-static __global__ void make_keys(hx_ids ids, int64_t n, int64_t n_rows, key_list out) {
+static __global__ void make_keys(hx_ids ids, int64_t n, hx_part part, key_list out) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     const int64_t id = ids.at(i);
-    out.keys[i] = (uint32_t)(id >= 0 && id < n_rows ? id : n_rows);
+    out.keys[i] = (uint32_t)(hx_is_here(part, id) ? id - part.start : part.n);
     out.places[i] = (uint32_t)i;
 }
 
@@ -161,14 +166,14 @@ static __global__ void scatter_keys(key_list from, int64_t n, int shift, const u
     }
 }
 
-static hx_status sort_ids(hx_cuda_stream *s, hx_ids ids, int64_t n, int64_t n_rows, key_list *out) {
+static hx_status sort_ids(hx_cuda_stream *s, hx_ids ids, int64_t n, hx_part part, key_list *out) {
     const int64_t n_tiles = hx__cuda_ceil_div(n, SORT_TILE);
     uint32_t *memory, *counts;
     HX_TRY(hx__cuda_scratch(s, 4 * (size_t)n * sizeof *memory, reinterpret_cast<void **>(&memory)));
     HX_TRY(hx__cuda_scratch(s, (size_t)(N_DIGITS * n_tiles) * sizeof *counts, reinterpret_cast<void **>(&counts)));
     key_list from = {memory, memory + n}, to = {memory + 2 * n, memory + 3 * n};
-    HX_TRY(hx_launch(s, "make_keys", dim3((unsigned)hx__cuda_ceil_div(n, SORT_THREADS)), dim3(SORT_THREADS), 0, make_keys, ids, n, n_rows, from));
-    for (int shift = 0; shift < 32 && n_rows >> shift > 0; shift += DIGIT_BITS) { /* the largest key is n_rows */
+    HX_TRY(hx_launch(s, "make_keys", dim3((unsigned)hx__cuda_ceil_div(n, SORT_THREADS)), dim3(SORT_THREADS), 0, make_keys, ids, n, part, from));
+    for (int shift = 0; shift < 32 && part.n >> shift > 0; shift += DIGIT_BITS) { /* the largest key is n */
         const dim3 grid((unsigned)n_tiles), block(SORT_THREADS);
         HX_TRY(hx_launch(s, "count_digits", grid, block, 0, count_digits, from.keys, n, shift, counts));
         HX_TRY(hx_launch(s, "scan_counts", dim3(1), dim3(SCAN_THREADS), 0, scan_counts, counts, N_DIGITS * n_tiles));
@@ -286,7 +291,7 @@ template <class T> static hx_status embedding_bwd_run(hx_cuda_stream *s, const h
                        (long long)a.n_rows);
     if (!a.accumulate) HX_TRY(hx__cuda_fill(s, dw->data, &zero, hx_dtype_bytes(dw->dtype), a.n_rows * a.n_cols));
     if (a.n == 0) return HX_OK;
-    HX_TRY(sort_ids(s, hx_ids_of(&call->in[0]), a.n, a.n_rows, &a.list));
+    HX_TRY(sort_ids(s, hx_ids_of(&call->in[0]), a.n, part_of(call, dw), &a.list));
     return sum_launch<T>(s, a);
 }
 

@@ -28,7 +28,8 @@ static __device__ __forceinline__ void philox(hx_rng rng, uint64_t block, uint32
     out[3] = c3;
 }
 
-/* Threads go over counters: counter `first / 4 + t` holds the draws of elements 4 t - first % 4 and the three after. */
+/* Threads go over counters: counter `first / 4 + t` holds the draws of elements 4 t - first % 4 and the three after. In dropout
+ * they do so in each run of elements whose draws follow each other: all there are, or one sample's part of a sequence. */
 static int64_t n_counters(uint64_t first, int64_t n) { return hx__cuda_ceil_div((int64_t)(first % 4) + n, 4); }
 
 /* ---- dropout ---- */
@@ -37,11 +38,13 @@ struct dropout_job {
     hx_walk<2> w;
     hx_rng rng;
     uint64_t first;
+    int64_t inner, stride;      /* run k: elements k inner .. of the draws first + k stride .. */
+    int64_t n_runs, n_counters; /* of a run, at most */
     uint32_t threshold; /* kept if the 24-bit draw is at least this */
     double scale;       /* 1 / (1 - p) */
     void *y;
     hx_dtype dtype; /* of y */
-    bool is_packed; /* both dense, aligned, and a counter's elements are a pack of four */
+    bool is_packed; /* both dense, aligned, and a counter's elements in a run are a pack of four */
 };
 
 template <class T> static __device__ __forceinline__ hx_accum_t<T> scaled(T x, bool is_kept, double scale) {
@@ -49,12 +52,15 @@ template <class T> static __device__ __forceinline__ hx_accum_t<T> scaled(T x, b
 }
 
 template <class T> static __global__ void dropout(dropout_job j, const T *x) {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x, skip = (int64_t)(j.first % 4);
-    for (int64_t t = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; t * 4 - skip < j.w.count; t += step) {
-        const int64_t i = t * 4 - skip;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x, n = j.n_runs * j.n_counters;
+    for (int64_t t = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; t < n; t += step) {
+        const int64_t run = j.n_runs > 1 ? t / j.n_counters : 0, counter = t - run * j.n_counters; /* one run is spared the division */
+        const uint64_t first = j.first + (uint64_t)(run * j.stride);
+        const int64_t begin = run * j.inner, end = begin + j.inner < j.w.count ? begin + j.inner : j.w.count;
+        const int64_t i = begin + counter * 4 - (int64_t)(first % 4);
         uint32_t draw[4];
-        philox(j.rng, j.first / 4 + (uint64_t)t, draw);
-        if (j.is_packed && i + 4 <= j.w.count) {
+        philox(j.rng, first / 4 + (uint64_t)counter, draw);
+        if (j.is_packed && i + 4 <= end) {
             const hx_pack<T, 4> in = *reinterpret_cast<const hx_pack<T, 4> *>(x + i);
             hx_pack<T, 4> out;
             for (int e = 0; e < 4; e++) hx_store(&out.v[e], scaled(in.v[e], draw[e] >> 8 >= j.threshold, j.scale));
@@ -63,7 +69,7 @@ template <class T> static __global__ void dropout(dropout_job j, const T *x) {
         }
         for (int e = 0; e < 4; e++) {
             int64_t at[2];
-            if (i + e < 0 || i + e >= j.w.count) continue;
+            if (i + e < begin || i + e >= end) continue;
             hx_walk_at(j.w, i + e, at);
             hx_store_as(j.dtype, j.y, at[0], scaled(x[at[1]], draw[e] >> 8 >= j.threshold, j.scale));
         }
@@ -72,9 +78,10 @@ template <class T> static __global__ void dropout(dropout_job j, const T *x) {
 
 template <class T> static hx_status run_dropout(hx_cuda_stream *s, const dropout_job &job, const hx_array *x) {
     dropout_job j = job;
-    j.is_packed = j.dtype == x->dtype && j.first % 4 == 0 && j.w.ndim == 1 && j.w.strides[0][0] == 1 && j.w.strides[1][0] == 1 &&
+    const bool has_packs = j.first % 4 == 0 && (j.n_runs == 1 || (j.inner % 4 == 0 && j.stride % 4 == 0));
+    j.is_packed = j.dtype == x->dtype && has_packs && j.w.ndim == 1 && j.w.strides[0][0] == 1 && j.w.strides[1][0] == 1 &&
                   hx_is_aligned(j.y, 4 * sizeof(T)) && hx_is_aligned(x->data, 4 * sizeof(T));
-    const int64_t n_blocks = hx__cuda_ceil_div(n_counters(j.first, j.w.count), HX_BLOCK);
+    const int64_t n_blocks = hx__cuda_ceil_div(j.n_runs * j.n_counters, HX_BLOCK);
     return hx_launch(s, "dropout", hx_grid(s, n_blocks), dim3(HX_BLOCK), 0, dropout<T>, j, (const T *)x->data);
 }
 
@@ -85,11 +92,15 @@ hx_status hx__cuda_dropout(hx_cuda_stream *s, const hx_op_call *call) {
     job.w = hx_walk_make<2>({y, x});
     job.rng = call->attr.random.rng;
     job.first = (uint64_t)call->attr.random.offset;
+    job.inner = call->attr.random.inner > 0 ? hx__cuda_min(call->attr.random.inner, job.w.count) : job.w.count;
+    job.stride = call->attr.random.stride;
     job.threshold = (uint32_t)ceil(p * 0x1p24); /* u >= p for u in steps of 2^-24 */
     job.scale = 1 / (1 - p);
     job.y = y->data;
     job.dtype = y->dtype;
     if (job.w.count == 0) return HX_OK;
+    job.n_runs = hx__cuda_ceil_div(job.w.count, job.inner);
+    job.n_counters = n_counters(job.n_runs == 1 || job.stride % 4 == 0 ? job.first : 3, job.inner); /* 3: the most that a run may need */
     HX_RETURN_BY_FLOAT(x->dtype, T, run_dropout<T>(s, job, x));
 }
 

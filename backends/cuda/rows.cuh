@@ -87,6 +87,10 @@ static inline hx_ids hx_ids_of(const hx_array *a) {
     return ids;
 }
 
+/* hx_part_knows and hx_part_has, for kernels. */
+__device__ __forceinline__ bool hx_is_known(const hx_part &part, int64_t id) { return id >= 0 && id < part.total; }
+__device__ __forceinline__ bool hx_is_here(const hx_part &part, int64_t id) { return id >= part.start && id - part.start < part.n; }
+
 /* ---- the threads of a row ---- */
 
 struct hx_rows {

@@ -38,7 +38,8 @@ hx_status hx__infer_cross_entropy_bwd(const hx_op_args *a, hx_op_meta *out) {
 
 hx_status hx_cross_entropy(hx_ctx *ctx, hx_tensor *logits, hx_tensor *ids, int64_t ignore_index, hx_tensor **loss_sum, hx_tensor **count) {
     hx_tensor *y[2];
-    HX_TRY(hx__run_keep(ctx, HX_OP_cross_entropy, (hx_tensor *[]){logits, ids}, 2, &(hx_op_attr){.cross_entropy = {.ignore_index = ignore_index}}, y, 2));
+    hx_op_attr attr = {.cross_entropy = {.ignore_index = ignore_index}};
+    HX_TRY(hx__run_keep(ctx, HX_OP_cross_entropy, (hx_tensor *[]){logits, ids}, 2, &attr, y, 2));
     *loss_sum = y[0];
     *count = y[1];
     return HX_OK;

@@ -68,6 +68,11 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define IRFFT(m, s, c) {.fft = {.n = m, .scale = s, .interior = c}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
+/* a part of a vocabulary: of a table's rows, of the columns of logits; parts of a sequence */
+#define ROWS(from, all)     {.embedding = {.start = from, .total = all}}
+#define ROWS_BWD(n, add, from, all) {.embedding = {.rows = n, .accumulate = add, .start = from, .total = all}}
+#define COLUMNS(from, all)  {.cross_entropy = {.ignore_index = HX_IGNORE_INDEX, .start = from, .total = all}}
+#define RUNS(first, q, n, apart) {.random = {.rng = {42, 7}, .offset = first, .p = q, .inner = n, .stride = apart}}
 /* elementwise, comparisons, reductions, movement */
 #define CLAMP(a, b)         {.clamp = {a, b}}
 #define LEAKY(a)            {.leaky = {a}}
@@ -260,6 +265,11 @@ const conf_case conf_cases[] = {
     {HX_OP_embedding, "l6,5t 7,4", .n_ids = 7, .wild_ids = true, .has_nan = true},
     {HX_OP_embedding, "i500 300,65", .n_ids = 300},
     {HX_OP_embedding, "l70 300,1032", .n_ids = 300, .wild_ids = true, .has_nan = true},
+    {HX_OP_embedding, "i2,3 4,4", .attr = ROWS(0, 9), .n_ids = 9, .grad = true},
+    {HX_OP_embedding, "l5,3 3,5", .attr = ROWS(4, 9), .n_ids = 9, .grad = true},
+    {HX_OP_embedding, "i40 2,5t", .attr = ROWS(7, 9), .n_ids = 9, .wild_ids = true, .has_nan = true},
+    {HX_OP_embedding, "l40 0,4", .attr = ROWS(4, 9), .n_ids = 9, .wild_ids = true, .has_nan = true},
+    {HX_OP_embedding, "i70 129,1032", .attr = ROWS(100, 300), .n_ids = 300, .wild_ids = true, .has_nan = true},
     {HX_OP_embedding_bwd, "i2,3 2,3,4", .attr.embedding = {7, false}, .n_ids = 7, .tolerance = CONF_SUM,
      .terms = 6},
     {HX_OP_embedding_bwd, "l9s 9,4t", .attr.embedding = {7, true}, .n_ids = 7, .tolerance = CONF_SUM,
@@ -280,6 +290,13 @@ const conf_case conf_cases[] = {
      .terms = 130}, /* one id in three tiles, and more columns than a grid's turn has */
     {HX_OP_embedding_bwd, "i1500 1500,40", .attr.embedding = {3, false}, .n_ids = 1, .tolerance = CONF_SUM,
      .terms = 3000},
+    {HX_OP_embedding_bwd, "i30 30,4", .attr = ROWS_BWD(4, false, 0, 9), .n_ids = 9, .tolerance = CONF_SUM, .terms = 30,
+     .wild_ids = true},
+    {HX_OP_embedding_bwd, "l30 30,5t", .attr = ROWS_BWD(3, true, 4, 9), .n_ids = 9, .tolerance = CONF_SUM, .terms = 30,
+     .fills = true, .wild_ids = true},
+    {HX_OP_embedding_bwd, "i30 30,4", .attr = ROWS_BWD(0, false, 4, 9), .n_ids = 9},
+    {HX_OP_embedding_bwd, "l3000 3000,24", .attr = ROWS_BWD(301, false, 399, 700), .n_ids = 700, .tolerance = CONF_SUM,
+     .terms = 20, .wild_ids = true},
 
     {HX_OP_layernorm, "3,5 5 5", .attr = NORM(1e-5), .tolerance = CONF_MIXED, .grad = true},
     {HX_OP_layernorm, "2,3,4 4", .attr = NORM(0.1), .tolerance = CONF_MIXED, .grad = true},
@@ -545,6 +562,23 @@ const conf_case conf_cases[] = {
     {HX_OP_cross_entropy, "7,1024 l7", .attr = IGNORE, .n_ids = 1024, .tolerance = CONF_SUM, .terms = 1024},
     {HX_OP_cross_entropy, "3,16504 i3", .attr = IGNORE, .range = CONF_WIDE, .n_ids = 16504, .tolerance = CONF_SUM,
      .terms = 16504},
+    /* a part's own logsumexp */
+    {HX_OP_cross_entropy, "5,4 i5", .attr = COLUMNS(0, 9), .n_ids = 9, .tolerance = CONF_SUM, .terms = 5},
+    {HX_OP_cross_entropy, "40,3s l40", .attr = COLUMNS(4, 9), .n_ids = 9, .wild_ids = true, .has_nan = true,
+     .tolerance = CONF_SUM, .terms = 40},
+    {HX_OP_cross_entropy, "7,517 i7", .attr = COLUMNS(514, 1031), .n_ids = 1031, .tolerance = CONF_SUM, .terms = 517, .skip = 3},
+    {HX_OP_cross_entropy, "6,0 l6", .attr = COLUMNS(4, 9), .n_ids = 9, .skip = 3},
+    /* that of the whole, given */
+    {HX_OP_cross_entropy, "5,4 i5 a5", .attr = IGNORE, .n_ids = 4, .tolerance = CONF_SUM, .terms = 5},
+    {HX_OP_cross_entropy, "2,3,4 l2,3 a2,3t", .attr = COLUMNS(0, 9), .n_ids = 9, .tolerance = CONF_SUM, .terms = 6},
+    {HX_OP_cross_entropy, "40,3 l40 a40s", .attr = COLUMNS(4, 9), .n_ids = 9, .wild_ids = true, .has_nan = true,
+     .tolerance = CONF_SUM, .terms = 40},
+    {HX_OP_cross_entropy, "5,4t i5 a5", .attr = {.cross_entropy = {2, 1, 5}}, .n_ids = 5, .tolerance = CONF_SUM, .terms = 5,
+     .skip = 4},
+    {HX_OP_cross_entropy, "6,0 i6 a6", .attr = COLUMNS(9, 9), .n_ids = 9, .skip = 4},
+    {HX_OP_cross_entropy, "0,5 i0 a0", .attr = COLUMNS(4, 9), .n_ids = 9},
+    {HX_OP_cross_entropy, "2000,24 l2000 a2000", .attr = COLUMNS(40, 64), .range = CONF_WIDE, .n_ids = 64,
+     .tolerance = CONF_SUM, .terms = 2000, .skip = 4},
     {HX_OP_cross_entropy_bwd, "3,5 i3 @2 d.", .attr = IGNORE, .n_ids = 5, .tolerance = CONF_MIXED},
     {HX_OP_cross_entropy_bwd, "5,4t l5 @2 d.", .attr = {.cross_entropy = {2}}, .n_ids = 4,
      .tolerance = CONF_MIXED},
@@ -553,6 +587,12 @@ const conf_case conf_cases[] = {
      .tolerance = CONF_MIXED},
     {HX_OP_cross_entropy_bwd, "300,1031 i300 @2 d.", .attr = IGNORE, .n_ids = 1031, .tolerance = CONF_MIXED},
     {HX_OP_cross_entropy_bwd, "3,16504 i3 @2 d.", .attr = IGNORE, .n_ids = 16504, .tolerance = CONF_MIXED},
+    {HX_OP_cross_entropy_bwd, "5,4 i5 a5 d.", .attr = COLUMNS(0, 9), .n_ids = 9, .tolerance = CONF_MIXED},
+    {HX_OP_cross_entropy_bwd, "40,3t l40 a40 d.", .attr = COLUMNS(4, 9), .n_ids = 9, .wild_ids = true, .has_nan = true,
+     .tolerance = CONF_MIXED},
+    {HX_OP_cross_entropy_bwd, "6,0 i6 a6 d.", .attr = COLUMNS(4, 9), .n_ids = 9},
+    {HX_OP_cross_entropy_bwd, "30,517 l30 @2 d.", .attr = COLUMNS(514, 1031), .n_ids = 1031, .tolerance = CONF_MIXED},
+    {HX_OP_cross_entropy_bwd, "40,1024 i40 @2 d.", .attr = COLUMNS(1024, 3072), .n_ids = 3072, .tolerance = CONF_MIXED},
 
     {HX_OP_dropout, "7,11", .attr = RANDOM(0, 0.3, 0, 0), .tolerance = CONF_FEW, .grad = true},
     {HX_OP_dropout, "7,11t", .attr = RANDOM(1, 0.5, 0, 0), .tolerance = CONF_FEW},
@@ -560,6 +600,15 @@ const conf_case conf_cases[] = {
     {HX_OP_dropout, "3,5s", .attr = RANDOM(3, 0, 0, 0), .tolerance = CONF_FEW},
     {HX_OP_dropout, "131", "a131", .attr = RANDOM(4, 0.5, 0, 0), .tolerance = CONF_FEW},
     {HX_OP_dropout, "70001", .attr = RANDOM((int64_t)1 << 33, 0.1, 0, 0), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "2,3,4", .attr = RUNS(8, 0.3, 12, 20), .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_dropout, "4,3,5", .attr = RUNS(3, 0.5, 15, 21), .tolerance = CONF_FEW, .grad = true},
+    {HX_OP_dropout, "5,7t", .attr = RUNS(1, 0.5, 7, 8), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "5,8s", .attr = RUNS(4, 0.5, 8, 24), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "131", "a131", .attr = RUNS(2, 0.5, 7, 7), .tolerance = CONF_FEW}, /* and a run that ends early */
+    {HX_OP_dropout, "3,5", .attr = RUNS(0, 0.5, 100, 300), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "3,0,4", .attr = RUNS(4, 0.5, 8, 16)},
+    {HX_OP_dropout, "7,100,48", .attr = RUNS(((int64_t)1 << 33) + 4800, 0.1, 4800, 14400), .tolerance = CONF_FEW},
+    {HX_OP_dropout, "9,1031", .attr = RUNS(1031, 0.1, 1031, 4124), .tolerance = CONF_FEW},
     {HX_OP_random_uniform, "", "7,11", .attr = RANDOM(0, 0, 0, 1), .tolerance = CONF_FEW, .fills = true},
     {HX_OP_random_uniform, "", "0", .attr = RANDOM(0, 0, 0, 1), .fills = true},
     {HX_OP_random_uniform, "", "70001", .attr = RANDOM(3, 0, -1, 2), .tolerance = CONF_MIXED, .fills = true},

@@ -88,6 +88,8 @@ static void dropout(draw *d) {
     d->c.attr.random.p = p[roll(d, 3)];
     d->c.attr.random.rng = (hx_rng){42, 7};
     d->c.attr.random.offset = roll(d, 9);
+    d->c.attr.random.inner = roll(d, 7);
+    d->c.attr.random.stride = d->c.attr.random.inner + roll(d, 6);
     unary(d);
 }
 
@@ -149,6 +151,11 @@ static void pad(draw *d) {
 static void embedding(draw *d) {
     hx_shape table = {2, {1 + roll(d, 5), roll(d, 6)}};
     d->c.n_ids = table.dims[0];
+    if (roll(d, 2)) { /* a part, perhaps of nothing */
+        table.dims[0] = roll(d, (int)d->c.n_ids + 1);
+        d->c.attr.embedding.total = d->c.n_ids;
+        d->c.attr.embedding.start = roll(d, (int)(d->c.n_ids - table.dims[0]) + 1);
+    }
     put(d, ids_letter(d), any_shape(d, 0, 3), ANY);
     put(d, d->letter, table, ANY);
 }

@@ -74,6 +74,10 @@ static const struct error_case {
     SHAPE(embedding_bwd, "i3 4,5", .attr.embedding.rows = 7),
     SHAPE(embedding_bwd, "i3 3,5", .attr.embedding.rows = -1),
     DTYPE(embedding_bwd, "3 3,5", .attr.embedding.rows = 7),
+    SHAPE(embedding, "i3 4,5", .attr.embedding = {.start = 6, .total = 9}),
+    SHAPE(embedding, "i3 4,5", .attr.embedding = {.start = -1, .total = 9}),
+    SHAPE(embedding, "i3 4,5", .attr.embedding = {.start = 1}),
+    SHAPE(embedding_bwd, "i3 3,5", .attr.embedding = {.rows = 4, .start = 6, .total = 9}),
     SHAPE(layernorm, "3,5 4", ),
     SHAPE(layernorm, "3,5 5 4", ),
     SHAPE(layernorm, ". 1", ),
@@ -170,14 +174,26 @@ static const struct error_case {
     SHAPE(irfft, "w2,0", .attr.fft.n = 1),
     DTYPE(irfft, "3", .attr.fft.n = 4),
     SHAPE(cross_entropy, "3,5 i4", ),
+    SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.start = 5, .total = 9}),
+    SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.start = -1, .total = 9}),
+    SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.start = 1}),
+    SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.total = 4}),
+    SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.total = -9}),
+    SHAPE(cross_entropy, "3,0 i3", .attr.cross_entropy = {.start = INT64_MAX, .total = 9}),
+    SHAPE(cross_entropy, "3,5 i3 4", ),
+    DTYPE(cross_entropy, "3,5 i3 d3", ),
+    DTYPE(cross_entropy, "h3,5 i3 h3", ),
     SHAPE(cross_entropy, "3,0 i3", ),
     DTYPE(cross_entropy, "3,5 3", ),
     NO_ARITHMETIC(cross_entropy, "i3,5 i3", ),
     SHAPE(cross_entropy_bwd, "3,5 i3 4 d.", ),
+    SHAPE(cross_entropy_bwd, "3,5 i3 3 d.", .attr.cross_entropy = {.start = 5, .total = 9}),
     DTYPE(cross_entropy_bwd, "3,5 i3 3 f.", ),
     SHAPE(cross_entropy_bwd, "3,5 i3 3 d2", ),
     ARG(dropout, "3", .attr.random.p = 1),
     ARG(dropout, "3", .attr.random.p = -0.5),
+    ARG(dropout, "3", .attr.random.inner = -1),
+    ARG(dropout, "3", .attr.random = {.inner = 3, .stride = 2}),
     NO_ARITHMETIC(random_uniform, "", .out = "i3"),
     ARG(random_uniform, "3", .out = "3"),
     NO_ARITHMETIC(random_normal, "", .out = "l3"),
@@ -478,6 +494,7 @@ Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     REFUSED(hx_matmul(c, x, no, &y));
     REFUSED(hx_linear_op(c, no, x, NULL, &y));
     REFUSED(hx_embedding_op(c, no, x, &y));
+    REFUSED(hx_embedding_part_op(c, no, x, 0, 0, &y));
     REFUSED(hx_conv(c, no, x, NULL, &conv, &y));
     REFUSED(hx_max_pool(c, no, two, &conv, &y));
     REFUSED(hx_avg_pool(c, no, two, &conv, false, &y));
@@ -491,6 +508,9 @@ Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     REFUSED(hx_attention_op(c, no, x, x, NULL, false, 0, &y));
     REFUSED(hx_rope(c, no, 10000, 0, &y));
     REFUSED(hx_cross_entropy(c, no, x, 0, &y, &z));
+    REFUSED(hx_cross_entropy_part(c, no, x, 0, 0, 0, x, &y, &z));
+    REFUSED(hx_cross_entropy_part(c, x, x, 0, 0, 0, no, &y, &z));
+    REFUSED(hx_logsumexp_part(c, no, x, 0, 0, &y));
     REFUSED(hx_dropout_op(c, no, 0.5, 0, &y));
     REFUSED(hx_fill_uniform(c, no, (hx_rng){0}, 0, 0, 1));
     REFUSED(hx_copy_into(c, no, x));

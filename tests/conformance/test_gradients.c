@@ -348,6 +348,53 @@ static hx_status std_of_log_softmax(hx_ctx *ctx, void *arg, hx_tensor *const *in
     return hx_std(ctx, y, (int[]){0, 2}, 2, 1, false, out);
 }
 
+/* The loss of the whole by two parts of the vocabulary, each of which knows the logsumexp of all: their gradients are those of
+ * the whole though none flows to the logsumexp. */
+static hx_status loss_by_parts(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    static const int64_t sizes[] = {2, 4};
+    hx_tensor *logits[2] = {NULL}, *sum[2] = {NULL}, *count[2] = {NULL};
+    HX_AUTO_TENSOR ids = NULL;
+    HX_AUTO_TENSOR lse = NULL;
+    hx_status status = HX_OK;
+    HX_TRY(hx_tensor_create(ctx->device, HX_I32, HX_SHAPE(4), &ids));
+    HX_TRY(hx_tensor_write(ctx->stream, ids, (int32_t[]){2, HX_IGNORE_INDEX, 1, 5}));
+    HX_TRY(hx_logsumexp_part(ctx, in[1], ids, 0, 0, &lse));
+    HX_TRY(hx_split(ctx, in[1], 1, sizes, 2, logits));
+    for (int k = 0; k < 2; k++)
+        HX_TRY_GOTO(hx_cross_entropy_part(ctx, logits[k], ids, HX_IGNORE_INDEX, 2 * k, 6, lse, &sum[k], &count[k]), done);
+    HX_TRY_GOTO(hx_add(ctx, sum[0], sum[1], out), done);
+done:
+    for (int k = 0; k < 2; k++) {
+        hx_tensor_destroy(&count[k]);
+        hx_tensor_destroy(&sum[k]);
+        hx_tensor_destroy(&logits[k]);
+    }
+    return status;
+}
+
+/* Rows of a table that is in two places. */
+static hx_status lookup_by_parts(hx_ctx *ctx, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)arg;
+    (void)n_in;
+    static const int64_t sizes[] = {1, 3};
+    hx_tensor *w[2] = {NULL}, *rows[2] = {NULL};
+    HX_AUTO_TENSOR ids = NULL;
+    hx_status status = HX_OK;
+    HX_TRY(hx_tensor_create(ctx->device, HX_I64, HX_SHAPE(2, 3), &ids));
+    HX_TRY(hx_tensor_write(ctx->stream, ids, (int64_t[]){3, 0, 1, 0, 3, 3}));
+    HX_TRY(hx_split(ctx, in[1], 0, sizes, 2, w));
+    for (int k = 0; k < 2; k++) HX_TRY_GOTO(hx_embedding_part_op(ctx, ids, w[k], k, 4, &rows[k]), done);
+    HX_TRY_GOTO(hx_add(ctx, rows[0], rows[1], out), done);
+done:
+    for (int k = 0; k < 2; k++) {
+        hx_tensor_destroy(&rows[k]);
+        hx_tensor_destroy(&w[k]);
+    }
+    return status;
+}
+
 static const struct {
     const char *name;
     hx_gradcheck_fn fn;
@@ -367,7 +414,9 @@ static const struct {
                  {"complex movement", complex_movement},
                  {"matmul of vectors", matmul_of_vectors},
                  {"stack", stack},
-                 {"std of log_softmax", std_of_log_softmax}};
+                 {"std of log_softmax", std_of_log_softmax},
+                 {"a loss by parts of the vocabulary", loss_by_parts},
+                 {"a lookup in parts of a table", lookup_by_parts}};
 
 static void check_functions(const char *backend) {
     static const conf_case c = {.in = "3,4,6 4,6"};
