@@ -24,7 +24,8 @@ static void rig_open(rig *r, const char *backend, const hx_gpt_config *config, i
     OK(hx_device_open(backend, &device, &r->device));
     OK(hx_stream_create(r->device, &r->stream));
     OK(hx_tape_create(r->device, &r->tape));
-    r->ctx = (hx_ctx){.device = r->device, .stream = r->stream, .tape = r->tape, .training = true, .seed = 7, .step = 3, .sample_base = 5};
+    r->ctx = (hx_ctx){.device = r->device, .stream = r->stream, .tape = r->tape, .training = true, .seed = 7, .step = 3, .sample_base = 5,
+                      .seq_first = 2, .seq_total = config->ctx + 3}; /* a part of the sequence, whose masks repeat too */
     OK(hx_gpt_create(r->device, config, &r->gpt));
     OK(hx_gpt_init(r->gpt, r->stream, 5));
     r->params = (hx_param_list){0};
