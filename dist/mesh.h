@@ -1,7 +1,8 @@
 /* The mesh: ranks arranged on named axes, one communicator per axis.
  *
- * Axes, slowest varying first: pp, dp, cp, ep, tp, so that tensor-parallel peers are neighbours. This version
- * builds `dp`; a degree other than 1 on another axis is refused with HX_ERR_UNSUPPORTED.
+ * Axes, slowest varying first: pp, dp, cp, ep, tp. Ranks are put in order of their hosts first, so that the ranks of one
+ * tensor-parallel group, which talk most, are neighbours on one host wherever the launcher placed them. This version
+ * builds dp and tp; the other axes are of degree 1.
  *
  *     hx_mesh *mesh; HX_TRY(hx_mesh_create(world, &(hx_mesh_config)HX_MESH_DEFAULT, &mesh));
  *     hx_comm *dp = hx_mesh_axis(mesh, HX_AXIS_DP);
@@ -18,7 +19,9 @@ extern "C" {
 
 typedef enum hx_axis { HX_AXIS_PP, HX_AXIS_DP, HX_AXIS_CP, HX_AXIS_EP, HX_AXIS_TP, HX_AXIS_COUNT } hx_axis;
 
-#define HX_MESH_OPTIONS(X) X(INT, dp, 0, 0, 1 << 20, "data-parallel degree; 0 means all ranks that are left")
+#define HX_MESH_OPTIONS(X)                                                                                   \
+    X(INT, dp, 0, 0, 1 << 20, "data-parallel degree; 0 means all ranks that are left")                       \
+    X(INT, tp, 1, 0, 1 << 20, "tensor-parallel degree: ranks that share each layer's weights; 0 as dp")
 
 HX_OPTIONS_STRUCT(hx_mesh_config, HX_MESH_OPTIONS);
 #define HX_MESH_DEFAULT HX_OPTIONS_DEFAULT(HX_MESH_OPTIONS)
@@ -27,14 +30,17 @@ extern const int hx_mesh_n_options;
 
 typedef struct hx_mesh hx_mesh;
 
-/** Collective over `world`, which is borrowed.
- *  @return HX_ERR_CONFIG with every number if the product of degrees is not the number of ranks */
+/** Local. Fill in the degree that is 0 and check the product. @param[out] degrees  [HX_AXIS_COUNT]
+ *  @return HX_ERR_CONFIG with every number: the product is not n_ranks, or more than one degree is 0 and more than one rank is
+ *          left for them */
+hx_status hx_mesh_degrees(const hx_mesh_config *config, int n_ranks, int64_t degrees[HX_AXIS_COUNT]);
+/** Collective over `world`, which is borrowed. @return as hx_mesh_degrees, or because the ranks were told different degrees */
 hx_status hx_mesh_create(hx_comm *world, const hx_mesh_config *config, hx_mesh **out);
 void hx_mesh_destroy(hx_mesh **mesh);
 /** Communicator along an axis; borrowed. Its rank is this process's coordinate. Axes of degree 1 are of size 1. */
 hx_comm *hx_mesh_axis(hx_mesh *mesh, hx_axis axis);
 const char *hx_axis_name(hx_axis axis);
-/** "dp=4" and so on: axes of degree above 1, for humans. */
+/** "dp=4 x tp=2" and so on: axes of degree above 1, "dp=1" if there are none. For humans. */
 const char *hx_mesh_text(const hx_mesh *mesh);
 
 #ifdef __cplusplus

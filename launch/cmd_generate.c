@@ -148,6 +148,8 @@ hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session *
     hx_train_state state;
     HX_TRY(hx__cli_read_checkpoint(hx_command_find("generate"), cli, argc, argv, file));
     HX_TRY(hx_session_open(&cli->config, session));
+    if (hx_session_shard(*session))
+        return hx__session_fail(*session, HX_FAIL(HX_ERR_UNSUPPORTED, "generate with mesh.tp = %d: no rank has whole logits; expected 1", hx_session_shard(*session)->size));
     HX_TRY(hx_session_gpt(*session, &model));
     hx_status status = hx__load_model(*session, file, cli->own.use_ema, &model, &state);
     /* every rank computes the same text; all of them fail alike, or none does */

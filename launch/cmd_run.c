@@ -17,15 +17,16 @@ hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **se
 
 /* What is read: all parameters, and of those that were trained the averages. @param[out] ema  NULL: not wanted */
 static hx_status list_items(hx_session *s, const hx_model *model, hx_ema **ema, hx_state_list *items) {
-    const int rank = hx_comm_rank(s->world), size = hx_comm_size(s->world);
+    hx_agreement ranks;
     hx_param_list params = {0};
     hx_status status = HX_OK;
+    hx__session_ranks(s, &ranks);
     if (ema != NULL) HX_TRY(hx_layer_freeze_list(model->root, s->config.train.freeze, NULL));
     HX_TRY(hx_layer_params(model->root, &params));
-    HX_TRY_GOTO(hx_params_state(&params, rank, size, items), done);
+    HX_TRY_GOTO(hx_params_state(&params, &ranks, items), done);
     if (ema != NULL) {
         HX_TRY_GOTO(hx_ema_create(&s->ctx, &params, 0, ema), done);
-        HX_TRY_GOTO(hx_ema_state(*ema, rank, size, items), done);
+        HX_TRY_GOTO(hx_ema_state(*ema, &ranks, items), done);
     }
     status = hx_stream_sync(s->stream); /* what fills the averages must not overtake what is read into them */
 done:

@@ -52,6 +52,8 @@ hx_status hx__session_recompute(const hx_session *s, hx_layer *root, hx_recomput
                        policy.n_layers > 0 ? "recompute_layers" : "recompute_budget_mb", root->type->name);
     }
     hx_layer *blocks = hx_layer_find(root, "blocks");
+    if (policy.budget_bytes > 0 && s->tp)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "model.recompute_budget_mb with mesh.tp: expected model.recompute or model.recompute_layers");
     if (policy.budget_bytes == 0 || policy.every_n > 0 || policy.n_layers > 0)
         return hx_recompute_apply(blocks, &policy, NULL, NULL, report);
     HX_TRY(plan(s, &policy, report));

@@ -91,6 +91,10 @@ static hx_status open_device(hx_session *s, void *arg) {
     return HX_OK;
 }
 
+static hx_status open_tensor_parallel(hx_session *s) {
+    return hx_comm_agree(s->world, hx_tensor_parallel_create(hx_mesh_axis(s->mesh, HX_AXIS_TP), &s->tp));
+}
+
 hx_status hx_session_open(const hx_config *config, hx_session **out) {
     hx_session *s;
     hx_status status = HX_OK;
@@ -104,6 +108,7 @@ hx_status hx_session_open(const hx_config *config, hx_session **out) {
     HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
     HX_TRY_GOTO(hx__session_first(s, open_device, NULL), failed);
     HX_TRY_GOTO(hx_mesh_create(s->world, &s->config.mesh, &s->mesh), failed);
+    if (hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_TP)) > 1) HX_TRY_GOTO(open_tensor_parallel(s), failed);
     HX_TRY_GOTO(hx__session_transport(s), failed);
     *out = s;
     return HX_OK;
@@ -116,8 +121,9 @@ failed:
 void hx_session_close(hx_session **session) {
     hx_session *s = *session;
     if (!s) return;
-    hx_mesh_destroy(&s->mesh);
     hx_tape_destroy(&s->tape);
+    hx_tensor_parallel_destroy(&s->tp);
+    hx_mesh_destroy(&s->mesh);
     hx_stream_destroy(&s->stream);
     hx_device_close(&s->device);
     hx_comm_close(&s->world);
@@ -128,7 +134,17 @@ void hx_session_close(hx_session **session) {
 hx_ctx *hx_session_ctx(hx_session *session) { return &session->ctx; }
 hx_comm *hx_session_world(hx_session *session) { return session->world; }
 hx_mesh *hx_session_mesh(hx_session *session) { return session->mesh; }
+const hx_shard *hx_session_shard(const hx_session *session) { return session->tp ? hx_tensor_parallel_shard(session->tp) : NULL; }
 const hx_config *hx_session_config(const hx_session *session) { return &session->config; }
+
+void hx__session_ranks(const hx_session *session, hx_agreement *out) {
+    const hx_comm *dp = hx_mesh_axis(session->mesh, HX_AXIS_DP), *tp = hx_mesh_axis(session->mesh, HX_AXIS_TP);
+    hx_comm_agreement(session->world, out);
+    out->part = hx_comm_rank(tp);
+    out->n_parts = hx_comm_size(tp);
+    out->replica = hx_comm_rank(dp);
+    out->n_replicas = hx_comm_size(dp);
+}
 
 int hx__session_threads(const hx_session *session) {
     hx_device_props props;
@@ -191,6 +207,7 @@ hx_status hx__session_first(hx_session *s, hx_session_job job, void *arg) {
 static hx_status create_gpt(hx_session *s, void *arg) {
     hx_layer **gpt = arg;
     HX_TRY(hx_gpt_create(s->device, &s->config.model, gpt));
+    if (s->tp) HX_TRY(hx_gpt_set_shard(*gpt, hx_session_shard(s)));
     return hx_gpt_init(*gpt, s->stream, (uint64_t)s->config.train.seed);
 }
 

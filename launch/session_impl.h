@@ -15,6 +15,7 @@ struct hx_session {
     hx_config config;
     hx_comm *world;
     hx_mesh *mesh;
+    hx_tensor_parallel *tp; /* NULL: none */
     hx_device *device;
     hx_stream *stream;
     hx_tape *tape;
@@ -37,6 +38,9 @@ int hx__session_exit_code(const hx_session *session, hx_status status);
  * one rank tells what is wrong. Collective. */
 typedef hx_status (*hx_session_job)(hx_session *session, void *arg);
 hx_status hx__session_first(hx_session *session, hx_session_job job, void *arg);
+
+/** The agreement of all ranks, with their places in the mesh. */
+void hx__session_ranks(const hx_session *session, hx_agreement *out);
 
 /** Number of worker threads that the device runs with. */
 int hx__session_threads(const hx_session *session);

@@ -121,15 +121,29 @@ static void announce_recompute(const train_run *r) {
                      (long long)report->n_blocks, by_path ? "layers" : "blocks", bytes);
 }
 
+/* Elements of the whole model, of which this rank may hold a part. */
+static int64_t count_logical(const hx_param_list *params) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < params->n_items; i++)
+        for (int k = 0; k < hx_param_n_logical(params->items[i]); k++) {
+            char path[HX_NAME_BYTES];
+            const hx_layout *layout;
+            hx_param_logical(params->items[i], k, path, &layout);
+            n += hx_shape_count(&layout->shape);
+        }
+    return n;
+}
+
 static void announce(const train_run *r) {
     const hx_session *s = r->session;
     hx_device_props props;
     hx_device_props_get(s->device, &props);
     int size = hx_comm_size(s->world), n_threads = hx__session_threads(s);
-    hx_progress_note(r->progress, "%d rank%s x %d thread%s on %s (%s)", size, size == 1 ? "" : "s", n_threads,
-                     n_threads == 1 ? "" : "s", hx_device_name(s->device), props.name);
+    hx_progress_note(r->progress, "%d rank%s%s%s%s x %d thread%s on %s (%s)", size, size == 1 ? "" : "s", size == 1 ? "" : " (",
+                     size == 1 ? "" : hx_mesh_text(s->mesh), size == 1 ? "" : ")", n_threads, n_threads == 1 ? "" : "s",
+                     hx_device_name(s->device), props.name);
     hx_progress_note(r->progress, "%lld parameters, %lld training samples, global batch %lld, %lld steps, folder %s",
-                     (long long)hx_param_list_count(&r->params), (long long)r->parts.train->n_global,
+                     (long long)count_logical(&r->params), (long long)r->parts.train->n_global,
                      (long long)r->parts.train->batch, (long long)hx_trainer_n_steps(r->trainer), s->config.run.out);
     if (!props.is_host_memory && size > 1)
         hx_progress_note(r->progress, "collectives: %s%s%s", hx_comm_device_name(hx_mesh_axis(s->mesh, HX_AXIS_DP)),
@@ -153,8 +167,8 @@ static hx_status open_data(train_run *r) {
 static hx_status list_model(const train_run *r, hx_state_list *items) {
     hx_param_list buffers = {0};
     HX_TRY(hx_layer_buffers(r->model->root, &buffers));
-    hx_status status = hx_params_state(&r->params, 0, 1, items);
-    if (status == HX_OK) status = hx_params_state(&buffers, 0, 1, items);
+    hx_status status = hx_params_state(&r->params, NULL, items);
+    if (status == HX_OK) status = hx_params_state(&buffers, NULL, items);
     if (status == HX_OK) status = hx_stream_sync(r->session->stream); /* first values must not overtake those read */
     hx_param_list_destroy(&buffers);
     return status;
@@ -181,12 +195,22 @@ static hx_status create_optimizer(hx_session *s, void *arg) {
     return hx_optim_create_default(s->device, s->stream, &r->params, &s->config.optim, &r->optim);
 }
 
+/* Ranks that repeat each other's work are hardly what was asked for. */
+static hx_status check_split(hx_session *s, const hx_param_list *params) {
+    const int tp = hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_TP));
+    for (int64_t i = 0; i < params->n_items; i++)
+        if (params->items[i]->is_split) return HX_OK;
+    if (tp == 1) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "mesh.tp = %d, but the model is whole on each rank: expected layers cut by hx_session_shard", tp);
+}
+
 /* Before anything is made that differs for parameters that are trained and those that are not. */
 static hx_status prepare_model(hx_session *s, void *arg) {
     train_run *r = arg;
     HX_TRY(hx_layer_freeze_list(r->model->root, s->config.train.freeze, NULL));
     HX_TRY(hx__session_recompute(s, r->model->root, &r->recompute));
-    return hx_layer_params(r->model->root, &r->params);
+    HX_TRY(hx_layer_params(r->model->root, &r->params));
+    return check_split(s, &r->params);
 }
 
 static hx_status open_checkpoints(train_run *r) {
@@ -256,7 +280,7 @@ static hx_status open_history(train_run *r) {
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
     hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
-    hx_comm_agreement(s->world, &r->agreement);
+    hx__session_ranks(s, &r->agreement);
     HX_TRY(hx_comm_agree(s->world, open_folder(r)));
     HX_TRY(share_resume(r));
     HX_TRY(open_data(r));
@@ -337,7 +361,7 @@ static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_s
     hx_session_data data = {0};
     hx_status status = HX_OK;
     double sums[2] = {0, 0};
-    hx_comm_agreement(s->world, &agreement);
+    hx__session_ranks(s, &agreement);
     if (!eval) {
         HX_TRY_GOTO(hx__session_data_open(s, false, true, false, &data), done);
         eval = &data.eval;
@@ -345,6 +369,7 @@ static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_s
         if (status != HX_OK) goto done;
     }
     HX_TRY_GOTO(hx_comm_agree(s->world, hx_eval_share(&s->ctx, model, eval, 0, NULL, sums)), done);
+    if (agreement.part != 0) sums[0] = sums[1] = 0; /* the same samples as part 0's */
     HX_TRY_GOTO(agreement.sum(agreement.self, sums, 2), done);
     if (!(sums[1] > 0)) {
         status = HX_FAIL(HX_ERR_CONFIG, "the evaluation data hold no target");

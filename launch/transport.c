@@ -15,7 +15,6 @@ static hx_status find_nccl(hx_status (**attach)(hx_comm *comm, hx_stream *stream
 
 hx_status hx__session_transport(hx_session *s) {
     int choice = s->config.run.comm;
-    hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
     hx_status (*attach)(hx_comm *comm, hx_stream *stream) = NULL;
     hx_device_props props;
     hx_device_props_get(s->device, &props);
@@ -23,9 +22,12 @@ hx_status hx__session_transport(hx_session *s) {
     HX_TRY(hx_comm_agree_equal(s->world, "memory apart from the host's (1: the device has it)", !props.is_host_memory));
     if (props.is_host_memory && choice == HX_RUN_COMM_NCCL)
         return HX_FAIL(HX_ERR_CONFIG, "comm = nccl: the memory of device %s is the host's; expected auto", hx_device_name(s->device));
-    if (props.is_host_memory || choice == HX_RUN_COMM_STAGED || hx_comm_size(dp) == 1) return HX_OK;
-    hx_status status = hx_comm_agree(dp, find_nccl(&attach));
-    if (status == HX_OK) status = attach(dp, s->stream);
+    if (props.is_host_memory || choice == HX_RUN_COMM_STAGED || hx_comm_size(s->world) == 1) return HX_OK;
+    hx_status status = hx_comm_agree(s->world, find_nccl(&attach));
+    for (int axis = 0; axis < HX_AXIS_COUNT && status == HX_OK; axis++) {
+        hx_comm *comm = hx_mesh_axis(s->mesh, (hx_axis)axis);
+        if (hx_comm_size(comm) > 1) status = attach(comm, s->stream);
+    }
     if (status == HX_OK || choice == HX_RUN_COMM_NCCL) return status;
     snprintf(s->no_nccl, sizeof s->no_nccl, "%s", hx_error_message());
     return HX_OK;

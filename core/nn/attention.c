@@ -7,7 +7,8 @@ typedef struct attention {
     hx_layer base;
     hx_param *weight, *bias; /* bias NULL: none */
     hx_layer *proj;
-    int64_t n_heads, n_kv_heads, head_dim;
+    int64_t n_heads, n_kv_heads, head_dim; /* of this rank */
+    const hx_shard *shard;                 /* NULL: whole */
     double rope_base; /* 0: no rotary positions */
     hx_tensor *mask;  /* owned; NULL: none */
     bool is_causal;
@@ -26,19 +27,21 @@ static hx_status attend(const attention *a, hx_ctx *ctx, hx_tensor *q, hx_tensor
 static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const attention *a = (const attention *)layer;
     hx_tensor *parts[3];
+    HX_AUTO_TENSOR shared = NULL; /* x */
     HX_AUTO_TENSOR fused = NULL;  /* [B,T,(H+2G)*D] */
     HX_AUTO_TENSOR heads = NULL;  /* [B,T,H+2G,D] */
     HX_AUTO_TENSOR mixed = NULL;  /* [B,T,H,D] */
     HX_AUTO_TENSOR joined = NULL; /* [B,T,H*D] */
-    const int64_t sizes[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads}, H = a->n_heads, D = a->head_dim;
-    if (hx_tensor_ndim(x) != 3 || hx_tensor_dim(x, 2) != H * D) {
+    const int64_t sizes[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads}, H = a->n_heads, D = a->head_dim, dim = hx_tensor_dim(a->weight->value, 1);
+    if (hx_tensor_ndim(x) != 3 || hx_tensor_dim(x, 2) != dim) {
         char text[HX_SHAPE_TEXT];
         hx_shape shape = hx_tensor_shape(x);
         return HX_FAIL(HX_ERR_SHAPE, "x %s: expected [B,T,%lld]", hx_shape_text(&shape, text),
-                       (long long)(H * D));
+                       (long long)dim);
     }
     const int64_t B = hx_tensor_dim(x, 0), T = hx_tensor_dim(x, 1);
-    HX_TRY(hx_linear_op(ctx, x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
+    if (a->shard != NULL) HX_TRY(a->shard->enter(a->shard->self, ctx, x, &shared));
+    HX_TRY(hx_linear_op(ctx, shared ? shared : x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
     HX_TRY(hx_reshape(ctx, fused, HX_SHAPE(B, T, H + 2 * a->n_kv_heads, D), &heads));
     HX_TRY(hx_split(ctx, heads, 2, sizes, 3, parts));
     HX_AUTO_TENSOR q = parts[0];
@@ -102,13 +105,8 @@ done:
     return status;
 }
 
-static hx_status check_attention(const hx_layer *layer) {
-    if (layer != NULL && layer->type == &attention_type) return HX_OK;
-    return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected attention", layer ? layer->type->name : "NULL");
-}
-
 hx_status hx_attention_set_rotary(hx_layer *layer, double base) {
-    HX_TRY(check_attention(layer));
+    HX_TRY(hx__layer_check_type(layer, &attention_type));
     attention *a = (attention *)layer;
     if (!(base >= 0 && isfinite(base)))
         return HX_FAIL(HX_ERR_CONFIG, "attention: rope base = %g: expected a finite number >= 0", base);
@@ -122,7 +120,7 @@ hx_status hx_attention_set_rotary(hx_layer *layer, double base) {
 }
 
 hx_status hx_attention_set_mask(hx_layer *layer, hx_tensor *mask, bool is_causal) {
-    HX_TRY(check_attention(layer));
+    HX_TRY(hx__layer_check_type(layer, &attention_type));
     attention *a = (attention *)layer;
     if (mask != NULL && hx_tensor_dtype(mask) != HX_BOOL)
         return HX_FAIL(HX_ERR_DTYPE, "attention: mask of %s: expected bool",
@@ -131,5 +129,20 @@ hx_status hx_attention_set_mask(hx_layer *layer, hx_tensor *mask, bool is_causal
     hx_tensor_destroy(&a->mask);
     a->mask = mask;
     a->is_causal = is_causal;
+    return HX_OK;
+}
+
+hx_status hx_attention_set_shard(hx_layer *layer, const hx_shard *shard) {
+    HX_TRY(hx__layer_check_type(layer, &attention_type));
+    attention *a = (attention *)layer;
+    if (a->n_heads % shard->size != 0 || a->n_kv_heads % shard->size != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "attention: %lld heads with %lld key-value heads on %d tensor-parallel ranks: expected multiples of %d",
+                       (long long)a->n_heads, (long long)a->n_kv_heads, shard->size, shard->size);
+    HX_TRY(hx_param_set_shard(a->weight, 0, shard));
+    if (a->bias != NULL) HX_TRY(hx_param_set_shard(a->bias, 0, shard));
+    HX_TRY(hx_linear_set_shard(a->proj, shard, HX_CUT_ROWS));
+    a->n_heads /= shard->size;
+    a->n_kv_heads /= shard->size;
+    a->shard = shard;
     return HX_OK;
 }

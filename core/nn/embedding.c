@@ -3,10 +3,17 @@
 typedef struct embedding {
     hx_layer base;
     hx_param *weight;
+    const hx_shard *shard; /* NULL: whole */
 } embedding;
 
 static hx_status embedding_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_tensor **y) {
-    return hx_embedding_op(ctx, ids, ((const embedding *)layer)->weight->value, y);
+    const embedding *e = (const embedding *)layer;
+    hx_tensor *weight = e->weight->value;
+    HX_AUTO_TENSOR part = NULL;
+    if (e->shard == NULL) return hx_embedding_op(ctx, ids, weight, y);
+    const int64_t n = hx_tensor_dim(weight, 0);
+    HX_TRY(hx_embedding_part_op(ctx, ids, weight, e->shard->rank * n, e->shard->size * n, &part));
+    return e->shard->leave(e->shard->self, ctx, part, y);
 }
 
 /* No product follows whose variance a fan could keep. */
@@ -30,4 +37,12 @@ hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int6
 done:
     hx_layer_destroy(&layer);
     return status;
+}
+
+hx_status hx_embedding_set_shard(hx_layer *layer, const hx_shard *shard) {
+    HX_TRY(hx__layer_check_type(layer, &embedding_type));
+    embedding *e = (embedding *)layer;
+    HX_TRY(hx_param_set_shard(e->weight, 0, shard));
+    e->shard = shard;
+    return HX_OK;
 }

@@ -11,6 +11,7 @@ typedef struct gpt {
     hx_layer base;
     hx_gpt_config config;
     hx_layer *tok, *pos, *drop, *blocks, *norm, *head; /* pos NULL: none learned; head NULL: tied to tok */
+    const hx_shard *shard; /* NULL: whole */
 } gpt;
 
 /* The only parameter of an embedding. */
@@ -43,6 +44,7 @@ static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_te
     HX_AUTO_TENSOR embedded = NULL;
     HX_AUTO_TENSOR hidden = NULL;
     HX_AUTO_TENSOR normed = NULL;
+    HX_AUTO_TENSOR shared = NULL; /* normed */
     if (hx_tensor_ndim(ids) != 2 || hx_tensor_dim(ids, 1) < 1 || hx_tensor_dim(ids, 1) > g->config.ctx) {
         char text[HX_SHAPE_TEXT];
         hx_shape shape = hx_tensor_shape(ids);
@@ -53,7 +55,8 @@ static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_te
     HX_TRY(hx_layer_forward(g->blocks, ctx, embedded, &hidden));
     HX_TRY(hx_layer_forward(g->norm, ctx, hidden, &normed));
     if (g->head != NULL) return hx_layer_forward(g->head, ctx, normed, logits);
-    return hx_linear_op(ctx, normed, weight_of(g->tok), NULL, logits);
+    if (g->shard != NULL) HX_TRY(g->shard->enter(g->shard->self, ctx, normed, &shared));
+    return hx_linear_op(ctx, shared ? shared : normed, weight_of(g->tok), NULL, logits);
 }
 
 static const hx_layer_type gpt_type = {
@@ -140,6 +143,22 @@ done:
     return status;
 }
 
+/* ---- tensor parallelism ---- */
+
+hx_status hx_gpt_set_shard(hx_layer *layer, const hx_shard *shard) {
+    HX_TRY(hx__layer_check_type(layer, &gpt_type));
+    gpt *g = (gpt *)layer;
+    HX_TRY(hx_embedding_set_shard(g->tok, shard));
+    for (int i = 0; i < g->blocks->n_children; i++) HX_TRY(hx__gpt_block_set_shard(g->blocks->children[i], shard));
+    if (g->head != NULL) HX_TRY(hx_linear_set_shard(g->head, shard, HX_CUT_COLUMNS));
+    g->shard = shard;
+    return HX_OK;
+}
+
+const hx_shard *hx_gpt_shard(const hx_layer *layer) {
+    return layer != NULL && layer->type == &gpt_type ? ((const gpt *)layer)->shard : NULL;
+}
+
 /* ---- initialisation ---- */
 
 /* The two products of a block (attn.proj and mlp.out) whose result is added to the residual stream: each adds
@@ -152,8 +171,7 @@ hx_status hx_gpt_init(hx_layer *layer, hx_stream *stream, uint64_t seed) {
     const double deviation = 0.02;
     hx_param_list params = {0};
     hx_status status = HX_OK;
-    if (layer == NULL || layer->type != &gpt_type)
-        return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected gpt", layer ? layer->type->name : "NULL");
+    HX_TRY(hx__layer_check_type(layer, &gpt_type));
     const double residual = deviation / sqrt(2.0 * (double)((const gpt *)layer)->config.layers);
     HX_TRY(hx_layer_params(layer, &params));
     for (int64_t i = 0; i < params.n_items; i++) {

@@ -101,3 +101,12 @@ done:
     hx_layer_destroy(&layer);
     return status;
 }
+
+hx_status hx__gpt_block_set_shard(hx_layer *layer, const hx_shard *shard) {
+    const block *b = (const block *)layer;
+    HX_TRY(hx_attention_set_shard(b->attn, shard));
+    if (b->mlp->type != &mlp_type) return hx_swiglu_set_shard(b->mlp, shard);
+    const mlp *m = (const mlp *)b->mlp;
+    HX_TRY(hx_linear_set_shard(m->in, shard, HX_CUT_COLUMNS));
+    return hx_linear_set_shard(m->out, shard, HX_CUT_ROWS);
+}

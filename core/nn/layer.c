@@ -124,6 +124,11 @@ hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, 
     return HX_OK;
 }
 
+hx_status hx__layer_check_type(const hx_layer *layer, const hx_layer_type *type) {
+    if (layer != NULL && layer->type == type) return HX_OK;
+    return HX_FAIL(HX_ERR_ARG, "layer of type %s: expected %s", layer ? layer->type->name : "NULL", type->name);
+}
+
 hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n) {
     if (n < 1) return HX_FAIL(HX_ERR_CONFIG, "%s: %s = %lld: expected at least 1", layer, what, (long long)n);
     return HX_OK;

@@ -47,6 +47,7 @@ struct hx_param {
     bool decays;              /* weight decay applies: matrices yes, biases and norms no */
     bool is_frozen;           /* not trained; takes effect at the next hx_layer_params */
     bool is_buffer;           /* state that is not trained but belongs to checkpoints: running statistics */
+    bool is_split;            /* other ranks hold the other parts: core/nn/shard.h */
     hx_layout layout;         /* owned; of the whole storage, what n_parts == 0 means */
     int n_parts;              /* 0: the whole parameter is one logical tensor */
     hx_param_part *parts;     /* owned */

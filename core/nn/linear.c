@@ -3,11 +3,30 @@
 typedef struct linear {
     hx_layer base;
     hx_param *weight, *bias; /* bias NULL: none */
+    const hx_shard *shard;   /* NULL: whole */
+    hx_cut cut;
 } linear;
+
+static hx_status forward_columns(const linear *l, hx_ctx *ctx, hx_tensor *x, hx_tensor *bias, hx_tensor **y) {
+    HX_AUTO_TENSOR shared = NULL;
+    HX_TRY(l->shard->enter(l->shard->self, ctx, x, &shared));
+    return hx_linear_op(ctx, shared, l->weight->value, bias, y);
+}
+
+static hx_status forward_rows(const linear *l, hx_ctx *ctx, hx_tensor *x, hx_tensor *bias, hx_tensor **y) {
+    HX_AUTO_TENSOR part = NULL;
+    HX_AUTO_TENSOR sum = NULL;
+    HX_TRY(hx_linear_op(ctx, x, l->weight->value, NULL, &part));
+    if (bias == NULL) return l->shard->leave(l->shard->self, ctx, part, y);
+    HX_TRY(l->shard->leave(l->shard->self, ctx, part, &sum));
+    return hx_add(ctx, sum, bias, y);
+}
 
 static hx_status linear_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const linear *l = (const linear *)layer;
-    return hx_linear_op(ctx, x, l->weight->value, l->bias ? l->bias->value : NULL, y);
+    hx_tensor *bias = l->bias ? l->bias->value : NULL;
+    if (l->shard == NULL) return hx_linear_op(ctx, x, l->weight->value, bias, y);
+    return l->cut == HX_CUT_COLUMNS ? forward_columns(l, ctx, x, bias, y) : forward_rows(l, ctx, x, bias, y);
 }
 
 static const hx_layer_type linear_type = {
@@ -28,4 +47,14 @@ hx_status hx_linear_create(hx_device *device, hx_dtype dtype, int64_t n_in, int6
 done:
     hx_layer_destroy(&layer);
     return status;
+}
+
+hx_status hx_linear_set_shard(hx_layer *layer, const hx_shard *shard, hx_cut cut) {
+    HX_TRY(hx__layer_check_type(layer, &linear_type));
+    linear *l = (linear *)layer;
+    HX_TRY(hx_param_set_shard(l->weight, cut == HX_CUT_COLUMNS ? 0 : 1, shard));
+    if (cut == HX_CUT_COLUMNS && l->bias != NULL) HX_TRY(hx_param_set_shard(l->bias, 0, shard));
+    l->shard = shard;
+    l->cut = cut;
+    return HX_OK;
 }

@@ -3,6 +3,7 @@
 #define HX_CORE_NN_NN_IMPL_H
 
 #include "core/nn/layers.h"
+#include "core/nn/shard.h"
 
 /* FNV-1a, 64 bits, of "<path of the layer>." ("" for the root), continued by `text`: with a logical tensor's
  * relative name it is the hash of that tensor's path. Follows the tree as it is now, allocates nothing. */
@@ -16,12 +17,17 @@ hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, 
 #define HX__MAX_FUSED 3
 hx_status hx__param_name_rows(hx_param *param, int n, const int64_t *rows, const char *const *names);
 
+/* HX_ERR_ARG unless the layer is of that type. */
+hx_status hx__layer_check_type(const hx_layer *layer, const hx_layer_type *type);
+
 /* Sizes that count something: HX_ERR_CONFIG unless n >= 1. */
 hx_status hx__layer_check_size(const char *layer, const char *what, int64_t n);
 
 /* One pre-norm transformer block: x + drop(attn(norm1(x))), then the same with mlp and norm2. Children:
  * norm1, attn, norm2, mlp (in, out; or a SwiGLU). The configuration has been checked. */
 hx_status hx__gpt_block_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);
+/* What hx_gpt_set_shard does with each block. */
+hx_status hx__gpt_block_set_shard(hx_layer *layer, const hx_shard *shard);
 hx_dtype hx__gpt_dtype(const hx_gpt_config *config);
 /* The normalisation that the configuration names. */
 hx_status hx__gpt_norm_create(hx_device *device, const hx_gpt_config *config, hx_layer **out);

@@ -32,7 +32,7 @@ hx_status hx_ema_swap(hx_ema *ema, hx_ctx *ctx);
 bool hx_ema_is_swapped(const hx_ema *ema);
 /** Append the shadows ("/ema/<name>"); data are borrowed. The state is whole with the number of updates, which is
  *  the caller's. */
-hx_status hx_ema_state(hx_ema *ema, int replica, int n_replicas, hx_state_list *list);
+hx_status hx_ema_state(hx_ema *ema, const hx_agreement *ranks, hx_state_list *list);
 
 #ifdef __cplusplus
 }

@@ -231,7 +231,7 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
 
 /* ---- state ---- */
 
-hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, int replica, int n_replicas,
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_agreement *ranks,
                           hx_state_list *list) {
     hx_device_props props;
     hx_device_props_get(hx_tensor_device(data), &props);
@@ -239,11 +239,8 @@ hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_te
         return HX_FAIL(HX_ERR_UNSUPPORTED, "parameter %s lies on device %s, which holds no values", param->path, props.name);
     for (int k = 0; k < hx_param_n_logical(param); k++) {
         char path[HX_NAME_BYTES];
-        hx_state_item item = {.dtype = hx_tensor_dtype(data),
-                              .data = hx_tensor_data(data),
-                              .device = hx_tensor_device(data),
-                              .replica = replica,
-                              .n_replicas = n_replicas};
+        hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .device = hx_tensor_device(data)};
+        hx_agreement_copies(ranks, param->is_split, &item.replica, &item.n_replicas);
         hx_param_logical(param, k, path, &item.layout);
         snprintf(item.name, sizeof item.name, "%s%s", prefix, path);
         HX_TRY(hx_state_list_add(list, &item));
@@ -251,15 +248,16 @@ hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_te
     return HX_OK;
 }
 
-hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, int replica, int n_replicas, hx_state_list *list) {
+hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, const hx_agreement *ranks, hx_state_list *list) {
     static const hx_box box = {.extent = {1}};
     static const hx_layout layout = {.shape = {.ndim = 1, .dims = {1}}, .n_boxes = 1, .boxes = (hx_box *)&box};
-    hx_state_item item = {.dtype = dtype, .layout = &layout, .data = data, .replica = replica, .n_replicas = n_replicas};
+    hx_state_item item = {.dtype = dtype, .layout = &layout, .data = data};
+    hx_agreement_copies(ranks, false, &item.replica, &item.n_replicas);
     snprintf(item.name, sizeof item.name, "%s", name);
     return hx_state_list_add(list, &item);
 }
 
-hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_list *list) {
+hx_status hx_optim_state(hx_optim *optim, const hx_agreement *ranks, hx_state_list *list) {
     for (int s = 0; s <= optim->type->n_slots; s++) {
         const bool is_master = s == optim->type->n_slots;
         char prefix[64];
@@ -267,14 +265,14 @@ hx_status hx_optim_state(hx_optim *optim, int replica, int n_replicas, hx_state_
         for (int64_t i = 0; i < optim->n_entries; i++) {
             const hx__optim_entry *entry = &optim->entries[i];
             const hx_tensor *data = is_master ? entry->master : entry->slots[s];
-            if (data != NULL) HX_TRY(hx__param_items(prefix, entry->param, data, replica, n_replicas, list));
+            if (data != NULL) HX_TRY(hx__param_items(prefix, entry->param, data, ranks, list));
         }
     }
     return HX_OK;
 }
 
-hx_status hx_params_state(const hx_param_list *params, int replica, int n_replicas, hx_state_list *list) {
+hx_status hx_params_state(const hx_param_list *params, const hx_agreement *ranks, hx_state_list *list) {
     for (int64_t i = 0; i < params->n_items; i++)
-        HX_TRY(hx__param_items("/model/", params->items[i], params->items[i]->value, replica, n_replicas, list));
+        HX_TRY(hx__param_items("/model/", params->items[i], params->items[i]->value, ranks, list));
     return HX_OK;
 }

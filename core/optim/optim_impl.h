@@ -32,9 +32,9 @@ extern const hx__optim_type hx__optim_types[HX_OPTIM_COUNT];
 /* The configuration's numbers are within their ranges. */
 hx_status hx__optim_check_config(const hx_optim_config *config);
 /* A tensor that shares a parameter's layout, as one item per logical tensor: "<prefix><path>". */
-hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, int replica, int n_replicas,
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_agreement *ranks,
                           hx_state_list *list);
 /* A number of the host's, f64 or i64, as an item of shape [1]. */
-hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, int replica, int n_replicas, hx_state_list *list);
+hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, const hx_agreement *ranks, hx_state_list *list);
 
 #endif

@@ -162,9 +162,9 @@ void hx_plateau_update(const hx_plateau_config *config, hx_plateau *plateau, dou
     if (plateau->n_bad > config->patience) lower(config, plateau);
 }
 
-hx_status hx_plateau_state(hx_plateau *plateau, int replica, int n_replicas, hx_state_list *list) {
-    HX_TRY(hx__scalar_item("/sched/scale", HX_F64, &plateau->scale, replica, n_replicas, list));
-    HX_TRY(hx__scalar_item("/sched/best", HX_F64, &plateau->best, replica, n_replicas, list));
-    HX_TRY(hx__scalar_item("/sched/n_bad", HX_I64, &plateau->n_bad, replica, n_replicas, list));
-    return hx__scalar_item("/sched/n_cooldown", HX_I64, &plateau->n_cooldown, replica, n_replicas, list);
+hx_status hx_plateau_state(hx_plateau *plateau, const hx_agreement *ranks, hx_state_list *list) {
+    HX_TRY(hx__scalar_item("/sched/scale", HX_F64, &plateau->scale, ranks, list));
+    HX_TRY(hx__scalar_item("/sched/best", HX_F64, &plateau->best, ranks, list));
+    HX_TRY(hx__scalar_item("/sched/n_bad", HX_I64, &plateau->n_bad, ranks, list));
+    return hx__scalar_item("/sched/n_cooldown", HX_I64, &plateau->n_cooldown, ranks, list);
 }

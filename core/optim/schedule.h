@@ -73,7 +73,7 @@ hx_status hx_plateau_check(const hx_plateau_config *config);
 /** One evaluation. A loss that is NaN is a bad one. */
 void hx_plateau_update(const hx_plateau_config *config, hx_plateau *plateau, double loss);
 /** Append the state ("/sched/scale", "/sched/best", "/sched/n_bad", "/sched/n_cooldown"); data are borrowed. */
-hx_status hx_plateau_state(hx_plateau *plateau, int replica, int n_replicas, hx_state_list *list);
+hx_status hx_plateau_state(hx_plateau *plateau, const hx_agreement *ranks, hx_state_list *list);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,12 @@
 #include <string.h>
 #include "core/base/mem.h"
 
+void hx_agreement_copies(const hx_agreement *ranks, bool is_split, int *copy, int *n_copies) {
+    const bool by_part = is_split && ranks != NULL && ranks->n_parts > 1;
+    *copy = ranks == NULL ? 0 : by_part ? ranks->replica : ranks->rank;
+    *n_copies = ranks == NULL ? 1 : by_part ? ranks->n_replicas : ranks->size;
+}
+
 hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item) {
     if (memchr(item->name, '\0', sizeof item->name) == NULL || item->name[0] == '\0')
         return HX_FAIL(HX_ERR_ARG, "a state item's name is empty or longer than %zu bytes",

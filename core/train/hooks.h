@@ -17,6 +17,9 @@ extern "C" {
 typedef struct hx_agreement {
     void *self; /* NULL fields below: one process */
     int rank, size;
+    /* Tensor parallelism: ranks that compute the same samples, each with its part of the split parameters, and those of the
+     * others that hold the same part. n_parts 0 or 1: every rank holds everything. */
+    int part, n_parts, replica, n_replicas;
     /** Collective: every rank passes its own status; all return HX_OK together, or the failing rank returns its
      *  own status and the others HX_ERR_REMOTE, whose message names the lowest failing rank, its host and text. */
     hx_status (*agree)(void *self, hx_status mine);
@@ -113,6 +116,9 @@ typedef struct hx_checkpoint_hook {
     hx_status (*save)(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best);
 } hx_checkpoint_hook;
 
+/** Which of how many ranks with the same values this one is: they share the writing. @param ranks  NULL: one process
+ *  @param is_split  hx_param.is_split */
+void hx_agreement_copies(const hx_agreement *ranks, bool is_split, int *copy, int *n_copies);
 hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item);
 void hx_state_list_destroy(hx_state_list *list);
 

@@ -37,6 +37,7 @@ hx_status hx__trainer_share(hx_trainer *t) {
 hx_status hx__trainer_reduce(hx_trainer *t, double values[HX__RED_N]) {
     const hx_agreement *agreement = t->setup.agreement;
     if (agreement != NULL && agreement->sum != NULL) {
+        if (agreement->part != 0) values[HX__RED_LOSS] = values[HX__RED_COUNT] = 0; /* the same samples as part 0's */
         hx_status status = agreement->sum(agreement->self, values, HX__RED_N);
         /* A rank that failed first tells its own story rather than that of the communication it then lost. */
         if (status != HX_OK)

@@ -2,7 +2,8 @@
  *   1. this rank's micro-batches: forward, loss and count added on the device, backward; gradients that
  * become final are handed to the synchronisation while backward goes on
  *   2. the synchronisation finishes: gradients are sums over all ranks
- *   3. their norm, before the root; one copy of three numbers to the host
+ *   3. their norm, before the root (of split parameters that of this rank's parts, which 4 adds up); one copy of three
+ *      numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
  *   5. update with the gradients scaled by 1/count and by clipping, and the weights' averages follow; or neither, if a
  *      number is not finite
@@ -89,7 +90,7 @@ static hx_status check_gradients(const hx_trainer *t) {
 
 static hx_status measure(hx_trainer *t, double sums[HX__SUM_N]) {
     HX_TRY(check_gradients(t));
-    HX_TRY(hx_grad_norm_part(&t->quiet, &t->params, hx_clip_norm_p(t->setup.optim_config), t->sums.sum[HX__SUM_NORM]));
+    HX_TRY(hx_grad_norm_part(&t->quiet, &t->normed, hx_clip_norm_p(t->setup.optim_config), t->sums.sum[HX__SUM_NORM]));
     return hx_tensor_read(t->ctx.stream, t->sums.all, sums);
 }
 
@@ -238,6 +239,9 @@ static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {
     if (wish != 0) t->wish = 0;
 }
 
+/* Ranks hold parts of parameters: the norm is a sum over them. */
+static bool is_split(const hx_trainer *t) { return t->setup.agreement != NULL && t->setup.agreement->n_parts > 1; }
+
 hx_status hx__trainer_update(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
     const double began = hx__seconds_now();
@@ -250,6 +254,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
         values[HX__RED_COUNT] = sums[HX__SUM_COUNT];
         values[HX__RED_BAD_NORM] = isfinite(sums[HX__SUM_NORM]) ? 0 : 1;
+        if (is_split(t) && t->setup.agreement->replica == 0) values[HX__RED_NORM] = sums[HX__SUM_NORM];
     } else {
         values[HX__RED_FAILED] = 1;
     }
@@ -263,7 +268,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     t->unbooked_s = 0;
     t->stop_wanted = values[HX__RED_STOP] > 0;
     t->pause_wanted = values[HX__RED_PAUSE] > 0;
-    hx_status status = update(t, values, sums[HX__SUM_NORM], began);
+    hx_status status = update(t, values, is_split(t) ? values[HX__RED_NORM] : sums[HX__SUM_NORM], began);
     t->unbooked_s = hx__seconds_now() - reached;
     return status;
 }

@@ -54,7 +54,7 @@ static hx_status check_plateau(const hx_trainer_setup *s) {
 }
 
 static hx_status check_setup(const hx_trainer_setup *s) {
-    const int n_ranks = s->agreement != NULL ? s->agreement->size : 1;
+    const int n_ranks = s->agreement == NULL ? 1 : s->agreement->n_parts > 1 ? s->agreement->n_replicas : s->agreement->size;
     if (s->ctx.device == NULL || s->ctx.stream == NULL || s->ctx.tape == NULL)
         return HX_FAIL(HX_ERR_ARG, "ctx: expected a device, a stream and a tape");
     if (s->model.root == NULL || (s->model.loss == NULL && s->model.loss_scores == NULL))
@@ -109,6 +109,20 @@ static hx_status check_trained(const hx_param_list *params) {
                    (long long)params->n_items);
 }
 
+/* All parameters; where they are split, those that this rank has a part of, and on one rank those that all have. */
+static hx_status list_normed(hx_trainer *t) {
+    const hx_agreement *agreement = t->setup.agreement;
+    const bool is_split = agreement != NULL && agreement->n_parts > 1;
+    if (is_split && hx_clip_norm_p(t->setup.optim_config) == HUGE_VAL)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "clip_norm_type = inf with parameters split over %d ranks: expected 1 or 2", agreement->n_parts);
+    HX_TRY(hx_mem_grow((void **)&t->normed.items, &t->normed.capacity, t->params.n_items, sizeof(hx_param *)));
+    for (int64_t i = 0; i < t->params.n_items; i++) {
+        hx_param *param = t->params.items[i];
+        if (!is_split || param->is_split || agreement->part == 0) t->normed.items[t->normed.n_items++] = param;
+    }
+    return HX_OK;
+}
+
 static hx_status create_buffers(hx_trainer *t) {
     hx_device *device = t->ctx.device;
     HX_TRY(hx__loss_sums_create(device, t->ctx.stream, &t->sums));
@@ -134,6 +148,7 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(hx_layer_freeze_list(s->model.root, s->config->freeze, NULL));
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     HX_TRY(check_trained(&t->params));
+    HX_TRY(list_normed(t));
     HX_TRY(hx__trainer_open_buffers(t));
     HX_TRY(create_buffers(t));
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
@@ -169,6 +184,7 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx_state_list_destroy(&t->items);
     hx_ema_destroy(&t->ema);
     hx_param_list_destroy(&t->buffers);
+    hx_param_list_destroy(&t->normed);
     hx_param_list_destroy(&t->params);
     hx_mem_free(&t->buffer_data);
     hx_mem_free((void **)trainer);
@@ -180,15 +196,14 @@ hx_train_state *hx_trainer_state(hx_trainer *trainer) { return &trainer->state; 
 
 hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     const hx_agreement *agreement = trainer->setup.agreement;
-    const int rank = agreement ? agreement->rank : 0, size = agreement ? agreement->size : 1;
     hx_state_list list = {0};
     hx_status status;
-    HX_TRY_GOTO(hx_params_state(&trainer->params, rank, size, &list), done);
-    HX_TRY_GOTO(hx_params_state(&trainer->buffers, rank, size, &list), done);
-    HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, rank, size, &list), done);
-    if (trainer->ema != NULL) HX_TRY_GOTO(hx_ema_state(trainer->ema, rank, size, &list), done);
+    HX_TRY_GOTO(hx_params_state(&trainer->params, agreement, &list), done);
+    HX_TRY_GOTO(hx_params_state(&trainer->buffers, agreement, &list), done);
+    HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, agreement, &list), done);
+    if (trainer->ema != NULL) HX_TRY_GOTO(hx_ema_state(trainer->ema, agreement, &list), done);
     if (trainer->setup.optim_config->schedule == HX_LR_PLATEAU)
-        HX_TRY_GOTO(hx_plateau_state(&trainer->plateau, rank, size, &list), done);
+        HX_TRY_GOTO(hx_plateau_state(&trainer->plateau, agreement, &list), done);
     /* Whoever reads a checkpoint into these tensors must not be overwritten by fills that are still queued.
      */
     HX_TRY_GOTO(hx_stream_sync(trainer->ctx.stream), done);

@@ -33,6 +33,23 @@ expect() {
     fi
 }
 
+# values FILE NAME: one per line; attributes, which come behind the data, are left out
+values() { h5dump -d "$2" -y -w 1 -m '%.17g' "$1" | sed '/ATTRIBUTE/,$d' | sed -n '/DATA {/,/}/p' | grep -oE '[-+.0-9e]+[0-9]'; }
+distances() {
+    local name
+    for name in $(h5ls -r "$1/model" | awk '$2 == "Dataset" {print "/model" $1}' | grep -v 'attn\.k\.bias'); do
+        paste <(values "$1" "$name") <(values "$2" "$name") |
+            awk -v name="$name" '{d += ($1 - $2)^2; n += $1^2; k++} END {printf "%s %d %g\n", name, k, sqrt(d) / (sqrt(n) + 1e-300)}'
+    done
+}
+# same_model TEXT A B: two checkpoints, tensor by tensor, |a - b| <= 1e-9 |b|; the key biases, whose gradient is zero in theory, are
+# left out.
+same_model() {
+    distances "$2" "$3" >distances.txt
+    awk -v text="$1" '{k += $2; if ($3 > worst) worst = $3} END {printf "%s: %d values, tensors differ by at most %g\n", text, k, worst
+        exit !(k > 100000 && worst <= 1e-9)}' distances.txt || fail "$1 end elsewhere: $(cat distances.txt)"
+}
+
 # make_text FILE: a text of 60 kB that a small model learns quickly.
 make_text() {
     local i

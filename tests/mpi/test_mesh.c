@@ -49,6 +49,32 @@ Test(mesh, axes_of_degree_1_hold_this_rank_alone) {
     hx_comm_close(&world);
 }
 
+/* Ranks that differ in one coordinate only form an axis; tensor-parallel peers are neighbours. */
+Test(mesh, two_axes_cross) {
+    hx_comm *world;
+    hx_mesh *mesh;
+    OK(hx_comm_mpi_open(&world));
+    const int rank = hx_comm_rank(world), size = hx_comm_size(world), tp = size % 2 == 0 ? 2 : 1;
+    int64_t along_tp = rank, along_dp = rank;
+    OK(hx_mesh_create(world, &(hx_mesh_config){.dp = 0, .tp = tp}, &mesh));
+    hx_comm *t = hx_mesh_axis(mesh, HX_AXIS_TP), *d = hx_mesh_axis(mesh, HX_AXIS_DP);
+    cr_expect_eq(hx_comm_size(t), tp);
+    cr_expect_eq(hx_comm_size(d), size / tp);
+    cr_expect_eq(hx_comm_rank(t), rank % tp);
+    cr_expect_eq(hx_comm_rank(d), rank / tp);
+    OK(hx_comm_all_reduce(t, &along_tp, 1, HX_I64, HX_SUM, NULL, NULL));
+    OK(hx_comm_all_reduce(d, &along_dp, 1, HX_I64, HX_SUM, NULL, NULL));
+    int64_t want_tp = 0, want_dp = 0;
+    for (int r = 0; r < size; r++) {
+        want_tp += r / tp == rank / tp ? r : 0;
+        want_dp += r % tp == rank % tp ? r : 0;
+    }
+    cr_expect_eq(along_tp, want_tp);
+    cr_expect_eq(along_dp, want_dp);
+    hx_mesh_destroy(&mesh);
+    hx_comm_close(&world);
+}
+
 Test(mesh, degree_that_does_not_fit_the_ranks_is_refused_on_all) {
     hx_comm *world;
     hx_mesh *mesh = NULL;
@@ -56,16 +82,17 @@ Test(mesh, degree_that_does_not_fit_the_ranks_is_refused_on_all) {
     int size = hx_comm_size(world);
     char text[32];
     snprintf(text, sizeof text, "there are %d", size);
-    cr_expect_eq(hx_mesh_create(world, &(hx_mesh_config){.dp = size + 1}, &mesh), HX_ERR_CONFIG);
+    cr_expect_eq(hx_mesh_create(world, &(hx_mesh_config){.dp = size + 1, .tp = 1}, &mesh), HX_ERR_CONFIG);
     cr_expect_not_null(strstr(hx_error_message(), text), "%s", hx_error_message());
-    cr_expect_eq(hx_mesh_create(world, &(hx_mesh_config){.dp = -1}, &mesh), HX_ERR_CONFIG);
-    hx_mesh_config mine = {.dp = hx_comm_rank(world) == 0 ? 0 : size}; /* ranks that were told different things */
+    cr_expect_eq(hx_mesh_create(world, &(hx_mesh_config){.dp = -1, .tp = 1}, &mesh), HX_ERR_CONFIG);
+    hx_mesh_config mine = {.dp = hx_comm_rank(world) == 0 ? 0 : size, .tp = 1}; /* ranks that were told different things */
     cr_expect_eq(hx_mesh_create(world, &mine, &mesh), size == 1 ? HX_OK : HX_ERR_CONFIG);
     hx_mesh_destroy(&mesh);
     hx_comm_close(&world);
 }
 
-Test(mesh, option_table_has_the_degree) {
-    cr_assert_eq(hx_mesh_n_options, 1);
+Test(mesh, option_table_has_the_degrees) {
+    cr_assert_eq(hx_mesh_n_options, 2);
     cr_expect_str_eq(hx_mesh_options[0].name, "dp");
+    cr_expect_str_eq(hx_mesh_options[1].name, "tp");
 }

@@ -65,7 +65,7 @@ Test(ema, shadows_of_half_parameters_are_f32) {
     open_layer(HX_BF16);
     set_weight(1 + 0x1p-7);
     OK(hx_ema_update(ema, &ctx, 100));
-    OK(hx_ema_state(ema, 0, 1, &list));
+    OK(hx_ema_state(ema, NULL, &list));
     cr_assert_eq(list.n_items, 1);
     cr_expect_eq(list.items[0].dtype, HX_F32);
     const float shadow = *(float *)list.items[0].data;
@@ -81,7 +81,7 @@ Test(ema, frozen_parameters_have_no_average_and_stay) {
     hx_state_list list = {0};
     double bias;
     open_layer(HX_F64);
-    OK(hx_ema_state(ema, 2, 3, &list));
+    OK(hx_ema_state(ema, &(hx_agreement){.rank = 2, .size = 3}, &list));
     cr_assert_eq(list.n_items, 1);
     cr_expect_str_eq(list.items[0].name, "/ema/weight");
     cr_expect(list.items[0].replica == 2 && list.items[0].n_replicas == 3);

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Layers cut over ranks: the same run as one process makes, checkpoints that any layout goes on from, and what is refused.
+. "$(dirname "$0")/common.sh"
+make_text corpus.txt
+ranks=(mpirun --oversubscribe --bind-to none -n)
+train=("$helix" train --model.ctx=32 --model.layers=2 --model.dim=72 --model.heads=6 --model.dtype=f64 --model.dropout=0.1
+    --train.batch=12 --train.eval_batches=1 --train.log_every=1 --optim.warmup=5 --optim.schedule=constant --optim.clip=0.5
+    --data.path corpus.txt --ckpt.every 10)
+
+expect 0 '20 steps' "${train[@]}" --train.steps 20 --out whole
+expect 0 'dp=2 x tp=2' "${ranks[@]}" 4 "${train[@]}" --train.steps 10 --out moved --mesh.tp 2
+expect 0 '15 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 15 --out moved --resume --mesh.tp 2 --model.recompute 1
+expect 0 '20 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 20 --out moved --resume
+same_model '2 x 2 -> 1 x 2 -> 3 x 1 ranks' whole/ckpt/step-00000020.h5 moved/ckpt/step-00000020.h5
+[ "$(h5ls -r moved/ckpt/step-00000010.h5 | sort)" = "$(h5ls -r moved/ckpt/step-00000020.h5 | sort)" ] ||
+    fail 'a cut model has other tensors in its checkpoint'
+
+# what is asked of the logits is the same on any layout
+expect 0 '"loss"' "${ranks[@]}" 2 "$helix" eval moved --json --mesh.tp 2 --data.path corpus.txt
+expect 0 '"loss"' "$helix" eval moved --json --data.path corpus.txt
+losses=$(for tp in 1 2; do "${ranks[@]}" $tp "$helix" eval moved --json --mesh.tp $tp --data.path corpus.txt | grep -oE '"loss": *[0-9.]{12}'; done | sort -u)
+[ "$(wc -l <<<"$losses")" -eq 1 ] || fail "eval differs between layouts: $losses"
+
+expect 2 '6 heads' "${ranks[@]}" 4 "${train[@]}" --out a --mesh.tp 4
+expect 2 'tp=2 makes 2 ranks, but there are 3' "${ranks[@]}" 3 "${train[@]}" --out a --mesh.tp 2
+expect 2 'both 0' "${ranks[@]}" 2 "${train[@]}" --out a --mesh.tp 0
+expect 2 'tp=2' "${train[@]}" --out a --mesh.tp 2
+"${ranks[@]}" 2 "$helix" generate moved --mesh.tp 2 >generate.log 2>&1 && fail 'generate answers with half a vocabulary'
+grep -q 'no rank has whole logits' generate.log || fail "generate says nothing: $(cat generate.log)"
+finish
