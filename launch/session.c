@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "backends/backends.h"
-#include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "launch/helix.h"
@@ -33,17 +32,49 @@ hx_status hx_register_backends(void) {
 
 /* ---- opening ---- */
 
-/* Threads and device may differ between hosts; anything else that differs would train nonsense, or hang. */
-static hx_status check_same_config(hx_session *s) {
-    char *text = NULL;
-    hx_config common = s->config;
-    common.run.threads = 0;
-    common.run.device[0] = '\0';
-    hx_status status = hx_config_text(&common, &text);
-    int64_t hash = status == HX_OK ? (int64_t)hx_hash_text(HX_HASH_START, text) : 0;
-    hx_mem_free((void **)&text);
-    HX_TRY(hx_comm_agree(s->world, status));
-    return hx_comm_agree_equal(s->world, "hash of the configuration", hash);
+/* Local. The first option in which this rank's configuration is not rank 0's. Threads and device may differ between hosts; anything
+ * else that differs would train nonsense, or hang. */
+static hx_status compare_config(hx_config *mine, hx_config *first) {
+    hx_option_section own[HX_CONFIG_MAX_SECTIONS], theirs[HX_CONFIG_MAX_SECTIONS];
+    const int n = hx_config_sections(mine, own);
+    (void)hx_config_sections(first, theirs);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < own[i].n_options; k++) {
+            const hx_option *o = &own[i].options[k];
+            char key[128], here[HX_OPTION_TEXT], there[HX_OPTION_TEXT];
+            hx_option_key(&own[i], o, key, sizeof key);
+            hx_option_format(o, own[i].config, here, sizeof here);
+            hx_option_format(o, theirs[i].config, there, sizeof there);
+            if (strcmp(here, there) == 0 || strcmp(key, "threads") == 0 || strcmp(key, "device") == 0) continue;
+            return HX_FAIL(HX_ERR_CONFIG, "%s is '%s' on this rank and '%s' on rank 0: expected one configuration", key, here, there);
+        }
+    return HX_OK;
+}
+
+/* A difference is the fault of all ranks alike, and of their launch. */
+static hx_status agree_same(hx_session *s, hx_status mine) {
+    char text[1024];
+    hx_status status = hx_comm_agree(s->world, mine);
+    if (status != HX_ERR_REMOTE) return status;
+    snprintf(text, sizeof text, "%s", hx_error_message());
+    return hx_error_adopt(HX_ERR_CONFIG, text);
+}
+
+/* Collective. */
+static hx_status check_same_program(hx_session *s) {
+    char version[64] = "";
+    hx_status status = HX_OK;
+    hx_agreement all;
+    hx_comm_agreement(s->world, &all);
+    snprintf(version, sizeof version, "%s", hx_version());
+    HX_TRY(all.broadcast(all.self, version, sizeof version));
+    version[sizeof version - 1] = '\0';
+    if (strcmp(version, hx_version()) != 0)
+        status = HX_FAIL(HX_ERR_CONFIG, "this rank runs Helix %s and rank 0 Helix %s: expected one version", hx_version(), version);
+    HX_TRY(agree_same(s, status));
+    hx_config first = s->config;
+    HX_TRY(all.broadcast(all.self, &first, sizeof first));
+    return agree_same(s, compare_config(&s->config, &first));
 }
 
 /* The ranks of a host take its GPUs in turn. Two ranks on one GPU run slower than one, so it takes a word to have that; so
@@ -104,7 +135,7 @@ hx_status hx_session_open(const hx_config *config, hx_session **out) {
     HX_TRY_GOTO(hx_comm_was_launched() ? hx_comm_mpi_open(&s->world) : hx_comm_self_open(&s->world), failed);
     int size = hx_comm_size(s->world);
     hx_error_set_identity(hx_comm_rank(s->world), size, size > 1 ? hx_comm_host(s->world) : NULL);
-    HX_TRY_GOTO(check_same_config(s), failed);
+    HX_TRY_GOTO(check_same_program(s), failed);
     HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
     HX_TRY_GOTO(hx__session_first(s, open_device, NULL), failed);
     HX_TRY_GOTO(hx_mesh_create(s->world, &s->config.mesh, &s->mesh), failed);

@@ -35,11 +35,13 @@ hx_status hx_comm_agree(hx_comm *comm, hx_status mine) {
 }
 
 hx_status hx_comm_agree_equal(hx_comm *comm, const char *what, int64_t value) {
-    int64_t range[2] = {value, ~value}; /* the largest, and the complement of the smallest: one MAX finds both */
-    HX_TRY(hx_comm_all_reduce(comm, range, 2, HX_I64, HX_MAX, NULL, NULL));
-    if (range[0] != ~range[1])
-        return HX_FAIL(HX_ERR_CONFIG, "%s is %lld on one rank and %lld on another (%lld here): expected the same on all %d",
-                       what, (long long)~range[1], (long long)range[0], (long long)value, comm->size);
+    int64_t *all = (int64_t *)(void *)comm->gathered; /* there is room for more than one number a rank */
+    all[comm->rank] = value;
+    HX_TRY(hx_comm_all_gather(comm, all, 1, HX_I64, NULL, NULL));
+    for (int rank = 1; rank < comm->size; rank++)
+        if (all[rank] != all[0])
+            return HX_FAIL(HX_ERR_CONFIG, "%s is %lld on rank 0 and %lld on rank %d: expected the same on all %d", what, (long long)all[0],
+                           (long long)all[rank], rank, comm->size);
     return HX_OK;
 }
 

@@ -127,7 +127,7 @@ hx_status hx_comm_failure(hx_comm *comm);
 /** Collective. All ranks return HX_OK, or all fail: the ones that failed with their own status, the others with
  *  HX_ERR_REMOTE naming the lowest failing rank, its host and its message. Use: return hx_comm_agree(comm, status). */
 hx_status hx_comm_agree(hx_comm *comm, hx_status mine);
-/** Collective. Fails on all ranks, naming both values, unless `value` is the same on all. @param what  for the message */
+/** Collective. Fails on all ranks, naming two values and their ranks, unless `value` is the same on all. @param what  for the message */
 hx_status hx_comm_agree_equal(hx_comm *comm, const char *what, int64_t value);
 /** The trainer's hook over this communicator; borrows it. */
 void hx_comm_agreement(hx_comm *comm, hx_agreement *out);

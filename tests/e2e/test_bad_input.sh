@@ -64,5 +64,9 @@ output=$(timeout 60 "${two_ranks[@]}" "$helix" train --out c --data.path absent.
 expect 4 'absent.txt' "${two_ranks[@]}" "$helix" train --out c --data.path absent.txt
 expect 2 'did you mean' "${two_ranks[@]}" "$helix" train --train.bacth 3
 
+# ranks that were told different things
+expect 2 "optim.lr is '0.002' on this rank and '0.001' on rank 0" mpirun --oversubscribe --bind-to none \
+    -n 1 "${train[@]}" --out c --optim.lr 0.001 : -n 1 "${train[@]}" --out c --optim.lr 0.002
+
 compgen -G 'core*' | grep -v corpus && fail "there is a core file"
 finish
