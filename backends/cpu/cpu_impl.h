@@ -24,6 +24,7 @@ typedef struct hx_cpu_kernel {
     bool dense;         /* wants every operand row-major without gaps; strided ones are copied around the call */
     bool takes_half;    /* reads and writes half types itself; for the others f32 copies stand in, see dense.c */
     hx_cpu_fn other;    /* integers, bool and complex, where the shape rule lets them in; NULL: none */
+    unsigned half_out;  /* bit i: output i is of a half type, and written as such */
 } hx_cpu_kernel;
 
 typedef struct hx_cpu_kernels {

@@ -2,7 +2,7 @@
  * f32 and f64. An operand that a kernel does not take is copied to scratch before: strided ones densely, half types
  * as f32; and results are copied back after, half types rounded once. So every op takes every view and every floating
  * type. Operands of other types in the same call pass as they are: statistics are f32 and losses f64, where the data
- * are half. */
+ * are half; so do outputs that a kernel rounds itself. */
 #include "backends/cpu/cpu_impl.h"
 
 static hx_status copy(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
@@ -30,7 +30,7 @@ hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_ke
         bool is_out = k >= call->n_in;
         int i = is_out ? k - call->n_in : k;
         const hx_array *a = is_out ? &call->out[i] : &call->in[i];
-        bool is_wide = !kernel->takes_half && hx_dtype_is_half(a->dtype);
+        bool is_wide = !kernel->takes_half && hx_dtype_is_half(a->dtype) && !(is_out && kernel->half_out >> i & 1);
         if (hx__cpu_absent(a) || !(is_wide || (kernel->dense && !hx_array_is_contiguous(a)))) continue;
         /* outputs are copied in as well: the op may add to what is there */
         HX_TRY(stand_in(cpu, a, is_wide, is_out ? &dense.out[i] : &dense.in[i]));

@@ -7,17 +7,21 @@ static double gscale_of(const hx_op_call *call) {
     return call->n_in > 1 && hx__ref_has(&call->in[1]) ? hx__ref_get(&call->in[1], 0) : 1;
 }
 
+/* The parameter as it has been stored, of f32, rounded once more to a half type. */
+static void put_rounded(const hx_array *q, int64_t at_q, const hx_array *p, int64_t at_p) {
+    hx__ref_set(q, at_q, hx__ref_get(p, at_p));
+}
+
 /* Loshchilov & Hutter 2019, algorithm 2, with the schedule inside lr:
  *     m = beta1 m + (1 - beta1) g,  v = beta2 v + (1 - beta2) g^2
  *     p = p - lr weight_decay p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
  * With l2 (Kingma & Ba 2015) g has weight_decay p added, and p does not decay by itself. */
 hx_status hx__ref_adamw(const hx_op_call *call) {
-    const hx_array *g = &call->in[0], *p = &call->out[0], *m = &call->out[1], *v = &call->out[2];
+    const hx_array *g = &call->in[0], *p = &call->out[0], *m = &call->out[1], *v = &call->out[2], *q = &call->out[3];
     double lr = call->attr.adamw.lr, beta1 = call->attr.adamw.beta1, beta2 = call->attr.adamw.beta2;
     double step = (double)call->attr.adamw.step, bias1 = 1 - pow(beta1, step), bias2 = 1 - pow(beta2, step);
     double decay = call->attr.adamw.weight_decay, gscale = gscale_of(call);
-    const hx_array *const arrays[] = {p, m, v, g};
-    for (hx__ref_walk w = hx__ref_walk_start(4, arrays); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(5, HX_REF_ARRAYS(p, m, v, g, q)); !w.is_done; hx__ref_walk_next(&w)) {
         double gi = gscale * hx__ref_get(g, w.at[3]), pi = hx__ref_get(p, w.at[0]);
         if (call->attr.adamw.l2) gi += decay * pi;
         double mi = beta1 * hx__ref_get(m, w.at[1]) + (1 - beta1) * gi;
@@ -27,6 +31,7 @@ hx_status hx__ref_adamw(const hx_op_call *call) {
         hx__ref_set(p, w.at[0], pi);
         hx__ref_set(m, w.at[1], mi);
         hx__ref_set(v, w.at[2], vi);
+        put_rounded(q, w.at[4], p, w.at[0]);
     }
     return HX_OK;
 }
@@ -35,9 +40,9 @@ hx_status hx__ref_adamw(const hx_op_call *call) {
  *     g = g + weight_decay p,  b = momentum b + (1 - dampening) g  (b = g at first),  p = p - lr b
  * or with Nesterov p = p - lr (g + momentum b). Without b: p = p - lr g. */
 hx_status hx__ref_sgd(const hx_op_call *call) {
-    const hx_array *g = &call->in[0], *p = &call->out[0], *b = &call->out[1];
+    const hx_array *g = &call->in[0], *p = &call->out[0], *b = &call->out[1], *q = &call->out[2];
     double momentum = call->attr.sgd.momentum, gscale = gscale_of(call);
-    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(p, b, g)); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(4, HX_REF_ARRAYS(p, b, g, q)); !w.is_done; hx__ref_walk_next(&w)) {
         double pi = hx__ref_get(p, w.at[0]);
         double gi = gscale * hx__ref_get(g, w.at[2]) + call->attr.sgd.weight_decay * pi, change = gi;
         if (hx__ref_has(b)) {
@@ -47,6 +52,7 @@ hx_status hx__ref_sgd(const hx_op_call *call) {
             change = call->attr.sgd.nesterov ? gi + momentum * bi : bi;
         }
         hx__ref_set(p, w.at[0], pi - call->attr.sgd.lr * change);
+        put_rounded(q, w.at[3], p, w.at[0]);
     }
     return HX_OK;
 }
@@ -57,8 +63,9 @@ hx_status hx__ref_sgd(const hx_op_call *call) {
  * Without a: its square is 0. Without b: p = p - lr u. v - a^2 is a variance: rounding below 0 counts as 0. */
 hx_status hx__ref_rmsprop(const hx_op_call *call) {
     const hx_array *g = &call->in[0], *p = &call->out[0], *v = &call->out[1], *a = &call->out[2], *b = &call->out[3];
+    const hx_array *q = &call->out[4];
     double alpha = call->attr.rmsprop.alpha, gscale = gscale_of(call);
-    for (hx__ref_walk w = hx__ref_walk_start(5, HX_REF_ARRAYS(p, v, a, b, g)); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(6, HX_REF_ARRAYS(p, v, a, b, g, q)); !w.is_done; hx__ref_walk_next(&w)) {
         double pi = hx__ref_get(p, w.at[0]);
         double gi = gscale * hx__ref_get(g, w.at[4]) + call->attr.rmsprop.weight_decay * pi;
         double vi = alpha * hx__ref_get(v, w.at[1]) + (1 - alpha) * gi * gi;
@@ -70,6 +77,7 @@ hx_status hx__ref_rmsprop(const hx_op_call *call) {
         hx__ref_set(a, w.at[2], ai);
         hx__ref_set(b, w.at[3], change);
         hx__ref_set(p, w.at[0], pi - call->attr.rmsprop.lr * change);
+        put_rounded(q, w.at[5], p, w.at[0]);
     }
     return HX_OK;
 }
@@ -80,14 +88,15 @@ static double sign_of(double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 /* Chen et al. 2023, algorithm 2:
  *     p = p - lr (sign(beta1 m + (1 - beta1) g) + weight_decay p),  then m = beta2 m + (1 - beta2) g */
 hx_status hx__ref_lion(const hx_op_call *call) {
-    const hx_array *g = &call->in[0], *p = &call->out[0], *m = &call->out[1];
+    const hx_array *g = &call->in[0], *p = &call->out[0], *m = &call->out[1], *q = &call->out[2];
     double lr = call->attr.lion.lr, beta1 = call->attr.lion.beta1, beta2 = call->attr.lion.beta2;
     double gscale = gscale_of(call);
-    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(p, m, g)); !w.is_done; hx__ref_walk_next(&w)) {
+    for (hx__ref_walk w = hx__ref_walk_start(4, HX_REF_ARRAYS(p, m, g, q)); !w.is_done; hx__ref_walk_next(&w)) {
         double gi = gscale * hx__ref_get(g, w.at[2]), mi = hx__ref_get(m, w.at[1]), pi = hx__ref_get(p, w.at[0]);
         pi -= lr * (sign_of(beta1 * mi + (1 - beta1) * gi) + call->attr.lion.weight_decay * pi);
         hx__ref_set(p, w.at[0], pi);
         hx__ref_set(m, w.at[1], beta2 * mi + (1 - beta2) * gi);
+        put_rounded(q, w.at[3], p, w.at[0]);
     }
     return HX_OK;
 }

@@ -29,7 +29,7 @@ static inline bool hx__ref_has(const hx_array *a) { return a->data != NULL; }
 
 /* ---- iteration ---- */
 
-#define HX_REF_WALK_MAX 5
+#define HX_REF_WALK_MAX 6
 
 /* Visits all indices of a shape in row-major order and keeps each operand's offset. */
 typedef struct hx__ref_walk {

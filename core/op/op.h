@@ -19,7 +19,7 @@ typedef enum hx_op {
 } hx_op;
 
 #define HX_OP_MAX_IN  8
-#define HX_OP_MAX_OUT 4
+#define HX_OP_MAX_OUT 5
 
 typedef union hx_op_attr {
     struct {

@@ -159,7 +159,8 @@ hx_status hx_split(hx_ctx *ctx, hx_tensor *x, int dim, const int64_t *sizes, int
     int64_t start = 0;
     int d, made = 0;
     HX_TRY(hx_shape_dim(x->array.ndim, dim, &d));
-    if (n_parts < 1 || n_parts > HX_OP_MAX_OUT) return HX_FAIL(HX_ERR_ARG, "%d parts: expected 1 to %d", n_parts, HX_OP_MAX_OUT);
+    if (n_parts < 1 || n_parts > hx_op_info_get(HX_OP_split)->n_out)
+        return HX_FAIL(HX_ERR_ARG, "%d parts: expected 1 to %d", n_parts, hx_op_info_get(HX_OP_split)->n_out);
     for (int i = 0; i < n_parts; i++) {
         int64_t left = x->array.dims[d] - start;
         if (sizes[i] < 0 || sizes[i] > left || (i == n_parts - 1 && sizes[i] != left))

@@ -24,21 +24,28 @@ static hx_status gradient_of(const hx_param *param, hx_tensor **grad) {
 
 /* The tensors follow in the order of the list, each in the fixed blocks of its op: the part does not depend on the
  * number of threads, and is the same on ranks that hold the same gradients. */
-hx_status hx_grad_norm_part(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *out) {
-    hx_ctx quiet = hx_no_grad(ctx);
+static hx_status add_parts(hx_ctx *ctx, const hx_param_list *params, hx_op op, hx_tensor *out, bool *is_none) {
     bool is_first = true;
-    hx_op op;
-    HX_TRY(part_op(p, &op));
     for (int64_t i = 0; i < params->n_items; i++) {
         hx_tensor *grad;
         HX_TRY(gradient_of(params->items[i], &grad));
         if (grad == NULL) continue;
         const hx_op_attr attr = {.reduce = {.accumulate = !is_first}};
-        HX_TRY(hx_op_run(&quiet, op, &grad, 1, &attr, 0, &out));
+        HX_TRY(hx_op_run(ctx, op, &grad, 1, &attr, 0, &out));
         is_first = false;
     }
-    if (is_first) return hx_tensor_fill(ctx->stream, out, 0);
+    *is_none = is_first;
     return HX_OK;
+}
+
+hx_status hx_grad_norm_part(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *out) {
+    hx_ctx quiet = hx_no_grad(ctx);
+    bool is_none = false;
+    hx_op op;
+    HX_TRY(part_op(p, &op));
+    HX_TRY(hx__optim_batch_begin(&quiet));
+    HX_TRY(hx__optim_batch_end(&quiet, add_parts(&quiet, params, op, out, &is_none)));
+    return is_none ? hx_tensor_fill(ctx->stream, out, 0) : HX_OK;
 }
 
 double hx_grad_norm_of_part(double p, double part) { return p == 2 ? sqrt(part) : part; }
@@ -50,16 +57,21 @@ static hx_status check_most(double most) {
     return HX_FAIL(HX_ERR_ARG, "clipping at %g: expected a number >= 0", most);
 }
 
-/* Every gradient by an op of one operand, in place. */
-static hx_status map_all(hx_ctx *ctx, const hx_param_list *params, hx_op op, const hx_op_attr *attr) {
-    hx_ctx quiet = hx_no_grad(ctx);
+static hx_status map_each(hx_ctx *ctx, const hx_param_list *params, hx_op op, const hx_op_attr *attr) {
     for (int64_t i = 0; i < params->n_items; i++) {
         hx_tensor *grad;
         HX_TRY(gradient_of(params->items[i], &grad));
         if (grad == NULL) continue;
-        HX_TRY(hx_op_run(&quiet, op, &grad, 1, attr, 0, &grad));
+        HX_TRY(hx_op_run(ctx, op, &grad, 1, attr, 0, &grad));
     }
     return HX_OK;
+}
+
+/* Every gradient by an op of one operand, in place. */
+static hx_status map_all(hx_ctx *ctx, const hx_param_list *params, hx_op op, const hx_op_attr *attr) {
+    hx_ctx quiet = hx_no_grad(ctx);
+    HX_TRY(hx__optim_batch_begin(&quiet));
+    return hx__optim_batch_end(&quiet, map_each(&quiet, params, op, attr));
 }
 
 hx_status hx_clip_grad_norm(hx_ctx *ctx, const hx_param_list *params, double most, double p, double *norm) {

@@ -201,14 +201,31 @@ static hx_status update(const hx_optim *optim, hx_ctx *ctx, hx__optim_entry *ent
     hx_tensor *const in[2] = {hx_tensor_grad(value), gscale};
     hx_tensor *out[HX_OP_MAX_OUT] = {entry->master ? entry->master : value};
     unsigned skip = 0;
+    const int rounded = 1 + optim->type->n_slots; /* the last output */
     hx_op_attr attr;
     for (int s = 0; s < optim->type->n_slots; s++) {
         out[1 + s] = entry->slots[s];
         if (entry->slots[s] == NULL) skip |= 2u << s;
     }
     optim->type->attr(entry, step, lr, &attr);
-    HX_TRY(hx_op_run(ctx, optim->type->op, in, 2, &attr, skip, out));
-    return entry->master ? hx_copy_into(ctx, entry->master, value) : HX_OK;
+    if (entry->master) out[rounded] = value;
+    else skip |= 1u << rounded;
+    return hx_op_run(ctx, optim->type->op, in, 2, &attr, skip, out);
+}
+
+static hx_status update_all(const hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, hx_tensor *gscale) {
+    for (int64_t i = 0; i < optim->n_entries; i++) {
+        hx__optim_entry *entry = &optim->entries[i];
+        HX_TRY(update(optim, ctx, entry, step, lr * entry->lr_scale, gscale));
+    }
+    return HX_OK;
+}
+
+hx_status hx__optim_batch_begin(const hx_ctx *ctx) { return ctx->anomaly ? HX_OK : hx_stream_batch(ctx->stream, true); }
+
+hx_status hx__optim_batch_end(const hx_ctx *ctx, hx_status status) {
+    if (!ctx->anomaly) HX_TRY(hx_stream_batch(ctx->stream, false));
+    return status;
 }
 
 hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, hx_tensor *gscale) {
@@ -222,11 +239,8 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
                            "parameter %s has no gradient: it took no part in the loss; freeze it if that "
                            "is meant",
                            optim->entries[i].param->path);
-    for (int64_t i = 0; i < optim->n_entries; i++) {
-        hx__optim_entry *entry = &optim->entries[i];
-        HX_TRY(update(optim, &quiet, entry, step, lr * entry->lr_scale, gscale));
-    }
-    return HX_OK;
+    HX_TRY(hx__optim_batch_begin(&quiet));
+    return hx__optim_batch_end(&quiet, update_all(optim, &quiet, step, lr, gscale));
 }
 
 /* ---- state ---- */

@@ -6,7 +6,7 @@
 
 #include "core/optim/optim.h"
 
-#define HX_OPTIM_MAX_SLOTS (HX_OP_MAX_OUT - 1) /* output 0 is the parameter */
+#define HX_OPTIM_MAX_SLOTS (HX_OP_MAX_OUT - 2) /* the first output is the parameter, the last the one rounded to a half type */
 
 /* One trained parameter with its group's hyperparameters. */
 typedef struct hx__optim_entry {
@@ -18,7 +18,7 @@ typedef struct hx__optim_entry {
 } hx__optim_entry;
 
 typedef struct hx__optim_type {
-    hx_op op; /* g, gscale; parameter, slots */
+    hx_op op; /* g, gscale; parameter, slots, rounded parameter */
     int n_slots;
     const char *slots[HX_OPTIM_MAX_SLOTS]; /* names in checkpoints: "/optim/<slot>/<path>" */
     /* slots (bit s) that this configuration does without; NULL: none */
@@ -29,6 +29,10 @@ typedef struct hx__optim_type {
 
 extern const hx__optim_type hx__optim_types[HX_OPTIM_COUNT];
 
+/* Ops between the two are a batch of the context's stream, but in anomaly mode, which looks at the outputs of each. The
+ * batch is ended whatever came of them: hx__optim_batch_end gives back the end's own failure, else `status`, that of the ops. */
+hx_status hx__optim_batch_begin(const hx_ctx *ctx);
+hx_status hx__optim_batch_end(const hx_ctx *ctx, hx_status status);
 /* The configuration's numbers are within their ranges. */
 hx_status hx__optim_check_config(const hx_optim_config *config);
 /* A tensor that shares a parameter's layout, as one item per logical tensor: "<prefix><path>". */

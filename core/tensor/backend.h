@@ -88,6 +88,11 @@ typedef struct hx_backend {
      * for its return. A device that is lost may never call: stream_poll tells. fn must not use the device. NULL: host
      * backends, where the caller can wait itself. */
     hx_status (*host_call)(void *self, void *stream, void (*fn)(void *arg), void *arg);
+    /* OPTIONAL: a batch of exec calls begins, or ends: see hx_stream_batch. The backend may hold the calls back and launch
+     * several as one, in an order of its own but for reductions that accumulate into one output, which keep theirs; the
+     * bits of the results are those of the calls one by one. The end launches what is left, also after a failure. NULL:
+     * calls run as they come. */
+    hx_status (*batch)(void *self, void *stream, bool begin);
     /* OPTIONAL: graph capture, all four or none; NULL: the device has none, and props.has_capture is false */
     hx_status (*capture_begin)(void *self, void *stream);
     hx_status (*capture_end)(void *self, void *stream, void **graph);
@@ -148,6 +153,13 @@ void *hx_stream_native(hx_stream *stream);
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind);
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);
 hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call);
+/** Begin or end a batch: many small calls that a device may launch as a few. In between only hx_stream_exec may be called on
+ *  the stream (copy, fill, host_call, sync, poll and the events' calls are HX_ERR_STATE there), and the operands live until
+ *  the end. The calls are independent of each other, but for reductions that accumulate into one output. A failure of a
+ *  call is returned by it, by a later one or by the end; a batch is to be ended after a failure too. On devices without
+ *  batches the calls run as they come.
+ *  @return HX_ERR_STATE: a batch has begun already, or none has; at the end the first failure of what was held back */
+hx_status hx_stream_batch(hx_stream *stream, bool begin);
 /** See hx_backend.host_call. @return HX_ERR_UNSUPPORTED if the device has none */
 hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg);
 

@@ -42,6 +42,7 @@ struct hx_stream {
     hx_device *device;
     void *self;
     hx_stream *next; /* of the same device */
+    bool is_batch;   /* between the two calls of hx_stream_batch */
 };
 
 struct hx_event {
@@ -189,10 +190,11 @@ static int class_of(size_t n) {
 }
 
 /* A block is freed when nobody will enqueue work on it any more: work enqueued before may still use it. That is no
- * matter while the block is reused in order on its stream, but the backend must not get it back before. */
+ * matter while the block is reused in order on its stream, but the backend must not get it back before. What a batch holds
+ * back uses operands that live. */
 static void wait_for_streams(hx_device *device) {
     for (hx_stream *s = device->streams; s != NULL; s = s->next)
-        (void)hx_stream_sync(s); /* a failure is sticky: whoever uses the stream next meets it */
+        (void)device->backend->stream_sync(device->self, s->self); /* a failure is sticky: whoever uses the stream next meets it */
 }
 
 /* Bytes of the block that stands for n: its class's, or as many as were asked for, at least one. */
@@ -344,11 +346,18 @@ hx_device *hx_stream_device(const hx_stream *stream) {
     return stream->device;
 }
 
+static hx_status check_no_batch(const hx_stream *stream) {
+    if (HX_LIKELY(!stream->is_batch)) return HX_OK;
+    return HX_FAIL(HX_ERR_STATE, "within a batch of the stream: expected nothing but hx_stream_exec until the batch ends");
+}
+
 hx_status hx_stream_sync(hx_stream *stream) {
+    HX_TRY(check_no_batch(stream));
     return stream->device->backend->stream_sync(stream->device->self, stream->self);
 }
 
 hx_status hx_stream_poll(hx_stream *stream, bool *idle) {
+    HX_TRY(check_no_batch(stream));
     return stream->device->backend->stream_poll(stream->device->self, stream->self, idle);
 }
 
@@ -357,11 +366,13 @@ void *hx_stream_native(hx_stream *stream) {
 }
 
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind) {
+    HX_TRY(check_no_batch(stream));
     if (n_bytes == 0) return HX_OK;
     return stream->device->backend->copy(stream->device->self, stream->self, dst, src, n_bytes, kind);
 }
 
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items) {
+    HX_TRY(check_no_batch(stream));
     if (pattern_bytes != 1 && pattern_bytes != 2 && pattern_bytes != 4 && pattern_bytes != 8 && pattern_bytes != 16)
         return HX_FAIL(HX_ERR_ARG, "pattern of %zu bytes: expected 1, 2, 4, 8 or 16", pattern_bytes);
     if (n_items < 0) return HX_FAIL(HX_ERR_ARG, "%lld items: expected >= 0", (long long)n_items);
@@ -374,8 +385,19 @@ hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call) {
     return stream->device->backend->exec(stream->device->self, stream->self, call);
 }
 
+/* A batch that could not begin is none; one that fails at its end has ended. */
+hx_status hx_stream_batch(hx_stream *stream, bool begin) {
+    const hx_backend *b = stream->device->backend;
+    if (begin == stream->is_batch)
+        return HX_FAIL(HX_ERR_STATE, begin ? "a batch of the stream has begun already" : "no batch of the stream has begun");
+    if (begin && b->batch) HX_TRY(b->batch(stream->device->self, stream->self, true));
+    stream->is_batch = begin;
+    return begin || !b->batch ? HX_OK : b->batch(stream->device->self, stream->self, false);
+}
+
 hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg) {
     const hx_backend *b = stream->device->backend;
+    HX_TRY(check_no_batch(stream));
     if (b->host_call == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "device %s does not call the host", b->name);
     return b->host_call(stream->device->self, stream->self, fn, arg);
 }
@@ -404,10 +426,12 @@ void hx_event_destroy(hx_event **handle) {
 }
 
 hx_status hx_event_record(hx_event *event, hx_stream *stream) {
+    HX_TRY(check_no_batch(stream));
     return event->device->backend->event_record(event->device->self, event->self, stream->self);
 }
 
 hx_status hx_event_wait(hx_event *event, hx_stream *stream) {
+    HX_TRY(check_no_batch(stream));
     return event->device->backend->event_stream_wait(event->device->self, event->self, stream->self);
 }
 

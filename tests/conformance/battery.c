@@ -434,10 +434,11 @@ static double rounding_slack(hx_dtype dtype, double want) {
     return fmax(half_epsilon(dtype) * fabs(want) * 1.01, dtype == HX_F16 ? 0x1p-24 : 0x1p-133);
 }
 
-/* `run` is the dtype of the run: in half runs kernels compute, and sum, in f32. */
+/* `run` is the dtype of the run: in half runs kernels compute, and sum, in f32; what is f32 or half in any run, too. */
 static bool is_close(const conf_case *c, hx_dtype run, hx_dtype dtype, double want, double got) {
     const conf_tolerance_rule *rule = &conf_tolerances[c->tolerance];
-    double epsilon = hx_dtype_real(run) == HX_F64 ? DBL_EPSILON : (double)FLT_EPSILON;
+    bool is_single = hx_dtype_real(run) != HX_F64 || dtype == HX_F32 || hx_dtype_is_half(dtype);
+    double epsilon = is_single ? (double)FLT_EPSILON : DBL_EPSILON;
     double ulps = rule->ulps + (c->tolerance >= CONF_SUM ? (double)c->terms : 0);
     if (want == got || (isnan(want) && isnan(got))) return true;
     double units = ulps * epsilon + rule->half_units * half_epsilon(dtype);

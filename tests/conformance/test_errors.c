@@ -197,22 +197,29 @@ static const struct error_case {
     NO_ARITHMETIC(random_uniform, "", .out = "i3"),
     ARG(random_uniform, "3", .out = "3"),
     NO_ARITHMETIC(random_normal, "", .out = "l3"),
-    SHAPE(adamw, "3", .out = "3 3 4", .attr.adamw.step = 1),
-    SHAPE(adamw, "3 d2", .out = "3 3 3", .attr.adamw.step = 1),
-    DTYPE(adamw, "3 f.", .out = "3 3 3", .attr.adamw.step = 1),
-    DTYPE(adamw, "3", .out = "3 d3 3", .attr.adamw.step = 1),
-    ARG(adamw, "3", .out = "3 3 3", .attr.adamw.step = 0),
+    SHAPE(adamw, "3", .out = "3 3 4", .attr.adamw.step = 1, .skip = 8),
+    SHAPE(adamw, "3 d2", .out = "3 3 3", .attr.adamw.step = 1, .skip = 8),
+    DTYPE(adamw, "3 f.", .out = "3 3 3", .attr.adamw.step = 1, .skip = 8),
+    DTYPE(adamw, "3", .out = "3 d3 3", .attr.adamw.step = 1, .skip = 8),
+    ARG(adamw, "3", .out = "3 3 3", .attr.adamw.step = 0, .skip = 8),
     /* optimizers */
-    ARG(adamw, "3", .out = "3 3", .attr.adamw.step = 1),
-    SHAPE(sgd, "3", .out = "3 4", ),
-    DTYPE(sgd, "d3", .out = "3 3", ),
-    NO_ARITHMETIC(sgd, "i3", .out = "3 3", ),
-    ARG(sgd, "3", .out = "3", ),
-    SHAPE(rmsprop, "3", .out = "3 3 3 3,1", ),
-    DTYPE(rmsprop, "3 f.", .out = "3 3 3 3", ),
-    DTYPE(rmsprop, "3", .out = "3 3 d3 3", ),
-    SHAPE(lion, "3 d2", .out = "3 3", ),
-    DTYPE(lion, "3", .out = "d3 d3", ),
+    ARG(adamw, "3", .out = "3 3", .attr.adamw.step = 1, .skip = 8),
+    SHAPE(sgd, "3", .out = "3 4", .skip = 4),
+    DTYPE(sgd, "d3", .out = "3 3", .skip = 4),
+    NO_ARITHMETIC(sgd, "i3", .out = "3 3", .skip = 4),
+    ARG(sgd, "3", .out = "3", .skip = 4),
+    SHAPE(rmsprop, "3", .out = "3 3 3 3,1", .skip = 16),
+    DTYPE(rmsprop, "3 f.", .out = "3 3 3 3", .skip = 16),
+    DTYPE(rmsprop, "3", .out = "3 3 d3 3", .skip = 16),
+    SHAPE(lion, "3 d2", .out = "3 3", .skip = 4),
+    DTYPE(lion, "3", .out = "d3 d3", .skip = 4),
+    SHAPE(adamw, "3", .out = "3 3 3 h4", .attr.adamw.step = 1),
+    DTYPE(adamw, "3", .out = "3 3 3 3", .attr.adamw.step = 1),
+    DTYPE(adamw, "h3", .out = "h3 h3 h3 h3", .attr.adamw.step = 1),
+    ARG(adamw, "3", .out = "3 3 3", .attr.adamw.step = 1),
+    DTYPE(sgd, "d3", .out = "d3 d3 h3", ),
+    SHAPE(rmsprop, "3", .out = "3 3 3 3 g1,3", ),
+    DTYPE(lion, "3", .out = "3 3 i3", ),
     NO_ARITHMETIC(sumabs, "i3", ),
     NO_ARITHMETIC(maxabs, "l3", ),
     /* elementary functions, comparisons, choice, complex */
@@ -338,14 +345,14 @@ static void check_error(conf_rig *rig, const struct error_case *e) {
     int n_in, n_out;
     make_views(rig, e->c.in, in, &n_in);
     make_views(rig, e->c.out ? e->c.out : "3,5 3,5 3,5", out, &n_out);
-    hx_status status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, 0, out);
+    hx_status status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, e->c.skip, out);
     cr_expect_eq(status, e->code, "%s(%s) on %s: %s %s, expected %s", info->name, e->c.in,
                  hx_device_name(rig->device), hx_status_name(status), status ? hx_error_message() : "",
                  hx_status_name(e->code));
     cr_expect(strlen(hx_error_message()) > strlen(hx_status_name(e->code)), "%s: no message", info->name);
     for (int k = 0; k < n_out; k++)
         cr_expect(is_poison(rig, out[k]), "%s(%s) wrote to output %d", info->name, e->c.in, k);
-    status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, 0, none);
+    status = hx_op_run(&rig->ctx, e->c.op, in, n_in, &e->c.attr, e->c.skip, none);
     cr_expect_neq(status, HX_OK);
     for (int k = 0; k < HX_OP_MAX_OUT; k++)
         cr_expect_null(none[k], "%s(%s) made output %d", info->name, e->c.in, k);

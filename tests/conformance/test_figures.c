@@ -135,7 +135,7 @@ static void adamw(conf_rig *rig, hx_dtype dtype) {
         hx_op_attr attr = {
             .adamw = {.lr = .01, .beta1 = .9, .beta2 = .999, .eps = 1e-8, .weight_decay = .01, .step = t}};
         hx_tensor *out[] = {p, m, v};
-        MUST(hx_op_run(&rig->ctx, HX_OP_adamw, (hx_tensor *[]){g, half}, 2, &attr, 0, out));
+        MUST(hx_op_run(&rig->ctx, HX_OP_adamw, (hx_tensor *[]){g, half}, 2, &attr, 8, out));
         hx_tensor_destroy(&g);
     }
     expect(rig, p, (double[]){.951001564, -1.949010201, .514095041}, "parameters after 5 steps");
@@ -145,6 +145,51 @@ static void adamw(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&p);
 }
 Test(figures, five_steps_of_adamw_give_the_published_parameters) { conf_on_every_backend(adamw); }
+
+/* One update with the parameter rounded beside it, one without: the same bits, and the rounded one is the cast. */
+static void check_rounded(conf_rig *rig, hx_op op, const hx_op_attr *attr, hx_dtype half) {
+    enum { N = 1003 };
+    const int last = hx_op_info_get(op)->n_out - 1;
+    const hx_shape shape = HX_SHAPE(N);
+    hx_tensor *g, *out[2][HX_OP_MAX_OUT], *cast;
+    float bits[2][N];
+    uint16_t rounded[2][N];
+    MUST(hx_tensor_create(rig->device, HX_F32, shape, &g));
+    MUST(hx_fill_normal(&rig->ctx, g, (hx_rng){1, 0}, 0, 0, 1));
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < last; i++) {
+            MUST(hx_tensor_create(rig->device, HX_F32, shape, &out[k][i]));
+            MUST(hx_fill_uniform(&rig->ctx, out[k][i], (hx_rng){2, (uint64_t)i}, 0, 1e-6, 2));
+        }
+        MUST(hx_tensor_create(rig->device, half, shape, &out[k][last]));
+        MUST(hx_op_run(&rig->ctx, op, &g, 1, attr, k ? 0 : 1u << last, out[k]));
+        MUST(hx_tensor_read(rig->stream, out[k][0], bits[k]));
+    }
+    MUST(hx_cast(&rig->ctx, out[1][0], half, &cast));
+    MUST(hx_tensor_read(rig->stream, out[1][last], rounded[0]));
+    MUST(hx_tensor_read(rig->stream, cast, rounded[1]));
+    cr_expect_eq(memcmp(bits[0], bits[1], sizeof *bits), 0, "%s on %s: another parameter", hx_op_info_get(op)->name, hx_device_name(rig->device));
+    cr_expect_eq(memcmp(rounded[0], rounded[1], sizeof *rounded), 0, "%s on %s: not the cast to %s", hx_op_info_get(op)->name,
+                 hx_device_name(rig->device), hx_dtype_name(half));
+    hx_tensor_destroy(&cast);
+    for (int i = 0; i <= last; i++) hx_tensor_destroy(&out[1][i]);
+    for (int i = 0; i <= last; i++) hx_tensor_destroy(&out[0][i]);
+    hx_tensor_destroy(&g);
+}
+
+static void rounded_parameters(conf_rig *rig, hx_dtype dtype) {
+    static const struct {
+        hx_op op;
+        hx_op_attr attr;
+    } rows[] = {{HX_OP_adamw, {.adamw = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1, .step = 3}}},
+                {HX_OP_sgd, {.sgd = {.lr = 0.1, .momentum = 0.9}}},
+                {HX_OP_rmsprop, {.rmsprop = {.lr = 0.01, .alpha = 0.9, .eps = 1e-8, .momentum = 0.9}}},
+                {HX_OP_lion, {.lion = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .weight_decay = 0.1}}}};
+    if (dtype != HX_F32) return;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int k = 0; k < 2; k++) check_rounded(rig, rows[i].op, &rows[i].attr, k ? HX_F16 : HX_BF16);
+}
+Test(figures, an_update_rounds_the_parameter_as_a_cast_of_it_does) { conf_on_every_backend(rounded_parameters); }
 
 static void expect_part(conf_rig *rig, hx_op op, hx_tensor *x, double want, const char *what) {
     hx_tensor *part = NULL;

@@ -2,6 +2,7 @@
  * each block, added up in order. */
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
+#include "core/tensor/half.h"
 
 enum { BLOCK = 16384 /* elements of a task */ };
 

@@ -10,6 +10,8 @@
 #define ROW(op, kernel, by, dense) [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense}
 #define MAP(op)                    [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true}
 #define DENSE(op, by)              ROW(op, op, by, true)
+/* of a parameter, which output q gets rounded */
+#define UPDATE(op, q)              [HX_OP_##op] = {HX_K(op##_f32), HX_K(op##_f64), OUT(0), true, .half_out = 1u << (q)}
 /* with a kernel for integers, bool or complex besides */
 #define ROW_TOO(op, kernel, by, dense, other)                                                                \
     [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense, false, other}
@@ -51,7 +53,7 @@ const hx_cpu_kernels HX_K(kernels) = {
             [HX_OP_random_uniform] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
             [HX_OP_random_normal] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
             /* optimizers */
-            DENSE(adamw, OUT(0)), DENSE(sgd, OUT(0)), DENSE(rmsprop, OUT(0)), DENSE(lion, OUT(0)),
+            UPDATE(adamw, 3), UPDATE(sgd, 2), UPDATE(rmsprop, 4), UPDATE(lion, 2),
             DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)),
             /* convolutions, pools and batch norm */
             DENSE(conv, IN(0)),
