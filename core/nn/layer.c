@@ -180,6 +180,7 @@ static hx_status param_create(hx_layer *layer, const char *name, hx_dtype dtype,
     HX_TRY_GOTO(hx_layout_full(&shape, &param->layout), done);
     HX_TRY_GOTO(hx_tensor_create(layer->device, dtype, shape, &param->value), done);
     snprintf(param->name, sizeof param->name, "%s", name);
+    param->own_end = hx_tensor_count(param->value);
     param->layer = layer;
     *out = param;
     return HX_OK;
@@ -294,6 +295,12 @@ hx_status hx__param_name_rows(hx_param *param, int n, const int64_t *rows, const
 done:
     for (int i = 0; i < n; i++) hx_layout_destroy(&layouts[i]);
     return status;
+}
+
+hx_status hx_param_own(const hx_param *param, hx_tensor *x, hx_tensor **out) {
+    if (param->is_shared) return hx_tensor_window(x, param->own_begin, HX_SHAPE(param->own_end - param->own_begin), out);
+    *out = hx_tensor_retain(x);
+    return HX_OK;
 }
 
 /* ---- paths ---- */

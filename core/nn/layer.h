@@ -48,6 +48,8 @@ struct hx_param {
     bool is_frozen;           /* not trained; takes effect at the next hx_layer_params */
     bool is_buffer;           /* state that is not trained but belongs to checkpoints: running statistics */
     bool is_split;            /* other ranks hold the other parts: core/nn/shard.h */
+    bool is_shared;           /* ranks that all have the values update a share each (ZeRO): */
+    int64_t own_begin, own_end; /* elements of the storage that this rank updates; all, unless is_shared */
     hx_layout layout;         /* owned; of the whole storage, what n_parts == 0 means */
     int n_parts;              /* 0: the whole parameter is one logical tensor */
     hx_param_part *parts;     /* owned */
@@ -94,6 +96,10 @@ int hx_param_n_logical(const hx_param *param);
 /** Name from the root, e.g. "blocks.0.attn.q.weight", and layout of the i-th; hx_layer_params must have set the
  *  path. @param[out] layout  borrowed from the parameter; may be NULL */
 void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], const hx_layout **layout);
+
+/** Of a tensor with the parameter's elements (its value, its gradient) those that this rank updates: the tensor itself, retained,
+ *  or a window [n] of it. */
+hx_status hx_param_own(const hx_param *param, hx_tensor *x, hx_tensor **out);
 
 typedef struct hx_param_list {
     hx_param **items; /* owned array of borrowed parameters, in order of registration, depth first */

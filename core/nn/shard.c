@@ -49,6 +49,7 @@ hx_status hx_param_set_shard(hx_param *param, int dim, const hx_shard *shard) {
         *own = cut[i];
         cut[i] = old;
     }
+    param->own_end = hx_tensor_count(param->value);
     param->is_split = true;
 done:
     for (int i = 0; i < n; i++) hx_layout_destroy(&cut[i]);

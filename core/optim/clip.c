@@ -13,13 +13,12 @@ static hx_status part_op(double p, hx_op *out) {
     return HX_OK;
 }
 
-/* *grad is NULL for a frozen parameter. */
+/* What this rank updates of it. *grad stays NULL for a frozen parameter. */
 static hx_status gradient_of(const hx_param *param, hx_tensor **grad) {
     hx_tensor *found = param->is_frozen ? NULL : hx_tensor_grad(param->value);
-    if (found == NULL && !param->is_frozen)
-        return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
-    *grad = found;
-    return HX_OK;
+    if (param->is_frozen) return HX_OK;
+    if (found == NULL) return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
+    return hx_param_own(param, found, grad);
 }
 
 /* The tensors follow in the order of the list, each in the fixed blocks of its op: the part does not depend on the
@@ -27,7 +26,7 @@ static hx_status gradient_of(const hx_param *param, hx_tensor **grad) {
 static hx_status add_parts(hx_ctx *ctx, const hx_param_list *params, hx_op op, hx_tensor *out, bool *is_none) {
     bool is_first = true;
     for (int64_t i = 0; i < params->n_items; i++) {
-        hx_tensor *grad;
+        HX_AUTO_TENSOR grad = NULL;
         HX_TRY(gradient_of(params->items[i], &grad));
         if (grad == NULL) continue;
         const hx_op_attr attr = {.reduce = {.accumulate = !is_first}};
@@ -59,7 +58,7 @@ static hx_status check_most(double most) {
 
 static hx_status map_each(hx_ctx *ctx, const hx_param_list *params, hx_op op, const hx_op_attr *attr) {
     for (int64_t i = 0; i < params->n_items; i++) {
-        hx_tensor *grad;
+        HX_AUTO_TENSOR grad = NULL;
         HX_TRY(gradient_of(params->items[i], &grad));
         if (grad == NULL) continue;
         HX_TRY(hx_op_run(ctx, op, &grad, 1, attr, 0, &grad));

@@ -106,6 +106,6 @@ bool hx_ema_is_swapped(const hx_ema *ema) { return ema->is_swapped; }
 
 hx_status hx_ema_state(hx_ema *ema, const hx_agreement *ranks, hx_state_list *list) {
     for (int64_t i = 0; i < ema->n_entries; i++)
-        HX_TRY(hx__param_items("/ema/", ema->entries[i].param, ema->entries[i].shadow, ranks, list));
+        HX_TRY(hx__param_items("/ema/", ema->entries[i].param, ema->entries[i].shadow, NULL, ranks, list));
     return HX_OK;
 }

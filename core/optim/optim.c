@@ -98,8 +98,7 @@ static hx_status check_unique(const hx_optim *optim) {
     return status;
 }
 
-static hx_status create_slots(const hx_optim *optim, hx_device *device, hx_stream *stream, hx__optim_entry *entry) {
-    const hx_tensor *value = entry->param->value;
+static hx_status create_slots(const hx_optim *optim, hx_device *device, hx_stream *stream, const hx_tensor *value, hx__optim_entry *entry) {
     const unsigned unused = optim->type->unused ? optim->type->unused(entry->config) : 0;
     for (int s = 0; s < optim->type->n_slots; s++) {
         if (unused >> s & 1) continue;
@@ -109,9 +108,24 @@ static hx_status create_slots(const hx_optim *optim, hx_device *device, hx_strea
     return HX_OK;
 }
 
-static hx_status create_master(hx_device *device, hx_stream *stream, hx__optim_entry *entry) {
+static hx_status create_master(hx_device *device, hx_stream *stream, hx_tensor *value, hx__optim_entry *entry) {
     hx_ctx ctx = {.device = device, .stream = stream};
-    return hx_cast(&ctx, entry->param->value, HX_F32, &entry->master);
+    return hx_cast(&ctx, value, HX_F32, &entry->master);
+}
+
+/* Where a share of the storage lies in each logical tensor. */
+static hx_status create_shares(hx__optim_entry *entry) {
+    const hx_param *param = entry->param;
+    const int n = hx_param_n_logical(param);
+    if (!param->is_shared) return HX_OK;
+    HX_TRY(hx_mem_alloc_array(n, sizeof *entry->shares, (void **)&entry->shares));
+    for (int i = 0; i < n; i++) {
+        char path[HX_NAME_BYTES];
+        const hx_layout *layout;
+        hx_param_logical(param, i, path, &layout);
+        HX_TRY(hx_layout_restrict(layout, param->own_begin, param->own_end, &entry->shares[i]));
+    }
+    return HX_OK;
 }
 
 static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *stream, const hx_param_group *group,
@@ -123,9 +137,11 @@ static hx_status fill_entry(hx_optim *optim, hx_device *device, hx_stream *strea
     hx__optim_entry *entry = &optim->entries[optim->n_entries++];
     *entry = (hx__optim_entry){
         .param = param, .lr_scale = group->lr_scale, .weight_decay = group->weight_decay, .config = config};
-    HX_TRY(create_slots(optim, device, stream, entry));
-    if (hx_dtype_is_half(dtype)) HX_TRY(create_master(device, stream, entry));
-    return HX_OK;
+    HX_AUTO_TENSOR own = NULL;
+    HX_TRY(hx_param_own(param, param->value, &own));
+    HX_TRY(create_slots(optim, device, stream, own, entry));
+    if (hx_dtype_is_half(dtype)) HX_TRY(create_master(device, stream, own, entry));
+    return create_shares(entry);
 }
 
 static hx_status fill_entries(hx_optim *optim, hx_device *device, hx_stream *stream, const hx_param_group *groups,
@@ -187,6 +203,9 @@ void hx_optim_destroy(hx_optim **optim) {
     for (int64_t i = 0; i < o->n_entries; i++) {
         for (int s = 0; s < HX_OPTIM_MAX_SLOTS; s++) hx_tensor_destroy(&o->entries[i].slots[s]);
         hx_tensor_destroy(&o->entries[i].master);
+        for (int k = 0; o->entries[i].shares != NULL && k < hx_param_n_logical(o->entries[i].param); k++)
+            hx_layout_destroy(&o->entries[i].shares[k]);
+        hx_mem_free((void **)&o->entries[i].shares);
     }
     hx_mem_free((void **)&o->entries);
     hx_mem_free((void **)&o->configs);
@@ -197,8 +216,11 @@ void hx_optim_destroy(hx_optim **optim) {
 
 static hx_status update(const hx_optim *optim, hx_ctx *ctx, hx__optim_entry *entry, int64_t step, double lr,
                         hx_tensor *gscale) {
-    hx_tensor *value = entry->param->value;
-    hx_tensor *const in[2] = {hx_tensor_grad(value), gscale};
+    HX_AUTO_TENSOR value = NULL;
+    HX_AUTO_TENSOR grad = NULL;
+    HX_TRY(hx_param_own(entry->param, entry->param->value, &value));
+    HX_TRY(hx_param_own(entry->param, hx_tensor_grad(entry->param->value), &grad));
+    hx_tensor *const in[2] = {grad, gscale};
     hx_tensor *out[HX_OP_MAX_OUT] = {entry->master ? entry->master : value};
     unsigned skip = 0;
     const int rounded = 1 + optim->type->n_slots; /* the last output */
@@ -245,8 +267,8 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
 
 /* ---- state ---- */
 
-hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_agreement *ranks,
-                          hx_state_list *list) {
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_layout *shares,
+                          const hx_agreement *ranks, hx_state_list *list) {
     hx_device_props props;
     hx_device_props_get(hx_tensor_device(data), &props);
     if (props.is_dry)
@@ -254,8 +276,9 @@ hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_te
     for (int k = 0; k < hx_param_n_logical(param); k++) {
         char path[HX_NAME_BYTES];
         hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .device = hx_tensor_device(data)};
-        hx_agreement_copies(ranks, param->is_split, &item.replica, &item.n_replicas);
+        hx_agreement_copies(ranks, param->is_split, shares != NULL, &item.replica, &item.n_replicas);
         hx_param_logical(param, k, path, &item.layout);
+        if (shares != NULL) item.layout = &shares[k];
         snprintf(item.name, sizeof item.name, "%s%s", prefix, path);
         HX_TRY(hx_state_list_add(list, &item));
     }
@@ -266,7 +289,7 @@ hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, const hx
     static const hx_box box = {.extent = {1}};
     static const hx_layout layout = {.shape = {.ndim = 1, .dims = {1}}, .n_boxes = 1, .boxes = (hx_box *)&box};
     hx_state_item item = {.dtype = dtype, .layout = &layout, .data = data};
-    hx_agreement_copies(ranks, false, &item.replica, &item.n_replicas);
+    hx_agreement_copies(ranks, false, false, &item.replica, &item.n_replicas);
     snprintf(item.name, sizeof item.name, "%s", name);
     return hx_state_list_add(list, &item);
 }
@@ -279,7 +302,7 @@ hx_status hx_optim_state(hx_optim *optim, const hx_agreement *ranks, hx_state_li
         for (int64_t i = 0; i < optim->n_entries; i++) {
             const hx__optim_entry *entry = &optim->entries[i];
             const hx_tensor *data = is_master ? entry->master : entry->slots[s];
-            if (data != NULL) HX_TRY(hx__param_items(prefix, entry->param, data, ranks, list));
+            if (data != NULL) HX_TRY(hx__param_items(prefix, entry->param, data, entry->shares, ranks, list));
         }
     }
     return HX_OK;
@@ -287,6 +310,6 @@ hx_status hx_optim_state(hx_optim *optim, const hx_agreement *ranks, hx_state_li
 
 hx_status hx_params_state(const hx_param_list *params, const hx_agreement *ranks, hx_state_list *list) {
     for (int64_t i = 0; i < params->n_items; i++)
-        HX_TRY(hx__param_items("/model/", params->items[i], params->items[i]->value, ranks, list));
+        HX_TRY(hx__param_items("/model/", params->items[i], params->items[i]->value, NULL, ranks, list));
     return HX_OK;
 }

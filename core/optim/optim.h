@@ -71,7 +71,8 @@ typedef struct hx_param_group {
 typedef struct hx_optim hx_optim;
 
 /** The optimizer that config->optimizer names. Slots are zeroed tensors of each parameter's shape. Masters are copies
- *  of the parameters as they are now: initialise them before. Frozen parameters are left out.
+ *  of the parameters as they are now: initialise them before. Frozen parameters are left out; of one that is shared out over
+ *  ranks (hx_param.is_shared, by then) this rank updates its share, and holds slots and master of that alone.
  *  @param groups  [n_groups], copied
  *  @return HX_ERR_CONFIG: numbers out of range, a parameter in two places, Nesterov without momentum or with
  *          dampening; HX_ERR_DTYPE: a parameter that is not of a floating type */

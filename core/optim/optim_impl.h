@@ -13,8 +13,9 @@ typedef struct hx__optim_entry {
     hx_param *param; /* borrowed */
     double lr_scale, weight_decay;
     const hx_optim_config *config;        /* of its group, borrowed from the optimizer */
-    hx_tensor *slots[HX_OPTIM_MAX_SLOTS]; /* owned, shape of the parameter; NULL: not needed */
-    hx_tensor *master;                    /* owned, f32; NULL unless the parameter is of half type */
+    hx_tensor *slots[HX_OPTIM_MAX_SLOTS]; /* owned, of what this rank updates (hx_param_own); NULL: not needed */
+    hx_tensor *master;                    /* owned, likewise, f32; NULL unless the parameter is of half type */
+    hx_layout *shares;                    /* owned [hx_param_n_logical]: where that lies; NULL: all of it is here */
 } hx__optim_entry;
 
 typedef struct hx__optim_type {
@@ -35,9 +36,10 @@ hx_status hx__optim_batch_begin(const hx_ctx *ctx);
 hx_status hx__optim_batch_end(const hx_ctx *ctx, hx_status status);
 /* The configuration's numbers are within their ranges. */
 hx_status hx__optim_check_config(const hx_optim_config *config);
-/* A tensor that shares a parameter's layout, as one item per logical tensor: "<prefix><path>". */
-hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_agreement *ranks,
-                          hx_state_list *list);
+/* A tensor of a parameter's elements as one item per logical tensor: "<prefix><path>".
+ * @param shares  [hx_param_n_logical] of what this rank updates, if `data` is that alone; NULL: it is the whole */
+hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_layout *shares,
+                          const hx_agreement *ranks, hx_state_list *list);
 /* A number of the host's, f64 or i64, as an item of shape [1]. */
 hx_status hx__scalar_item(const char *name, hx_dtype dtype, void *data, const hx_agreement *ranks, hx_state_list *list);
 

@@ -3,10 +3,17 @@
 #include <string.h>
 #include "core/base/mem.h"
 
-void hx_agreement_copies(const hx_agreement *ranks, bool is_split, int *copy, int *n_copies) {
-    const bool by_part = is_split && ranks != NULL && ranks->n_parts > 1;
-    *copy = ranks == NULL ? 0 : by_part ? ranks->replica : ranks->rank;
-    *n_copies = ranks == NULL ? 1 : by_part ? ranks->n_replicas : ranks->size;
+void hx_agreement_copies(const hx_agreement *ranks, bool is_split, bool is_shared, int *copy, int *n_copies) {
+    const bool has_parts = ranks != NULL && ranks->n_parts > 1;
+    *copy = ranks == NULL ? 0 : ranks->rank;
+    *n_copies = ranks == NULL ? 1 : ranks->size;
+    if (is_shared) { /* each share is on one rank of those with the same part */
+        *copy = has_parts && !is_split ? ranks->part : 0;
+        *n_copies = has_parts && !is_split ? ranks->n_parts : 1;
+    } else if (is_split && has_parts) {
+        *copy = ranks->replica;
+        *n_copies = ranks->n_replicas;
+    }
 }
 
 hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item) {

@@ -26,6 +26,8 @@ typedef struct hx_agreement {
     /** Collective: in place sum over ranks of n <= 64 doubles, in a fixed order, the same bits on all ranks.
      *  This is the step's small reduction; it waits for the result. */
     hx_status (*sum)(void *self, double *values, int n);
+    /** Collective: in place the largest over ranks of one double; NaN wins. NULL: not offered. */
+    hx_status (*max)(void *self, double *value);
     /** Collective: copy n_bytes from rank 0 to all. */
     hx_status (*broadcast)(void *self, void *data, size_t n_bytes);
 } hx_agreement;
@@ -70,6 +72,9 @@ typedef struct hx_grad_sync {
      *  no samples: those that are missing count as zero
      *  @return HX_ERR_STATE names a parameter that took no part on this rank, unless `partial` */
     hx_status (*finish)(void *self, hx_stream *stream, bool partial);
+    /** Collective, after an update that shares out parameters (hx_param.is_shared) over the ranks, whether this rank's share went
+     *  well or not: make the parameters whole again. NULL: every rank updates all of them. */
+    hx_status (*updated)(void *self, hx_stream *stream);
     /** Seconds this rank waited for communication in the last step, and bytes it reduced. */
     void (*stats)(void *self, double *wait_s, int64_t *n_bytes);
 } hx_grad_sync;
@@ -117,8 +122,8 @@ typedef struct hx_checkpoint_hook {
 } hx_checkpoint_hook;
 
 /** Which of how many ranks with the same values this one is: they share the writing. @param ranks  NULL: one process
- *  @param is_split  hx_param.is_split */
-void hx_agreement_copies(const hx_agreement *ranks, bool is_split, int *copy, int *n_copies);
+ *  @param is_split  hx_param.is_split; @param is_shared  the values are this rank's share of a parameter (hx_param.is_shared) */
+void hx_agreement_copies(const hx_agreement *ranks, bool is_split, bool is_shared, int *copy, int *n_copies);
 hx_status hx_state_list_add(hx_state_list *list, const hx_state_item *item);
 void hx_state_list_destroy(hx_state_list *list);
 

@@ -119,7 +119,9 @@ static const char *find_bad_gradient(hx_trainer *t) {
         hx_tensor *grad = hx_tensor_grad(param->value);
         double squares;
         if (param->is_frozen || grad == NULL) continue;
-        if (hx_sumsq_into(&t->quiet, grad, false, t->sums.sum[HX__SUM_NORM]) != HX_OK) return NULL;
+        HX_AUTO_TENSOR own = NULL;
+        if (hx_param_own(param, grad, &own) != HX_OK) return NULL;
+        if (hx_sumsq_into(&t->quiet, own, false, t->sums.sum[HX__SUM_NORM]) != HX_OK) return NULL;
         if (hx_tensor_item(t->ctx.stream, t->sums.sum[HX__SUM_NORM], &squares) != HX_OK) return NULL;
         if (!isfinite(squares)) return param->path;
     }
@@ -181,8 +183,18 @@ static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
     HX_TRY(hx_schedule_lr(config, t->state.step + 1, t->n_steps, lr));
     *lr *= t->plateau.scale;
     HX_TRY(hx_tensor_fill(t->ctx.stream, t->gscale, scale));
-    HX_TRY(hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale));
-    return t->ema != NULL ? hx_ema_update(t->ema, &t->quiet, t->state.step + 1) : HX_OK;
+    return hx_optim_step(t->setup.optim, &t->quiet, t->state.step + 1, *lr, t->gscale);
+}
+
+/* The update, after which parameters that were shared out become whole on all ranks, also where it failed on this one. */
+static hx_status apply_all(hx_trainer *t, double norm, double count, double *lr) {
+    const hx_grad_sync *sync = t->setup.sync;
+    hx__trainer_note(t, apply(t, norm, count, lr));
+    if (sync != NULL && sync->updated != NULL) hx__trainer_note(t, sync->updated(sync->self, t->ctx.stream));
+    if (t->failure == HX_OK && t->ema != NULL) hx__trainer_note(t, hx_ema_update(t->ema, &t->quiet, t->state.step + 1));
+    const hx_status status = hx_error_adopt(t->failure, t->failure_text);
+    t->failure = HX_OK;
+    return status;
 }
 
 /* Share of the given peak that the device reached since the step began. */
@@ -222,7 +234,7 @@ static hx_status update(hx_trainer *t, const double values[HX__RED_N], double no
         return HX_OK;
     }
     /* A rank whose update fails goes on like the others until the next reduction. */
-    HX_TRY(hx__trainer_defer(t, apply(t, norm, count, &lr)));
+    HX_TRY(hx__trainer_defer(t, apply_all(t, norm, count, &lr)));
     t->n_skips_in_row = 0;
     t->state.step++;
     t->state.last_loss = loss;
@@ -239,8 +251,18 @@ static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {
     if (wish != 0) t->wish = 0;
 }
 
-/* Ranks hold parts of parameters: the norm is a sum over them. */
-static bool is_split(const hx_trainer *t) { return t->setup.agreement != NULL && t->setup.agreement->n_parts > 1; }
+/* The part of the norm that the root is of: this rank's own where it has all, else that of all ranks. Collective for the
+ * maximum norm, which is no sum. */
+static hx_status join_norm(hx_trainer *t, const double values[HX__RED_N], double own, double *out) {
+    const hx_agreement *agreement = t->setup.agreement;
+    if (!t->norm_is_joint) *out = own;
+    else if (hx_clip_norm_p(t->setup.optim_config) != HUGE_VAL) *out = values[HX__RED_NORM];
+    else {
+        *out = own;
+        return agreement->max(agreement->self, out);
+    }
+    return HX_OK;
+}
 
 hx_status hx__trainer_update(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
@@ -254,7 +276,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
         values[HX__RED_COUNT] = sums[HX__SUM_COUNT];
         values[HX__RED_BAD_NORM] = isfinite(sums[HX__SUM_NORM]) ? 0 : 1;
-        if (is_split(t) && t->setup.agreement->replica == 0) values[HX__RED_NORM] = sums[HX__SUM_NORM];
+        if (t->norm_is_joint && t->counts_norm) values[HX__RED_NORM] = sums[HX__SUM_NORM];
     } else {
         values[HX__RED_FAILED] = 1;
     }
@@ -268,7 +290,9 @@ hx_status hx__trainer_update(hx_trainer *t) {
     t->unbooked_s = 0;
     t->stop_wanted = values[HX__RED_STOP] > 0;
     t->pause_wanted = values[HX__RED_PAUSE] > 0;
-    hx_status status = update(t, values, is_split(t) ? values[HX__RED_NORM] : sums[HX__SUM_NORM], began);
+    double norm_part;
+    HX_TRY(join_norm(t, values, sums[HX__SUM_NORM], &norm_part));
+    hx_status status = update(t, values, norm_part, began);
     t->unbooked_s = hx__seconds_now() - reached;
     return status;
 }

@@ -113,13 +113,17 @@ static hx_status check_trained(const hx_param_list *params) {
 static hx_status list_normed(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
     const bool is_split = agreement != NULL && agreement->n_parts > 1;
-    if (is_split && hx_clip_norm_p(t->setup.optim_config) == HUGE_VAL)
-        return HX_FAIL(HX_ERR_UNSUPPORTED, "clip_norm_type = inf with parameters split over %d ranks: expected 1 or 2", agreement->n_parts);
+    bool is_shared = false;
     HX_TRY(hx_mem_grow((void **)&t->normed.items, &t->normed.capacity, t->params.n_items, sizeof(hx_param *)));
     for (int64_t i = 0; i < t->params.n_items; i++) {
         hx_param *param = t->params.items[i];
+        is_shared = is_shared || param->is_shared;
         if (!is_split || param->is_split || agreement->part == 0) t->normed.items[t->normed.n_items++] = param;
     }
+    t->norm_is_joint = is_split || is_shared;
+    t->counts_norm = is_shared || !is_split || agreement->replica == 0;
+    if (t->norm_is_joint && agreement->max == NULL && hx_clip_norm_p(t->setup.optim_config) == HUGE_VAL)
+        return HX_FAIL(HX_ERR_ARG, "clip_norm_type = inf with parameters on several ranks: expected an agreement with max");
     return HX_OK;
 }
 

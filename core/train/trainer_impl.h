@@ -20,7 +20,7 @@ enum {
     HX__RED_LOSS,
     HX__RED_COUNT,
     HX__RED_BAD_NORM,
-    HX__RED_NORM, /* with tensor parallelism only: elsewhere every rank has the whole */
+    HX__RED_NORM, /* where no rank has the whole: trainer.norm_is_joint */
     HX__RED_FAILED,
     HX__RED_STOP,
     HX__RED_SECONDS,
@@ -35,7 +35,9 @@ struct hx_trainer {
     hx_ctx ctx;             /* of training passes */
     hx_ctx quiet;           /* of everything else: no tape, eval mode */
     hx_param_list params, buffers;
-    hx_param_list normed; /* parameters whose gradients this rank counts in the norm */
+    hx_param_list normed; /* parameters whose gradients, or shares of them, this rank counts in the norm */
+    bool norm_is_joint;   /* parameters are split or shared out over ranks: the norm is a sum over them */
+    bool counts_norm;     /* this rank's part of that sum is not one of several copies */
     void *buffer_data; /* host memory for the largest buffer in f64; owned */
     hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */

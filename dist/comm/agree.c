@@ -63,6 +63,15 @@ static hx_status hook_sum(void *self, double *values, int n) {
     return HX_OK;
 }
 
+static hx_status hook_max(void *self, double *value) {
+    hx_comm *comm = self;
+    comm->gathered[comm->rank] = *value;
+    HX_TRY(hx_comm_all_gather(comm, comm->gathered, 1, HX_F64, NULL, NULL));
+    for (int rank = 0; rank < comm->size; rank++)
+        if (!(comm->gathered[rank] <= *value)) *value = comm->gathered[rank];
+    return HX_OK;
+}
+
 static hx_status hook_broadcast(void *self, void *data, size_t n_bytes) {
     return send_all(self, data, n_bytes, 0);
 }
@@ -73,5 +82,6 @@ void hx_comm_agreement(hx_comm *comm, hx_agreement *out) {
                           .size = comm->size,
                           .agree = hook_agree,
                           .sum = hook_sum,
+                          .max = hook_max,
                           .broadcast = hook_broadcast};
 }

@@ -72,6 +72,8 @@ static hx_status check_same(hx_comm *comm, const hx_param_list *params, int64_t 
 }
 
 static hx_status check_local(hx_device *device, const hx_param_list *params, const hx_ddp_config *config) {
+    if (config->zero < 0 || config->zero > 1)
+        return HX_FAIL(HX_ERR_CONFIG, "ddp.zero = %lld: expected 0 or 1", (long long)config->zero);
     if (config->bucket_bytes < 1)
         return HX_FAIL(HX_ERR_CONFIG, "ddp.bucket_bytes = %lld: expected at least 1", (long long)config->bucket_bytes);
     for (int64_t i = 0; i < params->n_items; i++) {
@@ -100,6 +102,7 @@ static hx_status unify(hx_comm *comm, hx_stream *stream, const hx_param_list *pa
                        int64_t *range, hx_status mine) {
     HX_TRY(hx_comm_agree(comm, mine));
     HX_TRY(hx_comm_agree_equal(comm, "ddp.bucket_bytes", config->bucket_bytes));
+    HX_TRY(hx_comm_agree_equal(comm, "ddp.zero", config->zero));
     HX_TRY(hx_comm_agree_equal(comm, "the number of parameters", params->n_items));
     HX_TRY(check_same(comm, params, range));
     return hx_comm_agree(comm, broadcast_values(comm, stream, params));
@@ -115,7 +118,8 @@ hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, con
     if (status == HX_OK) {
         ddp->comm = comm;
         ddp->stream = stream;
-        status = hx__buckets_create(&ddp->buckets, device, stream, params, config->bucket_bytes);
+        const hx__share share = {hx_comm_rank(comm), config->zero > 0 ? hx_comm_size(comm) : 1};
+        status = hx__buckets_create(&ddp->buckets, device, stream, params, config->bucket_bytes, share);
     }
     status = unify(comm, stream, params, config, range, status);
     hx_mem_free((void **)&range);
@@ -154,8 +158,10 @@ static void launch_next(hx_ddp *ddp, hx_stream *stream, first_failure *first) {
     hx__bucket *bucket = &ddp->buckets.items[ddp->next++];
     clear_missing(ddp, bucket, stream, first);
     if (hx_comm_size(ddp->comm) == 1) return;
-    hx_status status = hx_comm_all_reduce(ddp->comm, hx_tensor_data(bucket->flat), bucket->count, bucket->dtype, HX_SUM,
-                                          stream, bucket->done);
+    void *data = hx_tensor_data(bucket->flat);
+    hx_status status = bucket->values == NULL
+                           ? hx_comm_all_reduce(ddp->comm, data, bucket->count, bucket->dtype, HX_SUM, stream, bucket->done)
+                           : hx_comm_reduce_scatter(ddp->comm, data, bucket->share, bucket->dtype, HX_SUM, stream, bucket->done);
     bucket->is_in_flight = status == HX_OK;
     note(first, status);
     if (bucket->is_in_flight) ddp->n_bytes += (int64_t)hx_tensor_bytes(bucket->flat);
@@ -191,17 +197,16 @@ static double seconds_now(void) {
 }
 
 /* The host waits, and with it all that is enqueued later. Were the wait left to a stream that runs behind, the next
- * step could arm an event again before the stream had looked at it. */
-static void wait_all(hx_ddp *ddp, first_failure *first) {
+ * step could arm an event again before the stream had looked at it. Returns the seconds. */
+static double wait_all(hx_ddp *ddp, first_failure *first) {
     double began = seconds_now();
     for (int64_t i = 0; i < ddp->buckets.n_items; i++) {
         hx__bucket *bucket = &ddp->buckets.items[i];
         if (bucket->is_in_flight) note(first, hx_event_sync(bucket->done));
         bucket->is_in_flight = false;
-        bucket->n_pending = bucket->n_slots;
     }
     note(first, hx_comm_failure(ddp->comm)); /* which the events of a device do not tell */
-    ddp->last_wait_s = seconds_now() - began;
+    return seconds_now() - began;
 }
 
 /* In order of registration, as a reader of the model would look for it. */
@@ -216,8 +221,9 @@ static hx_status ddp_finish(void *self, hx_stream *stream, bool failed) {
     first_failure first = {.status = HX_OK};
     const hx_param *missing = failed ? NULL : find_missing(ddp);
     while (ddp->next < ddp->buckets.n_items) launch_next(ddp, stream, &first);
-    wait_all(ddp, &first);
+    ddp->last_wait_s = wait_all(ddp, &first);
     for (int64_t i = 0; i < ddp->buckets.n_slots; i++) ddp->buckets.slots[i].is_ready = false;
+    for (int64_t i = 0; i < ddp->buckets.n_items; i++) ddp->buckets.items[i].n_pending = ddp->buckets.items[i].n_slots;
     ddp->next = 0;
     ddp->is_sending = false;
     ddp->last_n_bytes = ddp->n_bytes;
@@ -229,6 +235,22 @@ static hx_status ddp_finish(void *self, hx_stream *stream, bool failed) {
     return HX_OK;
 }
 
+/* Every rank has its shares of the values: all get all of them. */
+static hx_status ddp_updated(void *self, hx_stream *stream) {
+    hx_ddp *ddp = self;
+    first_failure first = {.status = HX_OK};
+    for (int64_t i = 0; i < ddp->buckets.n_items; i++) {
+        hx__bucket *bucket = &ddp->buckets.items[i];
+        hx_status status = hx_comm_all_gather(ddp->comm, hx_tensor_data(bucket->values), bucket->share, bucket->value_dtype, stream,
+                                              bucket->done);
+        bucket->is_in_flight = status == HX_OK;
+        note(&first, status);
+        if (bucket->is_in_flight) ddp->last_n_bytes += (int64_t)hx_tensor_bytes(bucket->values);
+    }
+    ddp->last_wait_s += wait_all(ddp, &first);
+    return hx_error_adopt(first.status, first.message);
+}
+
 static void ddp_stats(void *self, double *wait_s, int64_t *n_bytes) {
     const hx_ddp *ddp = self;
     *wait_s = ddp->last_wait_s;
@@ -238,4 +260,5 @@ static void ddp_stats(void *self, double *wait_s, int64_t *n_bytes) {
 void hx_ddp_hook(hx_ddp *ddp, hx_grad_sync *out) {
     *out = (hx_grad_sync){
         .self = ddp, .begin = ddp_begin, .ready = ddp_ready, .finish = ddp_finish, .stats = ddp_stats};
+    if (ddp->buckets.n_items > 0 && ddp->buckets.items[0].values != NULL) out->updated = ddp_updated;
 }

@@ -1,5 +1,9 @@
 /* Data parallelism: gradients live in flat buckets and are summed over the dp axis while backward goes on.
  *
+ * With ZeRO (Rajbhandari et al. 2020) stage 1 a rank gets the sums of its equal share of each bucket only, updates the
+ * parameters, or pieces of parameters, that lie in it, and keeps the optimizer's state of those alone; the new values are then
+ * gathered. As much is sent as without, and the state's memory is divided by the number of ranks.
+ *
  * Buckets are filled in reverse order of registration, the order in which backward finishes them. A bucket whose
  * last gradient is final starts its all-reduce on the communication thread; buckets always start in the same
  * order. Gradients are sums over samples: whoever updates divides by the global count. On micro-batches other
@@ -18,7 +22,9 @@
 extern "C" {
 #endif
 
-#define HX_DDP_OPTIONS(X) X(INT, bucket_bytes, 4 << 20, 1, 1ll << 40, "bytes of a gradient bucket")
+#define HX_DDP_OPTIONS(X)                                                                                    \
+    X(INT, bucket_bytes, 4 << 20, 1, 1ll << 40, "bytes of a gradient bucket")                                \
+    X(INT, zero, 0, 0, 1, "ZeRO stage: 1 shares the optimizer's state out over data-parallel ranks")
 
 HX_OPTIONS_STRUCT(hx_ddp_config, HX_DDP_OPTIONS);
 #define HX_DDP_DEFAULT HX_OPTIONS_DEFAULT(HX_DDP_OPTIONS)
@@ -28,7 +34,8 @@ extern const int hx_ddp_n_options;
 typedef struct hx_ddp hx_ddp;
 
 /** Collective over comm. Gives every trained parameter a gradient in a bucket, checks that all ranks have the same
- *  parameters (name, shape, dtype), and broadcasts rank 0's values. Everything is borrowed. */
+ *  parameters (name, shape, dtype), and broadcasts rank 0's values. Everything is borrowed. With zero, parameters are shared
+ *  out (hx_param.is_shared) from now on, and their values are new tensors: make the optimizer afterwards. */
 hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, const hx_param_list *params,
                         const hx_ddp_config *config, hx_ddp **out);
 void hx_ddp_destroy(hx_ddp **ddp);

@@ -7,8 +7,10 @@
 /* One flat buffer of gradients that are summed together. */
 typedef struct hx__bucket {
     hx_tensor *flat; /* [count], owned */
-    hx_dtype dtype;
+    hx_tensor *values; /* [count], owned: the parameters themselves, where they are shared out; else NULL */
+    hx_dtype value_dtype, dtype; /* of parameters and gradients */
     int64_t count;     /* elements, gaps included */
+    int64_t share;     /* elements that a rank updates: count, or its part of it */
     int64_t n_slots;   /* parameters in it */
     int64_t first_slot; /* a list through hx__slot.next; -1 after the last */
     int64_t n_pending; /* of these, not yet final in this step */
@@ -18,7 +20,7 @@ typedef struct hx__bucket {
 
 /* A trained parameter. */
 typedef struct hx__slot {
-    const hx_param *param; /* borrowed, for its name */
+    hx_param *param;       /* borrowed */
     hx_tensor *leaf;       /* retained */
     int64_t bucket;
     int64_t next;     /* slot of the same bucket */
@@ -36,11 +38,16 @@ typedef struct hx__buckets {
     int64_t table_size; /* a power of two, at least twice n_slots */
 } hx__buckets;
 
-/** Deal the parameters that are trained out to buckets and give each a slice as its gradient.
+/* Which of n_shares equal ranges of each bucket a rank updates; n_shares 1: all of it. */
+typedef struct hx__share {
+    int index, n_shares;
+} hx__share;
+
+/** Deal the parameters that are trained out to buckets and give each a slice as its gradient; with shares also as its value.
  *  @param buckets  zeroed; to be destroyed also after a failure */
 hx_status hx__buckets_create(hx__buckets *buckets, hx_device *device, hx_stream *stream, const hx_param_list *params,
-                             int64_t bucket_bytes);
-/** Takes the gradients away from the parameters. */
+                             int64_t bucket_bytes, hx__share share);
+/** Takes the gradients away from the parameters, which this rank then owns whole again. */
 void hx__buckets_destroy(hx__buckets *buckets);
 /** The slot of a leaf, or NULL. Constant time. */
 hx__slot *hx__buckets_find(const hx__buckets *buckets, const hx_tensor *leaf);

@@ -15,6 +15,11 @@ same_model '2 x 2 -> 1 x 2 -> 3 x 1 ranks' whole/ckpt/step-00000020.h5 moved/ckp
 [ "$(h5ls -r moved/ckpt/step-00000010.h5 | sort)" = "$(h5ls -r moved/ckpt/step-00000020.h5 | sort)" ] ||
     fail 'a cut model has other tensors in its checkpoint'
 
+# with the optimizer's state shared out on top
+expect 0 '10 steps' "${ranks[@]}" 4 "${train[@]}" --train.steps 10 --out shared --mesh.tp 2 --ddp.zero 1
+expect 0 '20 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 20 --out shared --resume --ddp.zero 1
+same_model '2 x 2 -> 3 x 1 ranks, ZeRO 1' whole/ckpt/step-00000020.h5 shared/ckpt/step-00000020.h5
+
 # what is asked of the logits is the same on any layout
 expect 0 '"loss"' "${ranks[@]}" 2 "$helix" eval moved --json --mesh.tp 2 --data.path corpus.txt
 expect 0 '"loss"' "$helix" eval moved --json --data.path corpus.txt

@@ -47,10 +47,10 @@ static void free_result(result *r) {
 }
 
 /* Twenty steps on this test's own source text. */
-static void train(hx_comm *comm, int dtype, int64_t micro_batch, int64_t recompute, result *r) {
+static void train(hx_comm *comm, int dtype, int64_t micro_batch, int64_t recompute, int64_t zero, result *r) {
     small_run run;
     small_run_open(&run, comm, __FILE__,
-                   &(small_run_config){.dtype = dtype, .batch = 12, .micro_batch = micro_batch, .steps = STEPS, .lr = 1e-2, .recompute = recompute});
+                   &(small_run_config){.dtype = dtype, .batch = 12, .micro_batch = micro_batch, .steps = STEPS, .lr = 1e-2, .recompute = recompute, .zero = zero});
     for (int i = 0; i < STEPS; i++) {
         hx_train_event event;
         OK(hx_trainer_step(run.trainer, &event));
@@ -81,16 +81,16 @@ static double tensor_distance(const result *a, const result *b, int64_t t) {
     return sqrt(d) / fmax(sqrt(n), 1e-12);
 }
 
-static void compare(int dtype, double first, double last, double params) {
+static void compare(int dtype, int64_t zero, double first, double last, double params) {
     hx_comm *world, *self;
     result many = {.params = NULL}, one = {.params = NULL}, micro = {.params = NULL};
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
-    train(world, dtype, 0, 0, &many);
-    train(world, dtype, 2, 0, &micro);
+    train(world, dtype, 0, 0, zero, &many);
+    train(world, dtype, 2, 0, zero, &micro);
     if (hx_comm_rank(world) == 0) {
         OK(hx_comm_self_open(&self));
-        train(self, dtype, 0, 0, &one);
+        train(self, dtype, 0, 0, 0, &one);
         hx_comm_close(&self);
         for (int k = 0; k < 2; k++) {
             const result *r = k ? &micro : &many;
@@ -115,11 +115,59 @@ static void compare(int dtype, double first, double last, double params) {
 }
 
 Test(train, twenty_steps_in_f64_equal_one_process) {
-    compare(1, 1e-9, 1e-9, 1e-9);
+    compare(1, 0, 1e-9, 1e-9, 1e-9);
 }
 
 Test(train, twenty_steps_in_f32_equal_one_process_within_rounding) {
-    compare(0, 1e-5, 1e-4, 1e-3);
+    compare(0, 0, 1e-5, 1e-4, 1e-3);
+}
+
+Test(train, twenty_steps_with_shares_of_the_optimizer_in_f64_equal_one_process) {
+    compare(1, 1, 1e-9, 1e-9, 1e-9);
+}
+
+Test(train, twenty_steps_with_shares_of_the_optimizer_in_f32_equal_one_process_within_rounding) {
+    compare(0, 1, 1e-5, 1e-4, 1e-3);
+}
+
+/* Every norm of the gradients is the same joined from shares as taken from the whole. */
+Test(train, norms_of_shared_gradients_are_those_of_the_whole) {
+    hx_comm *world;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    for (int type = 0; type < 3; type++) {
+        double norm[2];
+        for (int zero = 0; zero < 2; zero++) {
+            small_run run;
+            hx_train_event event;
+            small_run_open(&run, world, __FILE__, &(small_run_config){.dtype = 1, .batch = 12, .steps = 2, .lr = 1e-2, .zero = zero, .clip_norm_type = type});
+            OK(hx_trainer_step(run.trainer, &event));
+            norm[zero] = event.grad_norm;
+            small_run_close(&run);
+        }
+        cr_expect_leq(relative(norm[1], norm[0]), 1e-12, "norm %d: %.17g, of the whole %.17g", type, norm[1], norm[0]);
+    }
+    hx_comm_close(&world);
+}
+
+/* Slots of each rank together are those of one process, and no rank has much more than its share. */
+Test(train, state_of_the_optimizer_is_dealt_out_evenly) {
+    hx_comm *world;
+    small_run run;
+    hx_state_list items = {0};
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    small_run_open(&run, world, __FILE__, &(small_run_config){.dtype = 0, .batch = 12, .steps = 2, .lr = 1e-2, .zero = 1});
+    OK(hx_optim_state(run.optim, &run.agreement, &items));
+    int64_t n = 0, all = 2 * hx_param_list_count(&run.params);
+    for (int64_t i = 0; i < items.n_items; i++) n += hx_layout_count(items.items[i].layout);
+    const int64_t share = all / hx_comm_size(world);
+    cr_expect_leq(n, share + share / 10 + 64, "%lld elements of %lld on one of %d ranks", (long long)n, (long long)all, hx_comm_size(world));
+    OK(hx_comm_all_reduce(world, &n, 1, HX_I64, HX_SUM, NULL, NULL));
+    cr_expect_eq(n, all);
+    hx_state_list_destroy(&items);
+    small_run_close(&run);
+    hx_comm_close(&world);
 }
 
 /* Buckets are reduced while backward goes on, in the order in which leaves become ready: recomputing does not change it. */
@@ -128,8 +176,8 @@ Test(train, recomputed_activations_give_the_same_bits) {
     result plain = {.params = NULL}, again = {.params = NULL};
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
-    train(world, 0, 2, 0, &plain);
-    train(world, 0, 2, 1, &again);
+    train(world, 0, 2, 0, 0, &plain);
+    train(world, 0, 2, 1, 0, &again);
     cr_assert_eq(memcmp(plain.loss, again.loss, sizeof plain.loss), 0);
     cr_assert_eq(memcmp(plain.params, again.params, (size_t)plain.n_params * sizeof *plain.params), 0);
     free_result(&plain);

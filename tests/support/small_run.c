@@ -15,6 +15,7 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     gpt.dtype = config->dtype;
     gpt.recompute = config->recompute;
     ddp.bucket_bytes = 20000; /* several buckets */
+    ddp.zero = config->zero;
     OK(hx_gpt_create(run->device, &gpt, &run->gpt));
     OK(hx_gpt_init(run->gpt, run->stream, 42));
     OK(hx_layer_freeze_list(run->gpt, config->freeze ? config->freeze : "", NULL));
@@ -50,6 +51,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     open_data(run, comm, text_file, config, ctx);
     run->optim_config.lr = config->lr;
     run->optim_config.warmup = 2;
+    run->optim_config.clip_norm_type = config->clip_norm_type;
     OK(hx_optim_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
     hx_comm_agreement(comm, &run->agreement);
     run->config.steps = config->steps;

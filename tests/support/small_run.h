@@ -37,6 +37,8 @@ typedef struct small_run_config {
     double ema;         /* decay of the weights' average; 0: none */
     const char *freeze; /* globs; NULL: nothing is frozen */
     const char *device; /* backend's name; NULL: cpu */
+    int64_t zero;       /* stage: hx_ddp_config */
+    int clip_norm_type; /* hx_optim_config */
 } small_run_config;
 
 /* Asserts that all goes well; `run` must stay where it is. Its backend must be registered. */
