@@ -110,6 +110,8 @@ hx_status hx__cuda_binary(hx_cuda_stream *s, const hx_op_call *call);        /* 
 hx_status hx__cuda_unary(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_compare(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_where(hx_cuda_stream *s, const hx_op_call *call);
+hx_status hx__cuda_swiglu(hx_cuda_stream *s, const hx_op_call *call);        /* swiglu.cu */
+hx_status hx__cuda_swiglu_bwd(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_copy(hx_cuda_stream *s, const hx_op_call *call);          /* copy.cu */
 hx_status hx__cuda_dropout(hx_cuda_stream *s, const hx_op_call *call);       /* random.cu */
 hx_status hx__cuda_random(hx_cuda_stream *s, const hx_op_call *call);

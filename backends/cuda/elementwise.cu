@@ -10,6 +10,7 @@
  *
  * Half types are computed in f32 and rounded once. Elementary functions, of which a layer has few, and f64 go by the second
  * kernel only: there the arithmetic takes longer than the loads. */
+#include "backends/cuda/activation.cuh"
 #include "backends/cuda/walk.cuh"
 
 template <class A> struct params {
@@ -18,26 +19,18 @@ template <class A> struct params {
 
 /* ---- functions that rows use ---- */
 
-template <class A> static __device__ __forceinline__ A sigmoid(A x) { return A(1) / (A(1) + exp(-x)); }
 /* 1 + tanh u = 2 sigmoid(2u) and 1 + erf u = erfc(-u): the same numbers without the cancellation at negative x */
 template <class A> static __device__ __forceinline__ A gelu_tanh_gate(A x) {
-    return sigmoid(A(1.59576912160573071176) * (x + A(0.044715) * (x * x) * x));
+    return hx_sigmoid(A(1.59576912160573071176) * (x + A(0.044715) * (x * x) * x));
 }
 template <class A> static __device__ __forceinline__ A gelu_erf_gate(A x) { return erfc(x * A(-0.70710678118654752440)) * A(0.5); }
 
-/* Far from 0 the derivatives are 0 or 1, but their factors overflow: there they are taken at the edge of the interval
- * outside which the result no longer changes. */
-template <class A> static __device__ __forceinline__ A within(A x, A edge) { return x < -edge ? -edge : x > edge ? edge : x; }
-template <class A> static __device__ __forceinline__ A silu_slope(A x) {
-    const A c = within(x, A(700)), s = sigmoid(c);
-    return s * (A(1) + c * (A(1) - s));
-}
 template <class A> static __device__ __forceinline__ A gelu_tanh_slope(A x) {
-    const A c = within(x, A(30)), s = gelu_tanh_gate(c);
+    const A c = hx_within(x, A(30)), s = gelu_tanh_gate(c);
     return s + c * s * (A(1) - s) * (A(1.59576912160573071176) * (A(1) + A(0.134145) * (c * c)));
 }
 template <class A> static __device__ __forceinline__ A gelu_erf_slope(A x) {
-    const A c = within(x, A(40));
+    const A c = hx_within(x, A(40));
     return gelu_erf_gate(c) + c * A(0.39894228040143267794) * exp(A(-0.5) * c * c);
 }
 
@@ -49,11 +42,11 @@ template <class A> static __device__ __forceinline__ A gelu_erf_slope(A x) {
     X(sqrt, sqrt(a))                                                                                        \
     X(abs, fabs(a))                                                                                         \
     X(tanh, tanh(a))                                                                                        \
-    X(sigmoid, sigmoid(a))                                                                                  \
+    X(sigmoid, hx_sigmoid(a))                                                                               \
     X(relu, a < A(0) ? A(0) : a) /* NaN comes through, here and in the next two */                          \
     X(clamp, a < p.a ? p.a : a > p.b ? p.b : a)                                                             \
     X(leaky_relu, a > A(0) ? a : p.a * a)                                                                   \
-    X(silu, a * sigmoid(a))                                                                                 \
+    X(silu, a * hx_sigmoid(a))                                                                              \
     X(gelu_tanh, a * gelu_tanh_gate(a))                                                                     \
     X(gelu_erf, a * gelu_erf_gate(a))                                                                       \
     X(square, a * a)
@@ -92,7 +85,7 @@ template <class A> static __device__ __forceinline__ A gelu_erf_slope(A x) {
     X(tanh_bwd, (A(1) - a * a) * b)                                                                         \
     X(sigmoid_bwd, a *(A(1) - a) * b)                                                                       \
     X(relu_bwd, a > A(0) ? b : A(0))                                                                        \
-    X(silu_bwd, silu_slope(a) * b)                                                                          \
+    X(silu_bwd, hx_silu_slope(a, hx_sigmoid(a)) * b)                                                        \
     X(gelu_tanh_bwd, gelu_tanh_slope(a) * b)                                                                \
     X(gelu_erf_bwd, gelu_erf_slope(a) * b)                                                                  \
     X(clamp_bwd, a >= p.a && a <= p.b ? b : A(0))                                                           \

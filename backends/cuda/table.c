@@ -23,6 +23,8 @@ const hx_cuda_kernel hx__cuda_kernels[HX_OP_COUNT] = {
     /* (saved operand, dy) -> dx */
     BINARY(tanh_bwd), BINARY(sigmoid_bwd), BINARY(relu_bwd), BINARY(silu_bwd), BINARY(gelu_tanh_bwd),
     BINARY(gelu_erf_bwd), BINARY(clamp_bwd), BINARY(leaky_relu_bwd),
+    [HX_OP_swiglu] = {hx__cuda_swiglu, FLOATS, 0, DENSE},
+    [HX_OP_swiglu_bwd] = {hx__cuda_swiglu_bwd, FLOATS, 0, DENSE},
     [HX_OP_equal] = {hx__cuda_compare, FLOATS | INTS, 0, STRIDED},
     [HX_OP_not_equal] = {hx__cuda_compare, FLOATS | INTS, 0, STRIDED},
     [HX_OP_less] = {hx__cuda_compare, FLOATS | INTS, 0, STRIDED},

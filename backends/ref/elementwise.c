@@ -148,6 +148,38 @@ hx_status hx__ref_bounded_bwd(const hx_op_call *call) {
     return HX_OK;
 }
 
+/* ---- SwiGLU: rows of gate, then up ---- */
+
+/* An operand with rows of half the length, and the elements from its gate to its up. */
+static hx_array gate_of(const hx_array *a, int64_t *to_up) {
+    hx_array gate = *a;
+    gate.dims[a->ndim - 1] /= 2;
+    *to_up = gate.dims[a->ndim - 1] * hx__ref_stride(a, 1);
+    return gate;
+}
+
+hx_status hx__ref_swiglu(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    int64_t to_up;
+    hx_array gate = gate_of(x, &to_up);
+    for (hx__ref_walk w = hx__ref_walk_start(2, HX_REF_ARRAYS(y, &gate)); !w.is_done; hx__ref_walk_next(&w))
+        hx__ref_set(y, w.at[0], silu(hx__ref_get(x, w.at[1])) * hx__ref_get(x, w.at[1] + to_up));
+    return HX_OK;
+}
+
+/* dgate = silu'(gate) up dy, dup = silu(gate) dy */
+hx_status hx__ref_swiglu_bwd(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *dy = &call->in[1], *dx = &call->out[0];
+    int64_t to_up, to_dup;
+    hx_array gate = gate_of(x, &to_up), dgate = gate_of(dx, &to_dup);
+    for (hx__ref_walk w = hx__ref_walk_start(3, HX_REF_ARRAYS(&dgate, &gate, dy)); !w.is_done; hx__ref_walk_next(&w)) {
+        double g = hx__ref_get(x, w.at[1]), up = hx__ref_get(x, w.at[1] + to_up), d = hx__ref_get(dy, w.at[2]);
+        hx__ref_set(dx, w.at[0], silu_bwd(g, d * up));
+        hx__ref_set(dx, w.at[0] + to_dup, silu(g) * d);
+    }
+    return HX_OK;
+}
+
 /* ---- comparisons and choice ---- */
 
 /* Integers are compared as what they are: float64 has no room for 64 bits. */

@@ -49,6 +49,8 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_silu_bwd] = {.run = hx__ref_binary},
     [HX_OP_gelu_tanh_bwd] = {.run = hx__ref_binary},
     [HX_OP_gelu_erf_bwd] = {.run = hx__ref_binary},
+    [HX_OP_swiglu] = {.run = hx__ref_swiglu},
+    [HX_OP_swiglu_bwd] = {.run = hx__ref_swiglu_bwd},
     [HX_OP_copy] = {.run = hx__ref_copy, .takes_any = true},
     [HX_OP_sum] = {.run = hx__ref_sum, .by_parts = true},
     [HX_OP_sumsq] = {.run = hx__ref_sumsq},

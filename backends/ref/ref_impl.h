@@ -97,6 +97,8 @@ hx_status hx__ref_binary(const hx_op_call *call);
 hx_status hx__ref_affine(const hx_op_call *call);
 hx_status hx__ref_bounded(const hx_op_call *call);
 hx_status hx__ref_bounded_bwd(const hx_op_call *call);
+hx_status hx__ref_swiglu(const hx_op_call *call);
+hx_status hx__ref_swiglu_bwd(const hx_op_call *call);
 hx_status hx__ref_compare(const hx_op_call *call);
 hx_status hx__ref_where(const hx_op_call *call);
 /* complex.c */

@@ -132,6 +132,10 @@ hx_status hx__vjp_gelu_erf(hx_vjp *v) {
     return hx__grad_give_op(v, 0, HX_OP_gelu_erf_bwd, v->in[0], v->grad_out[0], NULL);
 }
 
+hx_status hx__vjp_swiglu(hx_vjp *v) {
+    return hx__grad_give_op(v, 0, HX_OP_swiglu_bwd, v->in[0], v->grad_out[0], NULL);
+}
+
 /* The mask is drawn again: dx = mask dy / (1 - p). */
 hx_status hx__vjp_dropout(hx_vjp *v) {
     return hx__grad_give_op(v, 0, HX_OP_dropout, v->grad_out[0], NULL, v->attr);

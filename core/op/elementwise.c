@@ -46,6 +46,35 @@ hx_status hx__infer_same(const hx_op_args *a, hx_op_meta *out) {
     return HX_OK;
 }
 
+/* Operand 0 holds gate and up: the shape of one of them. */
+static hx_status half_shape(const hx_op_args *a, hx_shape *out) {
+    char text[HX_SHAPE_TEXT];
+    hx_shape s = a->in[0].shape;
+    HX_TRY(hx__need_ndim(a, 0, 1, HX_MAX_DIMS));
+    if (hx__last_dim(&s) % 2 != 0)
+        return HX_FAIL(HX_ERR_SHAPE, "%s: operand 0 is %s: expected an even last dim, gate and up", a->name, hx_shape_text(&s, text));
+    s.dims[s.ndim - 1] /= 2;
+    *out = s;
+    return HX_OK;
+}
+
+hx_status hx__infer_swiglu(const hx_op_args *a, hx_op_meta *out) {
+    hx_shape half;
+    HX_TRY(hx__need_float(a, 0));
+    HX_TRY(half_shape(a, &half));
+    hx__set_out(out, half, a->in[0].dtype);
+    return HX_OK;
+}
+
+hx_status hx__infer_swiglu_bwd(const hx_op_args *a, hx_op_meta *out) {
+    hx_shape half;
+    HX_TRY(hx__need_same_float(a, 0, 1));
+    HX_TRY(half_shape(a, &half));
+    HX_TRY(hx__need_shape(a, 1, &half));
+    hx__set_out(out, a->in[0].shape, a->in[0].dtype);
+    return HX_OK;
+}
+
 hx_status hx__infer_compare(const hx_op_args *a, hx_op_meta *out) {
     hx_shape s;
     HX_TRY(hx__need_not_complex(a, 0));
@@ -118,6 +147,10 @@ hx_status hx_clamp(hx_ctx *ctx, hx_tensor *x, double low, double high, hx_tensor
 
 hx_status hx_leaky_relu(hx_ctx *ctx, hx_tensor *x, double slope, hx_tensor **out) {
     return hx__run1(ctx, HX_OP_leaky_relu, x, &(hx_op_attr){.leaky = {slope}}, out);
+}
+
+hx_status hx_swiglu(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
+    return hx__run1(ctx, HX_OP_swiglu, x, NULL, out);
 }
 
 hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out) {

@@ -81,6 +81,10 @@ static inline hx_status hx_neg(hx_ctx *ctx, hx_tensor *x, hx_tensor **out) {
 hx_status hx_clamp(hx_ctx *ctx, hx_tensor *x, double low, double high, hx_tensor **out);
 /** x where x > 0, else slope x (Maas et al. 2013). */
 hx_status hx_leaky_relu(hx_ctx *ctx, hx_tensor *x, double slope, hx_tensor **out);
+/** silu(gate) up of x [..,2H], whose last dim holds gate [H], then up [H]; half types are rounded once, at the end
+ *  (Shazeer 2020, eq. 5). @param[out] out [..,H] @return HX_ERR_SHAPE if the last dim is odd
+ *  Memory: x is saved for backward */
+hx_status hx_swiglu(hx_ctx *ctx, hx_tensor *x, hx_tensor **out);
 /** Conversion to another dtype; differentiable between floating types. Same dtype: a contiguous copy. */
 hx_status hx_cast(hx_ctx *ctx, hx_tensor *x, hx_dtype dtype, hx_tensor **out);
 /** A floating x of a half type as f32 (hx_dtype_accum), for a computation of several ops that rounds once at its end;

@@ -83,6 +83,13 @@ static void leaky_relu(draw *d) {
     unary(d);
 }
 
+/* Rows of two halves. */
+static void gated(draw *d) {
+    hx_shape s = any_shape(d, 1, 5);
+    s.dims[s.ndim - 1] *= 2;
+    put(d, d->letter, s, ANY);
+}
+
 static void dropout(draw *d) {
     static const double p[] = {0, 0.25, 0.75};
     d->c.attr.random.p = p[roll(d, 3)];
@@ -548,6 +555,7 @@ static const row rows[] = {
     COMPLEX(split, split, ),
     REAL(pairs, view_as_complex, ),
     COMPLEX(unary, view_as_real, ),
+    REAL(gated, swiglu, .tolerance = CONF_LIBM),
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
 

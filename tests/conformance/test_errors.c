@@ -48,6 +48,13 @@ static const struct error_case {
     SHAPE(silu_bwd, "3,5 5", ),
     SHAPE(gelu_tanh_bwd, "3,5 5", ),
     DTYPE(gelu_erf_bwd, "3 d3", ),
+    SHAPE(swiglu, "3,5", ),
+    SHAPE(swiglu, ".", ),
+    NO_ARITHMETIC(swiglu, "i4", ),
+    SHAPE(swiglu_bwd, "3,5 3,2", ),
+    SHAPE(swiglu_bwd, "3,6 3,6", ),
+    SHAPE(swiglu_bwd, "3,6 1,3", ),
+    DTYPE(swiglu_bwd, "4 d2", ),
     DTYPE(copy, "3", .attr.copy.dtype = HX_DTYPE_COUNT),
     DTYPE(copy, "3", .attr.copy.dtype = (hx_dtype)-1),
     SHAPE(sum, "3,5", .attr = {.reduce = {.n_dims = 1, .dims = {2}}}),
@@ -471,6 +478,7 @@ Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     REFUSED(hx_unary(c, HX_OP_exp, no, &y));
     REFUSED(hx_affine(c, no, 1, 0, &y));
     REFUSED(hx_clamp(c, no, 0, 1, &y));
+    REFUSED(hx_swiglu(c, no, &y));
     REFUSED(hx_cast(c, no, HX_F64, &y));
     REFUSED(hx_contiguous(c, no, &y));
     REFUSED(hx_reshape(c, no, HX_SHAPE(2), &y));

@@ -57,6 +57,22 @@ static void saturating(conf_rig *rig, hx_dtype dtype) {
 }
 Test(figures, activations_saturate_without_overflow) { conf_on_every_backend(saturating); }
 
+/* Gates far from 0, and one of 1. */
+static void swiglu(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(2, 8), (double[]){1, 0, 1000, -1000, 3, 5, -2, 7, 2, NAN, 2, 0, 1, 1, NAN, INFINITY});
+    hx_tensor *dy = tensor(rig, dtype, HX_SHAPE(2, 4), (double[]){2, 4, 3, 5, 1, 1, 1, 0}), *y, *dx = NULL;
+    MUST(hx_swiglu(&rig->ctx, x, &y));
+    expect(rig, y, (double[]){2.193175736, 0, -2000, 0, 1.761594156, NAN, NAN, NAN}, "swiglu");
+    MUST(hx_op_run(&rig->ctx, HX_OP_swiglu_bwd, (hx_tensor *[]){x, dy}, 2, NULL, 0, &dx));
+    expect(rig, dx, (double[]){5.566023071, 10, -6, 0, 1.462117157, 0, 3000, 0,
+                               1.090784248, NAN, NAN, NAN, 1.761594156, NAN, 1.761594156, 0}, "swiglu_bwd");
+    hx_tensor_destroy(&dx);
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&dy);
+    hx_tensor_destroy(&x);
+}
+Test(figures, swiglu_opens_and_shuts_without_overflow_and_lets_nan_through) { conf_on_every_backend(swiglu); }
+
 static void nan_passes(conf_rig *rig, hx_dtype dtype) {
     static const hx_op ops[] = {HX_OP_exp,       HX_OP_log,     HX_OP_sqrt,    HX_OP_abs,
                                 HX_OP_sign,      HX_OP_tanh,    HX_OP_relu,    HX_OP_silu,

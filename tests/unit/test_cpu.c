@@ -54,6 +54,7 @@ static const thread_case thread_cases[] = {
     {HX_OP_sumsq, 1, {{1, {300001}}}, {.reduce = {0}}},
     {HX_OP_softmax, 1, {{2, {401, 503}}}, {.reduce = {0}}},
     {HX_OP_gelu_erf, 1, {{1, {200003}}}, {.reduce = {0}}},
+    {HX_OP_swiglu_bwd, 2, {{2, {301, 1034}}, {2, {301, 517}}}, {.reduce = {0}}},
     {HX_OP_layernorm_bwd, 5, {{2, {999, 130}}, {1, {130}}, {1, {999}}, {1, {999}}, {2, {999, 130}}}, {.norm = {.eps = 1e-5}}},
     {HX_OP_attention, 3, {{4, {2, 150, 4, 24}}, {4, {2, 300, 2, 24}}, {4, {2, 300, 2, 24}}}, {.attention = {0.2, true}}},
     {HX_OP_attention_bwd, 6,
@@ -91,6 +92,48 @@ Test(cpu, results_are_the_same_bits_for_any_number_of_threads) {
         for (int i = 0; i < HX_OP_MAX_OUT; i++) hx_tensor_destroy(&want[i]);
         rig_close(&one);
     }
+}
+
+/* ---- one kernel for several ---- */
+
+/* Columns first .. first + width - 1 of `whole` are the bits of `part`. */
+static void expect_columns(rig *r, hx_tensor *whole, int64_t first, hx_tensor *part) {
+    HX_AUTO_TENSOR view = NULL;
+    HX_AUTO_TENSOR dense = NULL;
+    MUST(hx_slice(&r->ctx, whole, 1, first, first + hx_tensor_dim(part, 1), 1, &view));
+    MUST(hx_contiguous(&r->ctx, view, &dense));
+    cr_expect_eq(memcmp(hx_tensor_data(dense), hx_tensor_data(part), hx_tensor_bytes(part)), 0, "columns from %lld in %s differ",
+                 (long long)first, hx_dtype_name(hx_tensor_dtype(part)));
+}
+
+static void check_swiglu(rig *r, hx_dtype dtype, int64_t width) {
+    enum { GATE, UP, OPEN, Y, INNER, DGATE, DUP, N };
+    hx_tensor *t[N] = {NULL};
+    HX_AUTO_TENSOR x = uniform(r, dtype, HX_SHAPE(19, 2 * width), 1);
+    HX_AUTO_TENSOR dy = uniform(r, dtype, HX_SHAPE(19, width), 2);
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR dx = NULL;
+    MUST(hx_swiglu(&r->ctx, x, &y));
+    MUST(hx_op_run(&r->ctx, HX_OP_swiglu_bwd, (hx_tensor *[]){x, dy}, 2, NULL, 0, &dx));
+    MUST(hx_split(&r->ctx, x, 1, (int64_t[]){width, width}, 2, t));
+    MUST(hx_unary(&r->ctx, HX_OP_silu, t[GATE], &t[OPEN]));
+    MUST(hx_mul(&r->ctx, t[OPEN], t[UP], &t[Y]));
+    MUST(hx_mul(&r->ctx, dy, t[UP], &t[INNER]));
+    MUST(hx_op_run(&r->ctx, HX_OP_silu_bwd, (hx_tensor *[]){t[GATE], t[INNER]}, 2, NULL, 0, &t[DGATE]));
+    MUST(hx_mul(&r->ctx, t[OPEN], dy, &t[DUP]));
+    expect_columns(r, y, 0, t[Y]);
+    expect_columns(r, dx, 0, t[DGATE]);
+    expect_columns(r, dx, width, t[DUP]);
+    for (int i = 0; i < N; i++) hx_tensor_destroy(&t[i]);
+}
+
+Test(cpu, swiglu_and_its_derivative_have_the_bits_of_silu_and_mul) {
+    rig r = rig_open(2);
+    for (int64_t width = 5; width <= 1031; width += 342) {
+        check_swiglu(&r, HX_F32, width);
+        check_swiglu(&r, HX_F64, width);
+    }
+    rig_close(&r);
 }
 
 /* ---- products ---- */

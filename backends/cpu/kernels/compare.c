@@ -24,7 +24,7 @@ static const hx_map_fn comparisons[HX_DTYPE_COUNT][4] = {
 
 hx_status HX_K(compare_int)(hx_cpu *cpu, const hx_op_call *call) {
     const hx_array arrays[3] = {call->out[0], call->in[0], call->in[1]};
-    return HX_K(map)(cpu, 3, arrays, comparisons[arrays[1].dtype][call->op - HX_OP_equal], NULL, 1);
+    return HX_K(map)(cpu, 1, 3, arrays, comparisons[arrays[1].dtype][call->op - HX_OP_equal], NULL, 1);
 }
 
 #define CHOOSE(type)                                                                                         \

@@ -22,7 +22,7 @@
     X(elementwise) X(sum) X(sumsq) X(softmax) X(softmax_bwd) X(matmul) X(linear) X(embedding)                \
     X(embedding_bwd) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(attention) X(attention_bwd)   \
     X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)                                                \
-    X(rope)                                                                                                  \
+    X(rope) X(swiglu) X(swiglu_bwd)                                                                          \
     X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)                                                            \
     X(conv) X(conv_bwd_x) X(conv_bwd_w) X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)              \
     X(batchnorm) X(batchnorm_bwd)                                                                            \
@@ -52,16 +52,18 @@ typedef struct hx_bytes16 {
 
 /* ---- elementwise engine ---- */
 
-#define HX_MAP_ARRAYS 4
+#define HX_MAP_ARRAYS 5
 
-/* n elements, all operands dense; p[0] is written and may equal an input. */
+/* n elements, all operands dense; the first ones are written and may equal inputs. */
 typedef void (*hx_map_fn)(int64_t n, void *const *p, const void *param);
 
 /** Apply fn to every element of arrays[0], with arrays[1..] broadcast to its shape. Strided operands and those of
- *  half types pass through small buffers; fn sees half types as f32. @param cost  rough operations per element */
-hx_status HX_K(map)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
+ *  half types pass through small buffers; fn sees half types as f32.
+ *  @param n_out  arrays written, all of one shape: the first ones
+ *  @param cost   rough operations per element */
+hx_status HX_K(map)(hx_cpu *cpu, int n_out, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
                     double cost);
-/** The same with half types as they are stored. */
+/** The same with one array written and half types as they are stored. */
 hx_status HX_K(map_stored)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
                            double cost);
 

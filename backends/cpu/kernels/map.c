@@ -14,7 +14,7 @@ enum {
 };
 
 typedef struct map_plan {
-    int n_arrays, ndim;
+    int n_out, n_arrays, ndim;
     int64_t count;
     int64_t dims[HX_MAX_DIMS];
     int64_t strides[HX_MAP_ARRAYS][HX_MAX_DIMS];
@@ -47,8 +47,9 @@ static void add_dim(map_plan *p, const int64_t *strides, int64_t dim) {
     for (int k = 0; k < p->n_arrays; k++) p->strides[k][p->ndim - 1] = strides[k];
 }
 
-static void plan_make(map_plan *p, int n_arrays, const hx_array *arrays, bool widens) {
+static void plan_make(map_plan *p, int n_out, int n_arrays, const hx_array *arrays, bool widens) {
     const hx_array *out = &arrays[0];
+    p->n_out = n_out;
     p->n_arrays = n_arrays;
     p->ndim = 0;
     p->count = hx_array_count(out);
@@ -186,10 +187,11 @@ static void map_run(const map_plan *p, int64_t at, int64_t n, bool by_row) {
         bool dense = (p->is_dense[k] || (by_row && p->strides[k][last] == 1)) && p->widens[k] == HX_F32;
         buffered[k] = !dense;
         ptr[k] = dense ? p->data[k] + offset_of(p, k, index) * (int64_t)p->bytes[k] : buffer[k];
-        if (!dense && k > 0) move_run(p, k, at, n, buffer[k], true);
+        if (!dense && k >= p->n_out) move_run(p, k, at, n, buffer[k], true);
     }
     p->fn(n, ptr, p->param);
-    if (buffered[0]) move_run(p, 0, at, n, buffer[0], false);
+    for (int k = 0; k < p->n_out; k++)
+        if (buffered[k]) move_run(p, k, at, n, buffer[k], false);
 }
 
 static void map_task(void *arg, int64_t task, int worker) {
@@ -219,15 +221,16 @@ static hx_status map(hx_cpu *cpu, map_plan *p, hx_map_fn fn, const void *param, 
     return HX_OK;
 }
 
-hx_status HX_K(map)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param, double cost) {
+hx_status HX_K(map)(hx_cpu *cpu, int n_out, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
+                    double cost) {
     map_plan p;
-    plan_make(&p, n_arrays, arrays, true);
+    plan_make(&p, n_out, n_arrays, arrays, true);
     return map(cpu, &p, fn, param, cost);
 }
 
 hx_status HX_K(map_stored)(hx_cpu *cpu, int n_arrays, const hx_array *arrays, hx_map_fn fn, const void *param,
                            double cost) {
     map_plan p;
-    plan_make(&p, n_arrays, arrays, false);
+    plan_make(&p, 1, n_arrays, arrays, false);
     return map(cpu, &p, fn, param, cost);
 }

@@ -28,6 +28,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             MAP_TOO(affine, HX_K(complex)), MAP(exp), MAP(log), MAP(sqrt), MAP(abs), MAP(sign), MAP(tanh), MAP(sigmoid), MAP(relu),
             MAP(silu), MAP(gelu_tanh), MAP(gelu_erf),
             MAP(tanh_bwd), MAP(sigmoid_bwd), MAP(relu_bwd), MAP(silu_bwd), MAP(gelu_tanh_bwd), MAP(gelu_erf_bwd),
+            [HX_OP_swiglu] = {HX_K(swiglu_f32), HX_K(swiglu_f64), IN(0), false, true},
+            [HX_OP_swiglu_bwd] = {HX_K(swiglu_bwd_f32), HX_K(swiglu_bwd_f64), IN(0), false, true},
             [HX_OP_copy] = {HX_K(copy), NULL, -1, false, true},
             ROW_TOO(sum, sum, IN(0), false, hx__cpu_by_parts),
             DENSE(sumsq, IN(0)),
