@@ -7,24 +7,18 @@ typedef struct swiglu {
     hx_layer base;
     hx_param *weight, *bias; /* bias NULL: none */
     hx_layer *out;
-    int64_t hidden;        /* of this rank */
+    int64_t hidden;        /* of all ranks */
     const hx_shard *shard; /* NULL: whole */
 } swiglu;
 
 static hx_status swiglu_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const swiglu *s = (const swiglu *)layer;
-    hx_tensor *halves[2];
     HX_AUTO_TENSOR shared = NULL; /* x */
-    HX_AUTO_TENSOR fused = NULL; /* [..,2*hidden] */
-    HX_AUTO_TENSOR open = NULL;  /* [..,hidden] */
-    HX_AUTO_TENSOR gated = NULL; /* [..,hidden] */
+    HX_AUTO_TENSOR fused = NULL;  /* [..,2*hidden] */
+    HX_AUTO_TENSOR gated = NULL;  /* [..,hidden] */
     if (s->shard != NULL) HX_TRY(s->shard->enter(s->shard->self, ctx, x, &shared));
     HX_TRY(hx_linear_op(ctx, shared ? shared : x, s->weight->value, s->bias ? s->bias->value : NULL, &fused));
-    HX_TRY(hx_split(ctx, fused, -1, (const int64_t[]){s->hidden, s->hidden}, 2, halves));
-    HX_AUTO_TENSOR gate = halves[0];
-    HX_AUTO_TENSOR up = halves[1];
-    HX_TRY(hx_unary(ctx, HX_OP_silu, gate, &open));
-    HX_TRY(hx_mul(ctx, open, up, &gated));
+    HX_TRY(hx_swiglu(ctx, fused, &gated));
     return hx_layer_forward(s->out, ctx, gated, y);
 }
 
@@ -70,7 +64,6 @@ hx_status hx_swiglu_set_shard(hx_layer *layer, const hx_shard *shard) {
     HX_TRY(hx_param_set_shard(s->weight, 0, shard));
     if (s->bias != NULL) HX_TRY(hx_param_set_shard(s->bias, 0, shard));
     HX_TRY(hx_linear_set_shard(s->out, shard, HX_CUT_ROWS));
-    s->hidden /= shard->size;
     s->shard = shard;
     return HX_OK;
 }
