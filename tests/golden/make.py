@@ -78,6 +78,7 @@ def ops():
     case("acosh", torch.acosh, rand(4, 5, low=1.2))
     case("softplus", F.softplus, rand(4, 5, low=-15, high=15))
     case("silu", F.silu, rand(4, 5))
+    case("swiglu", lambda x: F.silu(x[..., :5]) * x[..., 5:], rand(2, 4, 10))
     case("gelu_erf", F.gelu, rand(4, 5))
     case("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), rand(4, 5))
     case("clamp", lambda x: x.clamp(-0.5, 0.7), rand(4, 5))

@@ -29,6 +29,7 @@ BINARY_LIST(BINARY)
 
 CASE(clamp, hx_clamp(ctx, x, -0.5, 0.7, out))
 CASE(leaky_relu, hx_leaky_relu(ctx, x, 0.1, out))
+CASE(swiglu, hx_swiglu(ctx, x, out))
 CASE(affine, hx_affine(ctx, x, 1.5, -0.25, out))
 CASE(sum, hx_sum(ctx, x, (int[]){0, 2}, 2, false, out))
 CASE(mean, hx_mean(ctx, x, (int[]){1}, 1, true, out))
@@ -121,7 +122,7 @@ static const struct {
 } cases[] = {
 #define ROW(name) {#name, name##_case},
     UNARY_LIST(ROW) BINARY_LIST(ROW)
-    ROW(clamp) ROW(leaky_relu) ROW(affine) ROW(where)
+    ROW(clamp) ROW(leaky_relu) ROW(swiglu) ROW(affine) ROW(where)
     ROW(sum) ROW(mean) ROW(max) ROW(min) ROW(var) ROW(std) ROW(norm1) ROW(norm2) ROW(norm3) ROW(norm_inf)
     ROW(argmax) ROW(argmin) ROW(topk) ROW(softmax) ROW(log_softmax)
     ROW(cat) ROW(stack) ROW(gather) ROW(slice) ROW(permute)
