@@ -26,6 +26,7 @@ typedef struct bench_row {
     unsigned ids;     /* bit i: input i holds ids below 256 */
     unsigned f64s;    /* bit i: input i is f64 */
     bool transpose_b; /* the second input is a transposed view */
+    unsigned halves;  /* bit i: input i is the first half of rows twice as long */
     hx_op_attr attr;
     int n_inout; /* outputs shaped like input 0 that the op updates */
 } bench_row;
@@ -51,6 +52,14 @@ static bench_row rows[] = {
     {"gelu_erf", HX_OP_gelu_erf, 1, .in = {S(TOKENS, 1536)}},
     {"gelu_tanh_bwd", HX_OP_gelu_tanh_bwd, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}},
     {"gelu_erf_bwd", HX_OP_gelu_erf_bwd, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}},
+    /* one kernel, and those it stands for */
+    {"swiglu", HX_OP_swiglu, 1, .in = {S(TOKENS, 3072)}},
+    {"swiglu: silu", HX_OP_silu, 1, .in = {S(TOKENS, 1536)}, .halves = 1},
+    {"swiglu: mul", HX_OP_mul, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}, .halves = 2},
+    {"swiglu_bwd", HX_OP_swiglu_bwd, 2, .in = {S(TOKENS, 3072), S(TOKENS, 1536)}},
+    {"swiglu_bwd: mul up", HX_OP_mul, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}, .halves = 2},
+    {"swiglu_bwd: silu_bwd", HX_OP_silu_bwd, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}, .halves = 1},
+    {"swiglu_bwd: mul silu", HX_OP_mul, 2, .in = {S(TOKENS, 1536), S(TOKENS, 1536)}},
     {"transpose copy", HX_OP_copy, 1, .in = {S(1536, TOKENS)}, .transpose_b = true, .attr = {.copy = {HX_F32}}},
     {"sum columns", HX_OP_sum, 1, .in = {S(TOKENS, 1536)}, .attr = {.reduce = {.n_dims = 1, .dims = {0}}}},
     {"sum rows", HX_OP_sum, 1, .in = {S(TOKENS, 1536)}, .attr = {.reduce = {.n_dims = 1, .dims = {1}}}},
@@ -99,15 +108,18 @@ static int compare(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* An input with small values; a transposed view gives the op [K,N] from storage [N,K]. */
+/* An input with small values; a transposed view gives the op [K,N] from storage [N,K], a half [N,K] from [N,2K]. */
 static hx_status make_input(hx_ctx *ctx, const bench_row *row, int i, hx_tensor **out) {
     HX_AUTO_TENSOR t = NULL;
-    bool ids = row->ids >> i & 1;
-    HX_TRY(hx_tensor_create(ctx->device, ids ? HX_I32 : row->f64s >> i & 1 ? HX_F64 : HX_F32, row->in[i], &t));
+    bool ids = row->ids >> i & 1, is_half = row->halves >> i & 1;
+    hx_shape shape = row->in[i];
+    if (is_half) shape.dims[shape.ndim - 1] *= 2;
+    HX_TRY(hx_tensor_create(ctx->device, ids ? HX_I32 : row->f64s >> i & 1 ? HX_F64 : HX_F32, shape, &t));
     if (ids)
         for (int64_t k = 0; k < hx_tensor_count(t); k++) ((int32_t *)hx_tensor_data(t))[k] = (int32_t)(k * 37 % 256);
     else
         HX_TRY(hx_fill_uniform(ctx, t, (hx_rng){1, (uint64_t)i}, 0, 0.01, 1));
+    if (is_half) return hx_slice(ctx, t, -1, 0, shape.dims[shape.ndim - 1] / 2, 1, out);
     if (row->transpose_b && i == row->n_in - 1) return hx_tensor_transpose(t, 0, 1, out);
     *out = hx_tensor_move(&t);
     return HX_OK;
