@@ -119,7 +119,7 @@ hx_status hx__cuda_sum(hx_cuda_stream *s, const hx_op_call *call);           /* 
 hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call);     /* sumsq sumabs maxabs */
 hx_status hx__cuda_linear(hx_cuda_stream *s, const hx_op_call *call);        /* matmul.c */
 hx_status hx__cuda_matmul(hx_cuda_stream *s, const hx_op_call *call);
-hx_status hx__cuda_norm(hx_cuda_stream *s, const hx_op_call *call);          /* norm.cu: layernorm rmsnorm */
+hx_status hx__cuda_norm(hx_cuda_stream *s, const hx_op_call *call);          /* norm.cu: layernorm rmsnorm add_layernorm add_rmsnorm */
 hx_status hx__cuda_norm_bwd(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_softmax(hx_cuda_stream *s, const hx_op_call *call);       /* softmax.cu: softmax log_softmax */
 hx_status hx__cuda_softmax_bwd(hx_cuda_stream *s, const hx_op_call *call);

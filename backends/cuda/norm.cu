@@ -1,12 +1,14 @@
 /* Layer norm and root-mean-square norm over the last dim, mean being 0 in the latter:
  *     mean = 1/C sum x,  rstd = 1/sqrt(1/C sum (x - mean)^2 + eps),  z = (x - mean) rstd,  y = z w + b
+ * or of s = x + r in the place of x, which is then a result too: a residual sum and the norm after it.
  * Backward, with g = dy w:
- *     dx = rstd (g - [1/C sum g] - z 1/C sum(g z))      the bracket for layer norm only
+ *     dx = ds + rstd (g - [1/C sum g] - z 1/C sum(g z))      the bracket for layer norm only, ds if there is one
  *     dw = sum over rows of dy z,  db = sum over rows of dy
  *
- * Memory: forward reads x and writes y once, 2 elements of traffic for each of x (4 bytes in bf16); w and b stay in cache.
- * Backward reads x and dy and writes dx, 3 elements, and a partial sum of dw and db for each of at most GRAD_BLOCKS blocks:
- * dx and the sums come from one pass over the rows, as a second one would read x and dy from memory again.
+ * Memory: forward reads x and writes y once, 2 elements of traffic for each of x (4 bytes in bf16), or 4 with r and s, of
+ * which a sum apart would take 3 and the norm 2; w and b stay in cache. Backward reads x, dy and ds and writes dx, 3 or 4
+ * elements, and a partial sum of dw and db for each of at most GRAD_BLOCKS blocks: dx and the sums come from one pass over
+ * the rows, as a second one would read x and dy from memory again.
  */
 #include "backends/cuda/rows.cuh"
 
@@ -16,14 +18,28 @@ enum { KEPT_BYTES = 48 * 1024 }; /* of rows in shared memory: four blocks of 8 w
 
 template <class T> struct norm_call {
     typedef hx_accum_t<T> A;
-    const T *x, *w, *b; /* [n_rows,n_cols], [n_cols], [n_cols] or NULL */
-    hx_out<T> y;
+    const T *x, *r; /* [n_rows,n_cols]; r NULL: the norm of x, else of x + r */
+    const T *w, *b; /* [n_cols]; b may be NULL */
+    hx_out<T> y, s; /* s: x + r */
     A *mean, *rstd; /* [n_rows]; NULL: not wanted */
     int64_t n_rows, n_cols;
     A eps;
     bool is_centred; /* layer norm */
     bool is_kept;    /* shared memory holds the rows of a block */
 };
+
+/* V elements of what is normalised: of x, or of x + r rounded to T, as s holds it */
+template <class T, int V> static __device__ __forceinline__ void norm_load(const norm_call<T> &a, int64_t at, hx_accum_t<T> (&v)[V]) {
+    hx_accum_t<T> r[V];
+    T sum[V];
+    hx_pack_load(a.x + at, v);
+    if (!a.r) return;
+    hx_pack_load(a.r + at, r);
+    for (int i = 0; i < V; i++) {
+        hx_store(&sum[i], v[i] + r[i]);
+        v[i] = hx_load(sum[i]);
+    }
+}
 
 /* A row is read from memory once, into shared memory where it fits (else again, from the cache), so that the variance can
  * take a pass of its own: sum x^2 - mean^2 would lose all digits where the mean is large. A thread reads back what it has
@@ -35,23 +51,25 @@ template <class T, int V> static __global__ void norm_rows(norm_call<T> a) {
     const A count = n > 0 ? (A)n : (A)1; /* sums over an empty row are 0, and so are its mean and variance */
     T *kept = shared + threadIdx.y * n;
     for (int64_t r = hx_row_first(); r < a.n_rows; r += hx_row_step()) {
-        const T *x = a.x + r * n, *row = a.is_kept ? kept : x;
         A v[V], w[V], b[V], mean = 0, square = 0;
         for (int64_t c = first; c < n; c += step) {
-            hx_pack_load(x + c, v);
+            norm_load<T, V>(a, r * n + c, v);
             if (a.is_kept) hx_pack_store(kept + c, v);
+            if (a.s.is_wanted()) a.s.put(r * n + c, v, false);
             for (int i = 0; i < V; i++) mean += v[i];
         }
         mean = a.is_centred ? hx_row_sum(mean) / count : (A)0;
         for (int64_t c = first; c < n; c += step) {
-            hx_pack_load(row + c, v);
+            if (a.is_kept) hx_pack_load(kept + c, v);
+            else norm_load<T, V>(a, r * n + c, v);
             for (int i = 0; i < V; i++) square += (v[i] - mean) * (v[i] - mean);
         }
         const A rstd = (A)1 / sqrt(hx_row_sum(square) / count + a.eps);
         if (threadIdx.x == 0 && a.mean) a.mean[r] = mean;
         if (threadIdx.x == 0 && a.rstd) a.rstd[r] = rstd;
         for (int64_t c = first; c < n && a.y.is_wanted(); c += step) {
-            hx_pack_load(row + c, v);
+            if (a.is_kept) hx_pack_load(kept + c, v);
+            else norm_load<T, V>(a, r * n + c, v);
             hx_pack_load(a.w + c, w);
             for (int i = 0; i < V; i++) b[i] = 0;
             if (a.b) hx_pack_load(a.b + c, b);
@@ -70,19 +88,24 @@ template <class T, int V> static hx_status norm_launch(hx_cuda_stream *s, norm_c
 
 template <class T> static hx_status norm_run(hx_cuda_stream *s, const hx_op_call *call) {
     typedef hx_accum_t<T> A;
+    const bool has_sum = call->op == HX_OP_add_layernorm || call->op == HX_OP_add_rmsnorm;
     const hx_array *in = call->in, *out = call->out;
+    const int w = has_sum ? 2 : 1;
     norm_call<T> a = {};
     a.x = static_cast<const T *>(in[0].data);
-    a.w = static_cast<const T *>(in[1].data);
-    if (call->n_in > 2) a.b = static_cast<const T *>(in[2].data);
-    a.is_centred = call->op == HX_OP_layernorm;
+    a.w = static_cast<const T *>(in[w].data);
+    if (call->n_in > w + 1) a.b = static_cast<const T *>(in[w + 1].data);
+    if (has_sum) a.r = static_cast<const T *>(in[1].data);
+    if (has_sum) a.s = hx_out_of<T>(&out[call->n_out - 1]);
+    a.is_centred = call->op == HX_OP_layernorm || call->op == HX_OP_add_layernorm;
     a.y = hx_out_of<T>(&out[0]);
     if (a.is_centred) a.mean = static_cast<A *>(out[1].data);
     a.rstd = static_cast<A *>(out[a.is_centred ? 2 : 1].data);
     a.eps = (A)call->attr.norm.eps;
     hx__cuda_rows(&in[0], &a.n_rows, &a.n_cols);
     if (a.n_rows == 0) return HX_OK;
-    return hx_is_packed<T>(a.n_cols, {a.x, a.w, a.b, a.y.address()}) ? norm_launch<T, hx_pack_of<T>::width>(s, a) : norm_launch<T, 1>(s, a);
+    const bool is_packed = hx_is_packed<T>(a.n_cols, {a.x, a.r, a.w, a.b, a.y.address(), a.s.address()});
+    return is_packed ? norm_launch<T, hx_pack_of<T>::width>(s, a) : norm_launch<T, 1>(s, a);
 }
 
 hx_status hx__cuda_norm(hx_cuda_stream *s, const hx_op_call *call) { HX_RETURN_BY_FLOAT(call->in[0].dtype, T, norm_run<T>(s, call)); }
@@ -100,7 +123,7 @@ enum {
 
 template <class T> struct norm_grad {
     typedef hx_accum_t<T> A;
-    const T *x, *w, *dy;
+    const T *x, *w, *dy, *ds; /* ds NULL: none */
     const A *mean, *rstd; /* [n_rows]; mean NULL: root-mean-square norm */
     hx_out<T> dx;
     A *partial; /* [blocks,2,n_cols] sums of dw and db; NULL: neither is wanted */
@@ -142,6 +165,8 @@ template <class T, int V> static __device__ __forceinline__ void norm_grad_row(c
         hx_pack_load(dy + c, d);
         hx_pack_load(g.w + c, w);
         for (int i = 0; i < V; i++) d[i] = rstd * (d[i] * w[i] - mean_g - (z[i] - mean) * rstd * mean_gz);
+        if (g.ds) hx_pack_load(g.ds + r * n + c, z);
+        for (int i = 0; i < V && g.ds; i++) d[i] += z[i];
         g.dx.put(r * n + c, d, g.accumulate);
     }
 }
@@ -204,7 +229,7 @@ template <class T> static hx_status norm_grad_run(hx_cuda_stream *s, norm_grad<T
     g.is_shared = has_sums && sums * block.y <= GRAD_BYTES;
     if (has_sums) HX_TRY(hx__cuda_scratch(s, (size_t)n_blocks * sums, reinterpret_cast<void **>(&g.partial)));
     const size_t shared = g.is_shared ? sums * block.y : 0;
-    if (n_blocks > 0 && hx_is_packed<T>(g.n_cols, {g.x, g.w, g.dy, g.dx.address()}))
+    if (n_blocks > 0 && hx_is_packed<T>(g.n_cols, {g.x, g.w, g.dy, g.ds, g.dx.address()}))
         HX_TRY((norm_grad_launch<T, hx_pack_of<T>::width>(s, g, block, n_blocks, shared)));
     else if (n_blocks > 0)
         HX_TRY((norm_grad_launch<T, 1>(s, g, block, n_blocks, shared)));
@@ -223,7 +248,9 @@ template <class T> static hx_status norm_bwd_run(hx_cuda_stream *s, const hx_op_
     g.w = static_cast<const T *>(in[1].data);
     if (is_centred) g.mean = static_cast<const A *>(in[2].data);
     g.rstd = static_cast<const A *>(in[is_centred ? 3 : 2].data);
-    g.dy = static_cast<const T *>(in[is_centred ? 4 : 3].data);
+    const int dy = is_centred ? 4 : 3;
+    g.dy = static_cast<const T *>(in[dy].data);
+    if (call->n_in > dy + 1) g.ds = static_cast<const T *>(in[dy + 1].data);
     g.dx = hx_out_of<T>(&out[0]);
     hx__cuda_rows(&in[0], &g.n_rows, &g.n_cols);
     return norm_grad_run<T>(s, g, hx_out_of<T>(&out[1]), is_centred ? hx_out_of<T>(&out[2]) : none, call->attr.norm.accumulate);

@@ -72,8 +72,10 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_embedding_bwd] = {.run = hx__ref_embedding_bwd, .integers = IN(0)},
     [HX_OP_layernorm] = {.run = hx__ref_layernorm},
     [HX_OP_layernorm_bwd] = {.run = hx__ref_layernorm_bwd},
+    [HX_OP_add_layernorm] = {.run = hx__ref_add_layernorm},
     [HX_OP_rmsnorm] = {.run = hx__ref_rmsnorm},
     [HX_OP_rmsnorm_bwd] = {.run = hx__ref_rmsnorm_bwd},
+    [HX_OP_add_rmsnorm] = {.run = hx__ref_add_rmsnorm},
     [HX_OP_attention] = {.run = hx__ref_attention, .takes_any = true}, /* bool masks */
     [HX_OP_attention_bwd] = {.run = hx__ref_attention_bwd, .takes_any = true},
     [HX_OP_rope] = {.run = hx__ref_rope},

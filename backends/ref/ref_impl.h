@@ -130,8 +130,10 @@ hx_status hx__ref_linear(const hx_op_call *call);
 /* norm.c */
 hx_status hx__ref_layernorm(const hx_op_call *call);
 hx_status hx__ref_layernorm_bwd(const hx_op_call *call);
+hx_status hx__ref_add_layernorm(const hx_op_call *call);
 hx_status hx__ref_rmsnorm(const hx_op_call *call);
 hx_status hx__ref_rmsnorm_bwd(const hx_op_call *call);
+hx_status hx__ref_add_rmsnorm(const hx_op_call *call);
 hx_status hx__ref_batchnorm(const hx_op_call *call);
 hx_status hx__ref_batchnorm_bwd(const hx_op_call *call);
 /* conv.c */

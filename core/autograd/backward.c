@@ -43,13 +43,18 @@ static hx_status run_hooks(hx_ctx *quiet, hx_tape *tape, int32_t index) {
     return HX_OK;
 }
 
+/* Other outputs than the first are statistics and indices, but for the parts of a split and the sum that a norm has made. */
+static bool has_derivative_through(hx_op op, int i) {
+    return i == 0 || op == HX_OP_split || (op == HX_OP_add_layernorm && i == 3) || (op == HX_OP_add_rmsnorm && i == 2);
+}
+
 static hx_status call_vjp(hx_ctx *ctx, hx_tape *tape, hx__node *node) {
     hx_vjp v = {.ctx = ctx, .attr = &node->attr, .user = node->custom.user, .n_in = node->n_in, .n_out = node->n_out, .tape = tape, .node = node};
     for (int i = 0; i < node->n_out; i++) {
         v.out[i] = node->saved[HX_OP_MAX_IN + i];
         v.out_shape[i] = node->shape[HX_OP_MAX_IN + i];
         v.grad_out[i] = node->out_var[i] >= 0 ? tape->vars[node->out_var[i]].grad : NULL;
-        if (v.grad_out[i] != NULL && i > 0 && node->custom.name == NULL && node->op != HX_OP_split)
+        if (v.grad_out[i] != NULL && node->custom.name == NULL && !has_derivative_through(node->op, i))
             return HX_FAIL(HX_ERR_UNSUPPORTED, "%s has no derivative through its output %d", hx__node_name(node), i);
     }
     HX_TRY(check_saved(node));

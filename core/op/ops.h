@@ -198,6 +198,14 @@ hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **ou
 hx_status hx_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out);
 /** Root-mean-square normalisation over the last dim (Zhang & Sennrich 2019). */
 hx_status hx_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, double eps, hx_tensor **out);
+/** A residual sum and its norm in one pass: the bits of hx_add and hx_layernorm_op (hx_rmsnorm_op) one after the other.
+ *  @param x, r [..,C] of one shape; @param w [C]; @param b [C] or NULL
+ *  @param[out] y  [..,C] the norm of s
+ *  @param[out] s  [..,C] x + r, rounded to their dtype before its norm is taken; gradients flow from both results
+ *  Memory: as the norm alone: s takes the place of its operand in what is saved for backward
+ *  @return HX_ERR_SHAPE: x and r differ (they do not broadcast), w or b is not [C]; otherwise as hx_layernorm_op */
+hx_status hx_add_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *r, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **y, hx_tensor **s);
+hx_status hx_add_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *r, hx_tensor *w, double eps, hx_tensor **y, hx_tensor **s);
 /** Batch normalisation over all dims but dim 1 (Ioffe & Szegedy 2015), with the statistics of x itself.
  *  @param x [B,C,..]; @param w, b [C]; NULL: 1 and 0
  *  @param[out] mean, rstd  [C] of this batch, f32 for half types, for running averages, which no gradient flows from; may

@@ -66,6 +66,7 @@ static bench_row rows[] = {
     {"sumsq", HX_OP_sumsq, 1, .in = {S(TOKENS, 1536)}},
     {"softmax", HX_OP_softmax, 1, .in = {S(TOKENS, 256)}},
     {"layernorm", HX_OP_layernorm, 3, .in = {S(TOKENS, 384), S(384), S(384)}, .attr = NORM},
+    {"add_layernorm", HX_OP_add_layernorm, 4, .in = {S(TOKENS, 384), S(TOKENS, 384), S(384), S(384)}, .attr = NORM},
     {"layernorm_bwd", HX_OP_layernorm_bwd, 5, .in = {S(TOKENS, 384), S(384), S(TOKENS), S(TOKENS), S(TOKENS, 384)}, .attr = NORM},
     {"rope", HX_OP_rope, 1, .in = {S(8, 256, 6, 64)}, .attr = {.rope = {.base = 10000}}},
     {"rfft 1024", HX_OP_rfft, 1, .in = {S(768, 1024)}, .attr = {.fft = {.scale = 1, .interior = 1}}},

@@ -305,15 +305,30 @@ static void pool(draw *d) {
 
 /* ---- norms ---- */
 
+/* w at operand `at`, and the bias of a layer norm. */
+static void norm_weights(draw *d, int64_t n_cols, int at, bool may_have_bias) {
+    put(d, "", HX_SHAPE(n_cols), ANY);
+    if (!may_have_bias || roll(d, 3) == 0) return;
+    if (roll(d, 3) == 0) put_again(d, at);
+    else put(d, "", HX_SHAPE(n_cols), ANY);
+}
+
 /* Where a variance is small against eps the result is as smooth as differences need. */
 static void norm(draw *d) {
     hx_shape x = any_shape(d, 1, 4);
     d->c.attr.norm.eps = 1 + roll(d, 2);
     put(d, "", x, ANY);
-    put(d, "", HX_SHAPE(x.dims[x.ndim - 1]), ANY);
-    if (d->c.op != HX_OP_layernorm || roll(d, 3) == 0) return;
-    if (roll(d, 3) == 0) put_again(d, 1);
-    else put(d, "", HX_SHAPE(x.dims[x.ndim - 1]), ANY);
+    norm_weights(d, x.dims[x.ndim - 1], 1, d->c.op == HX_OP_layernorm);
+}
+
+/* Of a sum, one time in four x + x. */
+static void add_norm(draw *d) {
+    hx_shape x = any_shape(d, 1, 4);
+    d->c.attr.norm.eps = 1 + roll(d, 2);
+    put(d, "", x, ANY);
+    if (roll(d, 4) == 0) put_again(d, 0);
+    else put(d, "", x, ANY);
+    norm_weights(d, x.dims[x.ndim - 1], 2, d->c.op == HX_OP_add_layernorm);
 }
 
 static void batchnorm(draw *d) {
@@ -411,7 +426,7 @@ static void permute(draw *d) {
 
 static void slice(draw *d) {
     hx_shape x = any_shape(d, 1, 5);
-    int dim = roll(d, x.ndim), start = roll(d, (int)x.dims[dim] + 1), step = 1 + roll(d, 3);
+    int dim = roll(d, x.ndim), start = roll(d, most_of((int)x.dims[dim], 1)), step = 1 + roll(d, 3);
     int64_t left = (x.dims[dim] - start + step - 1) / step;
     d->c.attr.view.dim = dim;
     d->c.attr.view.start = start;
@@ -536,6 +551,8 @@ static const row rows[] = {
     REAL(pool, avg_pool, .tolerance = CONF_MIXED),
     REAL(norm, layernorm, .tolerance = CONF_MIXED),
     REAL(norm, rmsnorm, .tolerance = CONF_MIXED),
+    REAL(add_norm, add_layernorm, .tolerance = CONF_MIXED),
+    REAL(add_norm, add_rmsnorm, .tolerance = CONF_MIXED),
     REAL(batchnorm, batchnorm, SUMMED),
     REAL(attention, attention, .tolerance = CONF_MIXED),
     REAL(rope, rope, .tolerance = CONF_MIXED),

@@ -92,8 +92,22 @@ static const struct error_case {
     DTYPE(layernorm, "3,5 d5", ),
     SHAPE(layernorm_bwd, "3,5 5 4 3 3,5", ),
     SHAPE(layernorm_bwd, "3,5 5 3 3 3,4", ),
+    SHAPE(layernorm_bwd, "3,5 5 3 3 3,5 5", ), /* ds does not broadcast */
+    DTYPE(layernorm_bwd, "3,5 5 3 3 3,5 d3,5", ),
+    SHAPE(add_layernorm, "3,5 5 5", ), /* nor does r */
+    SHAPE(add_layernorm, "3,5 3,5 4", ),
+    SHAPE(add_layernorm, "3,5 3,5 5 3", ),
+    SHAPE(add_layernorm, ". . 1", ),
+    ARG(add_layernorm, "3,5 3,5", ),
+    ARG(add_layernorm, "3,5 3,5 5", .attr.norm.eps = -1),
+    DTYPE(add_layernorm, "3,5 d3,5 5", ),
+    NO_ARITHMETIC(add_layernorm, "i3,5 i3,5 i5", ),
     SHAPE(rmsnorm, "3,5 4", ),
     SHAPE(rmsnorm_bwd, "3,5 5 3 3,6", ),
+    SHAPE(rmsnorm_bwd, "3,5 5 3 3,5 3,6", ),
+    SHAPE(add_rmsnorm, "3,5 3,4 5", ),
+    DTYPE(add_rmsnorm, "3,5 3,5 h5", ),
+    ARG(add_rmsnorm, "3,5 3,5 5 5", ),
     /* convolutions, pools and batch norm */
     SHAPE(conv, "2,3,7 4,2,3", .attr = PLAIN1),
     SHAPE(conv, "2,3,7 4,3,3 3", .attr = PLAIN1),
@@ -519,6 +533,8 @@ Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     REFUSED(hx_irfft(c, no, 0, 2, &y));
     REFUSED(hx_layernorm_op(c, no, x, NULL, 1e-5, &y));
     REFUSED(hx_rmsnorm_op(c, no, x, 1e-5, &y));
+    REFUSED(hx_add_layernorm_op(c, no, x, x, NULL, 1e-5, &y, &z));
+    REFUSED(hx_add_rmsnorm_op(c, x, no, x, 1e-5, &y, &z));
     REFUSED(hx_batchnorm_op(c, no, NULL, NULL, 1e-5, &y, NULL, NULL));
     REFUSED(hx_attention_op(c, no, x, x, NULL, false, 0, &y));
     REFUSED(hx_rope(c, no, 10000, 0, &y));

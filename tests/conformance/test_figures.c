@@ -266,6 +266,30 @@ static void norms(conf_rig *rig, hx_dtype dtype) {
 }
 Test(figures, norms_of_a_row_worked_out_by_hand) { conf_on_every_backend(norms); }
 
+/* s = {10001, 10002, 10003, 10006}, exact in f32; its squares are not, so that sum s^2 - mean^2 would show. */
+static void norms_of_a_sum(conf_rig *rig, hx_dtype dtype) {
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(1, 4), (double[]){10000, 10001, 10000, 9999});
+    hx_tensor *r = tensor(rig, dtype, HX_SHAPE(1, 4), (double[]){1, 1, 3, 7});
+    hx_tensor *w = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, 2, 1, 1});
+    hx_tensor *b = tensor(rig, dtype, HX_SHAPE(4), (double[]){0, 0, 1, 0}), *y, *s;
+    double deviation = sqrt(3.5), rms = sqrt(10003.0 * 10003.0 + 3.5); /* mean 10003, variance 3.5 */
+    MUST(hx_add_layernorm_op(&rig->ctx, x, r, w, b, 0, &y, &s));
+    expect(rig, y, (double[]){-2 / deviation, -2 / deviation, 1, 3 / deviation}, "add_layernorm");
+    expect(rig, s, (double[]){10001, 10002, 10003, 10006}, "add_layernorm: s");
+    hx_tensor_destroy(&s);
+    hx_tensor_destroy(&y);
+    MUST(hx_add_rmsnorm_op(&rig->ctx, x, r, w, 0, &y, &s));
+    expect(rig, y, (double[]){10001 / rms, 20004 / rms, 10003 / rms, 10006 / rms}, "add_rmsnorm");
+    expect(rig, s, (double[]){10001, 10002, 10003, 10006}, "add_rmsnorm: s");
+    hx_tensor_destroy(&s);
+    hx_tensor_destroy(&y);
+    hx_tensor_destroy(&b);
+    hx_tensor_destroy(&w);
+    hx_tensor_destroy(&r);
+    hx_tensor_destroy(&x);
+}
+Test(figures, norms_of_a_sum_with_a_big_mean_worked_out_by_hand) { conf_on_every_backend(norms_of_a_sum); }
+
 /* Keys at right angles to the queries weigh all values alike: the mean of those that the mask leaves. */
 static void attention(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *q = tensor(rig, dtype, HX_SHAPE(1, 2, 1, 2), (double[]){1, 0, 2, 0});

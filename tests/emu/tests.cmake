@@ -43,7 +43,7 @@ add_test(NAME emu/runtime COMMAND emu_runtime)
 set_tests_properties(emu/runtime PROPERTIES LABELS emu TIMEOUT 300)
 
 # The battery on the emulated device: every tensor between guard pages, every kernel in two orders.
-foreach(program conformance_ops conformance_dtypes conformance_errors conformance_parts)
+foreach(program conformance_ops conformance_dtypes conformance_errors conformance_parts conformance_add_norm)
   string(REPLACE "conformance_" "" name ${program})
   add_test(NAME emu/${name} COMMAND ${program} -j1)
   set_tests_properties(emu/${name} PROPERTIES LABELS emu TIMEOUT 1800

@@ -21,6 +21,7 @@
 #define HX_CPU_KERNEL_LIST(X)                                                                                \
     X(elementwise) X(sum) X(sumsq) X(softmax) X(softmax_bwd) X(matmul) X(linear) X(embedding)                \
     X(embedding_bwd) X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(attention) X(attention_bwd)   \
+    X(add_layernorm) X(add_rmsnorm)                                                                          \
     X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)                                                \
     X(rope) X(swiglu) X(swiglu_bwd)                                                                          \
     X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)                                                            \

@@ -43,6 +43,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             DENSE(layernorm_bwd, IN(0)),
             DENSE(rmsnorm, IN(0)),
             DENSE(rmsnorm_bwd, IN(0)),
+            [HX_OP_add_layernorm] = {HX_K(add_layernorm_f32), HX_K(add_layernorm_f64), IN(0), true, true},
+            [HX_OP_add_rmsnorm] = {HX_K(add_rmsnorm_f32), HX_K(add_rmsnorm_f64), IN(0), true, true},
             ROW(attention, attention, IN(0), false),
             ROW(attention_bwd, attention_bwd, IN(0), false),
             ROW(rope, rope, IN(0), false),
