@@ -47,23 +47,30 @@ typedef struct block {
     hx_layer *norm1, *attn, *drop1, *norm2, *mlp, *drop2;
 } block;
 
-/* x + drop(inner(norm(x))) */
-static hx_status residual(hx_ctx *ctx, hx_tensor *x, hx_layer *norm, hx_layer *inner, hx_layer *drop,
-                          hx_tensor **y) {
-    HX_AUTO_TENSOR normed = NULL;
+/* drop(inner(normed)) */
+static hx_status branch(hx_ctx *ctx, hx_tensor *normed, hx_layer *inner, hx_layer *drop, hx_tensor **y) {
     HX_AUTO_TENSOR update = NULL;
-    HX_AUTO_TENSOR kept = NULL;
-    HX_TRY(hx_layer_forward(norm, ctx, x, &normed));
     HX_TRY(hx_layer_forward(inner, ctx, normed, &update));
-    HX_TRY(hx_layer_forward(drop, ctx, update, &kept));
-    return hx_add(ctx, x, kept, y);
+    return hx_layer_forward(drop, ctx, update, y);
+}
+
+/* attended = x + drop1(attn(norm1(x))), and its norm, which reads it while it is made */
+static hx_status attend(const block *b, hx_ctx *ctx, hx_tensor *x, hx_tensor **normed, hx_tensor **attended) {
+    HX_AUTO_TENSOR first = NULL;
+    HX_AUTO_TENSOR update = NULL;
+    HX_TRY(hx_layer_forward(b->norm1, ctx, x, &first));
+    HX_TRY(branch(ctx, first, b->attn, b->drop1, &update));
+    return hx_norm_add(b->norm2, ctx, x, update, normed, attended);
 }
 
 static hx_status block_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const block *b = (const block *)layer;
     HX_AUTO_TENSOR attended = NULL;
-    HX_TRY(residual(ctx, x, b->norm1, b->attn, b->drop1, &attended));
-    return residual(ctx, attended, b->norm2, b->mlp, b->drop2, y);
+    HX_AUTO_TENSOR normed = NULL;
+    HX_AUTO_TENSOR update = NULL;
+    HX_TRY(attend(b, ctx, x, &normed, &attended));
+    HX_TRY(branch(ctx, normed, b->mlp, b->drop2, &update));
+    return hx_add(ctx, attended, update, y);
 }
 
 static const hx_layer_type block_type = {

@@ -145,22 +145,25 @@ hx_layer *hx_layer_find(hx_layer *root, const char *path) {
     return NULL;
 }
 
-static hx_status run_segment(hx_ctx *ctx, void *layer, hx_tensor *const *in, hx_tensor **out) {
+hx_status hx__layer_run(hx_layer *layer, hx_ctx *ctx, hx_checkpoint_fn fn, hx_tensor *const *in, int n_in, hx_tensor **out, int n_out) {
+    hx_tensor *result[HX_OP_MAX_OUT] = {NULL};
+    const char *outer = ctx->where;
+    ctx->where = layer->path[0] != '\0' ? layer->path : layer->type->name;
+    hx_status status = layer->recompute ? hx_checkpoint(ctx, fn, layer, in, n_in, result, n_out) : fn(ctx, layer, in, result);
+    ctx->where = outer;
+    HX_TRY(status);
+    for (int i = 0; i < n_out; i++) out[i] = result[i];
+    return HX_OK;
+}
+
+static hx_status run_forward(hx_ctx *ctx, void *layer, hx_tensor *const *in, hx_tensor **out) {
     return ((hx_layer *)layer)->type->forward(layer, ctx, in[0], out);
 }
 
 hx_status hx_layer_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
-    hx_tensor *result = NULL;
     if (layer == NULL || ctx == NULL || x == NULL)
         return HX_FAIL(HX_ERR_ARG, "%s is NULL", layer == NULL ? "layer" : ctx == NULL ? "ctx" : "x");
-    const char *outer = ctx->where;
-    ctx->where = layer->path[0] != '\0' ? layer->path : layer->type->name;
-    hx_status status = layer->recompute ? hx_checkpoint(ctx, run_segment, layer, &x, 1, &result, 1)
-                                        : layer->type->forward(layer, ctx, x, &result);
-    ctx->where = outer;
-    HX_TRY(status);
-    *y = result;
-    return HX_OK;
+    return hx__layer_run(layer, ctx, run_forward, &x, 1, y, 1);
 }
 
 void hx_layer_set_recompute(hx_layer *layer, bool on) { layer->recompute = on; }

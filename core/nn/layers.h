@@ -21,6 +21,12 @@ hx_status hx_embedding_create(hx_device *device, hx_dtype dtype, int64_t n, int6
 hx_status hx_layernorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
 /** Zhang & Sennrich 2019. Parameters: weight [dim]; hx_layer_init: 1. @param eps 0 means 1e-5 */
 hx_status hx_rmsnorm_create(hx_device *device, hx_dtype dtype, int64_t dim, double eps, hx_layer **out);
+/** The norm of a residual sum, s = x + r and y = norm(s) in one pass, instead of hx_add and hx_layer_forward: the same bits.
+ *  Runs as the layer's forward does: named by its path, and recomputed as a segment of x and r where it is set to be.
+ *  @param norm  of hx_layernorm_create or hx_rmsnorm_create; @param x, r [..,dim] of one shape
+ *  @param[out] y, s [..,dim]
+ *  @return HX_ERR_ARG: NULL, or no such layer; HX_ERR_SHAPE: x and r differ, or their last dim is not dim */
+hx_status hx_norm_add(hx_layer *norm, hx_ctx *ctx, hx_tensor *x, hx_tensor *r, hx_tensor **y, hx_tensor **s);
 /** Inverted dropout. @param p in [0,1) */
 hx_status hx_dropout_create(hx_device *device, double p, hx_layer **out);
 /** An activation: op is one of HX_OP_relu, silu, gelu_tanh, gelu_erf, softplus, tanh, sigmoid. */

@@ -2,12 +2,17 @@
 #ifndef HX_CORE_NN_NN_IMPL_H
 #define HX_CORE_NN_NN_IMPL_H
 
+#include "core/autograd/tape.h"
 #include "core/nn/layers.h"
 #include "core/nn/shard.h"
 
 /* FNV-1a, 64 bits, of "<path of the layer>." ("" for the root), continued by `text`: with a logical tensor's
  * relative name it is the hash of that tensor's path. Follows the tree as it is now, allocates nothing. */
 uint64_t hx__layer_hash(const hx_layer *layer, const char *text);
+
+/* Run fn, whose `arg` is the layer, as the layer's forward is run: ctx->where is its path, and a layer that is recomputed
+ * is a segment. For layers that take or give more than one tensor. */
+hx_status hx__layer_run(hx_layer *layer, hx_ctx *ctx, hx_checkpoint_fn fn, hx_tensor *const *in, int n_in, hx_tensor **out, int n_out);
 
 /* Attach *child, made a moment ago, to parent, and remember it in *slot (borrowed). */
 hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, hx_layer **slot);

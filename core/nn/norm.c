@@ -23,6 +23,25 @@ static const hx_layer_type layernorm_type = {
 static const hx_layer_type rmsnorm_type = {
     .name = "rmsnorm", .n_bytes = sizeof(norm), .forward = rmsnorm_forward};
 
+/* in: x, r; out: y, s */
+static hx_status add_forward(hx_ctx *ctx, void *layer, hx_tensor *const *in, hx_tensor **out) {
+    const norm *n = layer;
+    if (n->bias == NULL) return hx_add_rmsnorm_op(ctx, in[0], in[1], n->weight->value, n->eps, &out[0], &out[1]);
+    return hx_add_layernorm_op(ctx, in[0], in[1], n->weight->value, n->bias->value, n->eps, &out[0], &out[1]);
+}
+
+hx_status hx_norm_add(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor *r, hx_tensor **y, hx_tensor **s) {
+    hx_tensor *out[2];
+    if (layer == NULL || ctx == NULL || x == NULL || r == NULL)
+        return HX_FAIL(HX_ERR_ARG, "%s is NULL", layer == NULL ? "layer" : ctx == NULL ? "ctx" : x == NULL ? "x" : "r");
+    if (layer->type != &layernorm_type && layer->type != &rmsnorm_type)
+        return HX_FAIL(HX_ERR_ARG, "layer \"%s\" is of type %s: expected layernorm or rmsnorm", layer->path, layer->type->name);
+    HX_TRY(hx__layer_run(layer, ctx, add_forward, (hx_tensor *[]){x, r}, 2, out, 2));
+    *y = out[0];
+    *s = out[1];
+    return HX_OK;
+}
+
 static hx_status norm_create(const hx_layer_type *type, hx_device *device, hx_dtype dtype, int64_t dim,
                              double eps, bool has_bias, hx_layer **out) {
     hx_layer *layer = NULL;

@@ -50,11 +50,13 @@ def step(batch):
     scores = batch * HEADS * CONTEXT * CONTEXT / 2 * (d // HEADS) * 2
     add("attention: forward", LAYERS, 2 * scores, 4 * n * d * HALF + n * HEADS * WIDE)
     add("attention: backward", LAYERS, 5 * scores, 8 * n * d * HALF + 2 * n * HEADS * WIDE)
-    norms = 2 * LAYERS + 1
-    pointwise("layernorm: forward", norms, 1, 1)
-    pointwise("layernorm: backward", norms, 2, 1)
-    pointwise("residual: add", 2 * LAYERS, 2, 1)
-    pointwise("residual: sum of gradients", 2 * LAYERS, 2, 1)
+    # a block's second norm makes the residual sum before it, and its derivative adds what arrives at the sum
+    pointwise("residual and layernorm: forward", LAYERS, 2, 2)
+    pointwise("residual and layernorm: backward", LAYERS, 3, 1)
+    pointwise("layernorm: forward", LAYERS + 1, 1, 1)
+    pointwise("layernorm: backward", LAYERS + 1, 2, 1)
+    pointwise("residual: add", LAYERS, 2, 1)
+    pointwise("residual: sum of gradients", LAYERS, 2, 1)
     pointwise("gelu: forward", LAYERS, 1, 1, 4 * d)
     pointwise("gelu: backward", LAYERS, 2, 1, 4 * d)
     pointwise("bias gradients", LAYERS, 1, 0, 3 * d + d + 4 * d + d)

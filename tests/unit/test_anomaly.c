@@ -71,6 +71,9 @@ Test(anomaly, names_the_layer_by_its_path) {
     OK(hx_tensor_fill(stream, hx_layer_find(gpt, "blocks.1.mlp.in")->params[0]->value, 1e308));
     FAILS(hx_layer_forward(gpt, &ctx, ids, &y), HX_ERR_NUMERIC);
     says("linear in blocks.1.mlp.in: output 0 is not finite");
+    OK(hx_tensor_fill(stream, hx_layer_find(gpt, "blocks.1.norm2")->params[0]->value, INFINITY));
+    FAILS(hx_layer_forward(gpt, &ctx, ids, &y), HX_ERR_NUMERIC);
+    says("add_layernorm in blocks.1.norm2: input 2 was not finite already");
     cr_expect_null(ctx.where);
     hx_tape_reset(tape);
     hx_layer_destroy(&gpt);

@@ -48,6 +48,65 @@ Test(layer, norms_have_right_gradients) {
     check_layer(layer, HX_SHAPE(2, 3, 5));
 }
 
+/* y s of the sum of x and its transpose */
+static hx_status add_to_norm(hx_ctx *c, void *arg, hx_tensor *const *in, int n_in, hx_tensor **out) {
+    (void)n_in;
+    HX_AUTO_TENSOR turned = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR s = NULL;
+    HX_TRY(hx_transpose(c, in[0], 0, 1, &turned));
+    HX_TRY(hx_norm_add(arg, c, in[0], turned, &y, &s));
+    return hx_mul(c, y, s, out);
+}
+
+Test(layer, norms_of_a_sum_have_right_gradients_recomputed_or_not) {
+    for (int i = 0; i < 4; i++) {
+        hx_layer *layer;
+        hx_tensor *in[3];
+        hx_param_list list = {0};
+        double worst = 1;
+        OK((i % 2 ? hx_layernorm_create : hx_rmsnorm_create)(dev, HX_F64, 5, 0, &layer));
+        hx_layer_set_recompute(layer, i > 1);
+        init_all(layer, 0.7);
+        OK(hx_layer_params(layer, &list));
+        in[0] = normal(HX_SHAPE(5, 5), 5);
+        hx_tensor_set_requires_grad(in[0], true);
+        for (int64_t k = 0; k < list.n_items; k++) in[k + 1] = list.items[k]->value;
+        OK(hx_gradcheck(&ctx, add_to_norm, layer, in, 1 + (int)list.n_items, &worst));
+        cr_expect_lt(worst, 1e-7, "%s%s: worst relative difference %g", layer->type->name, i > 1 ? ", recomputed" : "", worst);
+        hx_tensor_destroy(&in[0]);
+        hx_param_list_destroy(&list);
+        hx_layer_destroy(&layer);
+    }
+}
+
+Test(layer, a_norm_of_a_sum_runs_as_its_layer_does) {
+    hx_layer *norm, *linear;
+    HX_AUTO_TENSOR x = normal(HX_SHAPE(2, 3, 4), 5);
+    HX_AUTO_TENSOR r = normal(HX_SHAPE(2, 3, 4), 6);
+    HX_AUTO_TENSOR zero = NULL;
+    hx_tensor *y = NULL, *s = NULL, *sum, *want;
+    OK(hx_layernorm_create(dev, HX_F64, 4, 0, &norm));
+    OK(hx_linear_create(dev, HX_F64, 4, 4, false, &linear));
+    init_all(norm, 0.7);
+    OK(hx_add(&ctx, x, r, &sum));
+    OK(hx_layer_forward(norm, &ctx, sum, &want));
+    OK(hx_norm_add(norm, &ctx, x, r, &y, &s));
+    double *a = values_of(want), *b = values_of(y), *c = values_of(sum), *d = values_of(s);
+    cr_expect(memcmp(a, b, hx_tensor_bytes(y)) == 0 && memcmp(c, d, hx_tensor_bytes(s)) == 0, "other bits than one after the other");
+    hx_tensor *all[] = {y, s, sum, want};
+    for (int i = 0; i < 4; i++) hx_tensor_destroy(&all[i]);
+    y = s = NULL;
+    FAILS(hx_norm_add(linear, &ctx, x, r, &y, &s), HX_ERR_ARG);
+    FAILS(hx_norm_add(norm, &ctx, x, NULL, &y, &s), HX_ERR_ARG);
+    OK(hx_tensor_create(dev, HX_F64, HX_SHAPE(4), &zero));
+    FAILS(hx_norm_add(norm, &ctx, x, zero, &y, &s), HX_ERR_SHAPE);
+    cr_expect(y == NULL && s == NULL && ctx.where == NULL);
+    free(a), free(b), free(c), free(d);
+    hx_layer_destroy(&linear);
+    hx_layer_destroy(&norm);
+}
+
 Test(layer, embedding_has_right_gradients) {
     hx_layer *layer;
     HX_AUTO_TENSOR ids = ids_of(2, 3, (int32_t[]){0, 4, 0, 2, 2, 0});
