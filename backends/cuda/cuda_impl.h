@@ -37,7 +37,20 @@ typedef struct hx_cuda {
 
 #define HX_CUDA_SCRATCH_BLOCKS 32
 
-typedef struct hx_cuda_stream {
+typedef struct hx_cuda_stream hx_cuda_stream;
+
+/* What CUDA 12.1 and later pass to a kernel by value (from compute capability 7.0 on). */
+#define HX_CUDA_PARAM_BYTES 32764
+
+/* Calls of one op that are to be launched as one: a table that the op's launcher fills, a parameter of its kernel. Outside of
+ * a batch a table of one call is launched at once, so that there is one way to a result. */
+typedef struct hx_cuda_held {
+    hx_status (*launch)(hx_cuda_stream *stream); /* NULL: nothing is held */
+    hx_op op;                                    /* of the calls */
+    uint64_t table[HX_CUDA_PARAM_BYTES / 8];
+} hx_cuda_held;
+
+struct hx_cuda_stream {
     hx_cuda *device;
     cudaStream_t handle;
     hx_status failure; /* sticky */
@@ -45,7 +58,9 @@ typedef struct hx_cuda_stream {
     void *workspace;   /* of matrix products, made for the first; goes with the stream */
     void *scratch[HX_CUDA_SCRATCH_BLOCKS]; /* of the running op */
     int n_scratch;
-} hx_cuda_stream;
+    bool is_batch; /* calls may be held */
+    hx_cuda_held held;
+};
 
 typedef hx_status (*hx_cuda_fn)(hx_cuda_stream *stream, const hx_op_call *call);
 
@@ -62,6 +77,10 @@ extern const hx_cuda_kernel hx__cuda_kernels[HX_OP_COUNT];
 /** Run an op by its row of the table: checks the dtype, makes strided operands dense where the kernel wants it, gives
  *  scratch back. @return HX_ERR_UNSUPPORTED if the table has no kernel. exec.c */
 hx_status hx__cuda_exec(hx_cuda_stream *stream, const hx_op_call *call);
+/** Begin a batch, or end it: what is held is launched. exec.c */
+hx_status hx__cuda_batch(hx_cuda_stream *stream, bool begin);
+/** Launch what is held, if anything is; afterwards nothing is. Scratch is the running op's. exec.c */
+hx_status hx__cuda_launch_held(hx_cuda_stream *stream);
 /** Enqueue a copy between arrays of one shape, of any strides and dtypes. exec.c */
 hx_status hx__cuda_copy_array(hx_cuda_stream *stream, const hx_array *src, const hx_array *dst);
 /** A row-major copy of an array in scratch, of the same shape and dtype. exec.c */
@@ -116,7 +135,6 @@ hx_status hx__cuda_copy(hx_cuda_stream *s, const hx_op_call *call);          /* 
 hx_status hx__cuda_dropout(hx_cuda_stream *s, const hx_op_call *call);       /* random.cu */
 hx_status hx__cuda_random(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_sum(hx_cuda_stream *s, const hx_op_call *call);           /* reduce.cu */
-hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call);     /* sumsq sumabs maxabs */
 hx_status hx__cuda_linear(hx_cuda_stream *s, const hx_op_call *call);        /* matmul.c */
 hx_status hx__cuda_matmul(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_norm(hx_cuda_stream *s, const hx_op_call *call);          /* norm.cu: layernorm rmsnorm add_layernorm add_rmsnorm */
@@ -131,6 +149,7 @@ hx_status hx__cuda_rope(hx_cuda_stream *s, const hx_op_call *call);          /* 
 hx_status hx__cuda_attention(hx_cuda_stream *s, const hx_op_call *call);     /* attention.cu; tensor cores: flash.cu */
 hx_status hx__cuda_attention_bwd(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_adamw(hx_cuda_stream *s, const hx_op_call *call);         /* optim.cu */
+hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call);     /* normpart.cu: sumsq sumabs maxabs */
 
 /* dst[i] = the pattern, which hx_backend.fill describes; fill.cu */
 hx_status hx__cuda_fill(hx_cuda_stream *s, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);

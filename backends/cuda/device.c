@@ -286,6 +286,16 @@ static hx_status cuda_exec(void *self, void *stream, const hx_op_call *call) {
     return keep_failure(s, hx__cuda_exec(s, call));
 }
 
+/* A failed stream's batch ends as well: nothing that it held is launched any more. */
+static hx_status cuda_batch(void *self, void *stream, bool begin) {
+    hx_cuda_stream *s = stream;
+    (void)self;
+    if (s->failure != HX_OK) s->held.launch = NULL;
+    if (!begin) s->is_batch = false;
+    HX_TRY(enter_stream(s));
+    return keep_failure(s, hx__cuda_batch(s, begin));
+}
+
 typedef struct host_call {
     void (*fn)(void *arg);
     void *arg;
@@ -337,6 +347,7 @@ const hx_backend hx_backend_cuda = {
     .copy = cuda_copy,
     .fill = cuda_fill,
     .exec = cuda_exec,
+    .batch = cuda_batch,
     .native = cuda_native,
     .host_call = cuda_host_call,
 };

@@ -1,4 +1,5 @@
-/* From an op call to its kernel: the table's row, the dtype, dense copies in place of strided operands, scratch. */
+/* From an op call to its kernel: the table's row, the dtype, dense copies in place of strided operands, scratch; and the
+ * calls that a batch holds back. */
 #include <stdio.h>
 
 #include "backends/cuda/cuda_impl.h"
@@ -55,16 +56,19 @@ hx_status hx__cuda_dense(hx_cuda_stream *s, const hx_array *a, hx_array *out) {
 
 static hx_status run_dense(hx_cuda_stream *s, const hx_op_call *call, hx_cuda_fn run) {
     hx_op_call dense = *call;
-    bool is_copied[HX_OP_MAX_OUT] = {false};
+    bool is_copied[HX_OP_MAX_OUT] = {false}, has_copies = false;
     for (int i = 0; i < call->n_in; i++)
-        if (!hx__cuda_absent(&call->in[i]) && !hx_array_is_contiguous(&call->in[i]))
+        if (!hx__cuda_absent(&call->in[i]) && !hx_array_is_contiguous(&call->in[i])) {
             HX_TRY(hx__cuda_dense(s, &call->in[i], &dense.in[i]));
+            has_copies = true;
+        }
     for (int i = 0; i < call->n_out; i++) {
         if (hx__cuda_absent(&call->out[i]) || hx_array_is_contiguous(&call->out[i])) continue;
         HX_TRY(hx__cuda_dense(s, &call->out[i], &dense.out[i])); /* with its contents: the op may update or add to them */
-        is_copied[i] = true;
+        is_copied[i] = has_copies = true;
     }
     HX_TRY(run(s, &dense));
+    if (has_copies) HX_TRY(hx__cuda_launch_held(s)); /* the copies go when this op ends */
     for (int i = 0; i < call->n_out; i++)
         if (is_copied[i]) HX_TRY(hx__cuda_copy_array(s, &dense.out[i], &call->out[i]));
     return HX_OK;
@@ -105,7 +109,22 @@ hx_status hx__cuda_exec(hx_cuda_stream *s, const hx_op_call *call) {
     const hx_cuda_kernel *kernel;
     HX_TRY(find_kernel(call, &kernel));
     if (!has_output(call)) return HX_OK;
-    hx_status status = kernel->dense ? run_dense(s, call, kernel->run) : kernel->run(s, call);
+    hx_status status = s->held.op != call->op ? hx__cuda_launch_held(s) : HX_OK;
+    if (status == HX_OK) status = kernel->dense ? run_dense(s, call, kernel->run) : kernel->run(s, call);
     hx_status freed = free_scratch(s);
+    return status != HX_OK ? status : freed;
+}
+
+/* ---- batches ---- */
+
+hx_status hx__cuda_launch_held(hx_cuda_stream *s) {
+    hx_status (*launch)(hx_cuda_stream *) = s->held.launch;
+    s->held.launch = NULL;
+    return launch ? launch(s) : HX_OK;
+}
+
+hx_status hx__cuda_batch(hx_cuda_stream *s, bool begin) {
+    s->is_batch = begin;
+    hx_status status = hx__cuda_launch_held(s), freed = free_scratch(s);
     return status != HX_OK ? status : freed;
 }

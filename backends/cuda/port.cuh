@@ -18,6 +18,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "backends/cuda/cuda_impl.h"
 
@@ -54,6 +55,49 @@ hx_status hx_launch(hx_cuda_stream *s, const char *name, dim3 grid, dim3 block, 
     snprintf(what, sizeof what, "kernel %s, grid %u,%u,%u of %u threads, %zu bytes shared", name, grid.x, grid.y, grid.z,
              block.x * block.y * block.z, shared_bytes);
     return hx__cuda_check(error, what);
+}
+
+/* ---- calls launched as one: a table of them is the kernel's parameter ---- */
+
+/* C is what the calls share, E what an entry has: `first` is the number of its first chunk in the launch. */
+template <class C, class E> struct hx_table {
+    static constexpr int MOST = (HX_CUDA_PARAM_BYTES - (int)sizeof(C) - 32) / (int)sizeof(E);
+    C common;
+    int64_t n_chunks;
+    int n;
+    E entries[MOST];
+};
+
+/** Append a call to the table that the stream holds. What it holds is launched first, unless the call fits there: same launch,
+ *  same bytes of `common` (whose padding is zero), room for one more.
+ *  @param n_chunks  of the entry, whose `first` is set here
+ *  @return of a launch: that of the calls before, and outside of a batch that of this call */
+template <class C, class E> hx_status hx_hold(hx_cuda_stream *s, hx_op op, hx_status (*launch)(hx_cuda_stream *), const C &common, E entry, int64_t n_chunks) {
+    typedef hx_table<C, E> table;
+    static_assert(sizeof(table) <= sizeof s->held.table, "a kernel takes no more parameters");
+    table *t = reinterpret_cast<table *>(s->held.table);
+    if (s->held.launch != launch || t->n == table::MOST || memcmp(&t->common, &common, sizeof common) != 0) HX_TRY(hx__cuda_launch_held(s));
+    if (!s->held.launch) {
+        memcpy(&t->common, &common, sizeof common);
+        t->n_chunks = t->n = 0;
+    }
+    s->held.launch = launch;
+    s->held.op = op;
+    entry.first = t->n_chunks;
+    t->entries[t->n++] = entry;
+    t->n_chunks += n_chunks;
+    return s->is_batch ? HX_OK : hx__cuda_launch_held(s);
+}
+
+/** The entry that a chunk belongs to: the last that begins there or before. All threads of a block take the same way. */
+template <class C, class E> __device__ __forceinline__ const E &hx_entry_of(const hx_table<C, E> &t, int64_t chunk) {
+    int low = 0, high = t.n;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (t.entries[middle].first <= chunk) low = middle;
+        else high = middle;
+    }
+    return t.entries[low];
 }
 
 /* ---- element types: computed with in f32, or in f64 for f64 ---- */

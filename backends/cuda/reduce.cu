@@ -1,4 +1,4 @@
-/* Sums over dims, and the parts of a gradient's norm.
+/* Sums over dims.
  *
  * 1. The dims are divided into those that stay and those that are summed, each merged (hx_walk).
  * 2. Where the innermost dim stays and lies densely (bias gradients), blocks of 8 x 32 threads each add 256 rows of a tile of
@@ -7,8 +7,7 @@
  * 3. Where that leaves several parts of an output, they lie in scratch in f64 and are summed in the same way, until one is left.
  *
  * Which thread adds what depends on shapes and on which dim is dense, not on alignment, on the grid or on the device: the
- * same bits everywhere. A thread adds at most 64 elements in f32 (f64 for f64); from there on all is f64. The norms' parts are f64
- * from the first term, whose square may not fit f32.
+ * same bits everywhere. A thread adds at most 64 elements in f32 (f64 for f64); from there on all is f64.
  *
  * All are bound by reading the input once, 16 bytes to a load where elements are dense; the parts that a level
  * writes are a 64th of what it read, or less. Blocks have 256 threads: eight fit on a multiprocessor, each with its loads. */
@@ -23,33 +22,6 @@ enum {
     COLUMN_MIN = 8    /* narrower rows would leave most lanes idle: they are summed output by output */
 };
 
-/* ---- what is added, in which type ---- */
-
-struct of_sum {
-    typedef of_sum parts; /* how parts are joined */
-    template <class T> using type = hx_accum_t<T>;
-    template <class A> static __device__ __forceinline__ A join(A a, A b) { return a + b; }
-    template <class A> static __device__ __forceinline__ A term(A x) { return x; }
-    static __device__ __forceinline__ double warp(double x) { return hx_warp_sum(x); }
-    static __device__ __forceinline__ double block(double x) { return hx_block_sum(x); }
-};
-struct of_squares : of_sum {
-    template <class T> using type = double;
-    static __device__ __forceinline__ double term(double x) { return x * x; }
-};
-struct of_sizes : of_sum {
-    template <class T> using type = double;
-    static __device__ __forceinline__ double term(double x) { return fabs(x); }
-};
-struct of_largest {
-    typedef of_largest parts;
-    template <class T> using type = double;
-    static __device__ __forceinline__ double join(double a, double b) { return hx_max_nan(a, b); }
-    static __device__ __forceinline__ double term(double x) { return fabs(x); }
-    static __device__ __forceinline__ double warp(double x) { return hx_warp_max(x); }
-    static __device__ __forceinline__ double block(double x) { return hx_block_max(x); }
-};
-
 /* ---- where totals go ---- */
 
 struct sink {
@@ -59,9 +31,9 @@ struct sink {
     bool accumulate;
 };
 
-template <class F> static __device__ __forceinline__ void put(const sink &to, int64_t at_part, int64_t at, double total) {
+static __device__ __forceinline__ void put(const sink &to, int64_t at_part, int64_t at, double total) {
     if (to.parts) to.parts[at_part] = total;
-    else hx_store_as(to.dtype, to.y, at, to.accumulate ? F::join(hx_load_as<double>(to.dtype, to.y, at), total) : total);
+    else hx_store_as(to.dtype, to.y, at, to.accumulate ? hx_load_as<double>(to.dtype, to.y, at) + total : total);
 }
 
 /* ---- the kernels ---- */
@@ -74,36 +46,36 @@ struct runs {
 };
 
 /* The terms of x [summed] from i on, V at most. */
-template <class F, class T, class A> static __device__ __forceinline__ A add_pack(const runs &r, const T *x, int64_t i, int64_t end, A sum) {
+template <class T> static __device__ __forceinline__ hx_accum_t<T> add_pack(const runs &r, const T *x, int64_t i, int64_t end, hx_accum_t<T> sum) {
     constexpr int V = 16 / sizeof(T);
     int64_t at[1];
     if (r.is_packed && i + V <= end) {
         hx_walk_at(r.summed, i, at);
         const hx_pack<T> pack = *reinterpret_cast<const hx_pack<T> *>(x + at[0]);
-        for (int e = 0; e < V; e++) sum = F::join(sum, F::term((A)hx_load(pack.v[e])));
+        for (int e = 0; e < V; e++) sum += hx_load(pack.v[e]);
         return sum;
     }
     for (int e = 0; e < V && i + e < end; e++) {
         hx_walk_at(r.summed, i + e, at);
-        sum = F::join(sum, F::term((A)hx_load(x[at[0]])));
+        sum += hx_load(x[at[0]]);
     }
     return sum;
 }
 
 /* A task is a chunk of an output; TEAM threads share it. */
-template <class F, class T, int TEAM> static __global__ void sum_runs(runs r, const T *x, sink to) {
+template <class T, int TEAM> static __global__ void sum_runs(runs r, const T *x, sink to) {
     constexpr int V = 16 / sizeof(T), N_TEAMS = HX_BLOCK / TEAM;
     const int lane = (int)threadIdx.x % TEAM;
     for (int64_t task = (int64_t)blockIdx.x * N_TEAMS + threadIdx.x / TEAM; task < r.kept.count * r.n_chunks;
          task += (int64_t)gridDim.x * N_TEAMS) {
         const int64_t output = task / r.n_chunks, from = task % r.n_chunks * r.chunk;
         const int64_t end = from + r.chunk < r.summed.count ? from + r.chunk : r.summed.count;
-        typename F::template type<T> sum = 0;
+        hx_accum_t<T> sum = 0;
         int64_t at[2];
         hx_walk_at(r.kept, output, at);
-        for (int64_t i = from + lane * V; i < end; i += TEAM * V) sum = add_pack<F>(r, x + at[0], i, end, sum);
-        const double total = TEAM == HX_WARP ? F::warp((double)sum) : F::block((double)sum);
-        if (lane == 0) put<F>(to, task, at[1], total);
+        for (int64_t i = from + lane * V; i < end; i += TEAM * V) sum = add_pack(r, x + at[0], i, end, sum);
+        const double total = TEAM == HX_WARP ? hx_warp_sum((double)sum) : hx_block_sum((double)sum);
+        if (lane == 0) put(to, task, at[1], total);
     }
 }
 
@@ -146,7 +118,7 @@ template <class T> static __global__ void sum_columns(columns c, const T *x, sin
         for (int k = (int)threadIdx.x; k < TILE && from + k < c.n_cols; k += HX_BLOCK) {
             double total = 0;
             for (int row = 0; row < LANES_Y; row++) total += (double)tile[row][k];
-            put<of_sum>(to, part * c.n_cols + from + k, at[1] + (from + k) * c.y_step, total);
+            put(to, part * c.n_cols + from + k, at[1] + (from + k) * c.y_step, total);
         }
         __syncthreads(); /* the tile is written again */
     }
@@ -189,7 +161,7 @@ static hx_status sink_of_level(hx_cuda_stream *s, const sink &y, int64_t n_parts
     return HX_OK;
 }
 
-template <class F, class T> static hx_status run_runs(hx_cuda_stream *s, runs r, const void *x, const sink &y) {
+template <class T> static hx_status run_runs(hx_cuda_stream *s, runs r, const void *x, const sink &y) {
     constexpr int64_t V = 16 / sizeof(T);
     const int last = r.summed.ndim - 1;
     const bool is_small = r.summed.count <= TEAM_MOST;
@@ -202,14 +174,14 @@ template <class F, class T> static hx_status run_runs(hx_cuda_stream *s, runs r,
     HX_TRY(sink_of_level(s, y, n_tasks, r.n_chunks, &to));
     if (is_small)
         return hx_launch(s, "sum_runs", hx_grid(s, hx__cuda_ceil_div(n_tasks, HX_BLOCK / HX_WARP)), dim3(HX_BLOCK), 0,
-                         sum_runs<F, T, HX_WARP>, r, (const T *)x, to);
-    HX_TRY(hx_launch(s, "sum_runs", hx_grid(s, n_tasks), dim3(HX_BLOCK), 0, sum_runs<F, T, HX_BLOCK>, r, (const T *)x, to));
+                         sum_runs<T, HX_WARP>, r, (const T *)x, to);
+    HX_TRY(hx_launch(s, "sum_runs", hx_grid(s, n_tasks), dim3(HX_BLOCK), 0, sum_runs<T, HX_BLOCK>, r, (const T *)x, to));
     if (r.n_chunks == 1) return HX_OK;
     runs rest = r; /* of the parts [outputs, chunks]; y's offsets are those of the level before */
     rest.summed = hx_walk_empty<1>();
     hx_walk_push(&rest.summed, r.n_chunks, {1});
     make_dense(&rest.kept, r.n_chunks);
-    return run_runs<typename F::parts, double>(s, rest, to.parts, y);
+    return run_runs<double>(s, rest, to.parts, y);
 }
 
 template <class T> static hx_status run_columns(hx_cuda_stream *s, columns c, const void *x, const sink &y) {
@@ -238,25 +210,10 @@ template <class T> static hx_status sum_as(hx_cuda_stream *s, const hx_op_call *
     const int last = kept.ndim - 1;
     if (kept.count == 0) return HX_OK;
     if (kept.strides[0][last] != 1 || kept.dims[last] < COLUMN_MIN || summed.count <= 1)
-        return run_runs<of_sum, T>(s, {kept, summed, 0, 0, false}, x->data, y);
+        return run_runs<T>(s, {kept, summed, 0, 0, false}, x->data, y);
     columns c = {kept, summed, kept.dims[last], kept.strides[1][last], 0, 0, false};
     hx_walk_pop(&c.outer);
     return run_columns<T>(s, c, x->data, y);
 }
 
 hx_status hx__cuda_sum(hx_cuda_stream *s, const hx_op_call *call) { HX_RETURN_BY_FLOAT(call->in[0].dtype, T, sum_as<T>(s, call)); }
-
-template <class T> static hx_status norm_part(hx_cuda_stream *s, const hx_op_call *call) {
-    const hx_array *x = &call->in[0];
-    const sink y = {NULL, call->out[0].data, call->out[0].dtype, call->attr.reduce.accumulate};
-    const runs r = {hx_walk_empty<2>(), hx_walk_make<1>({x}), 0, 0, false};
-    switch (call->op) {
-    case HX_OP_sumsq: return run_runs<of_squares, T>(s, r, x->data, y);
-    case HX_OP_sumabs: return run_runs<of_sizes, T>(s, r, x->data, y);
-    default: return run_runs<of_largest, T>(s, r, x->data, y);
-    }
-}
-
-hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call) {
-    HX_RETURN_BY_FLOAT(call->in[0].dtype, T, norm_part<T>(s, call));
-}

@@ -82,7 +82,9 @@ hx_status hx_optim_create(hx_device *device, hx_stream *stream, const hx_param_g
 hx_status hx_optim_create_default(hx_device *device, hx_stream *stream, const hx_param_list *params,
                                   const hx_optim_config *config, hx_optim **out);
 void hx_optim_destroy(hx_optim **optim);
-/** One update from hx_tensor_grad of each parameter. @param step  1 for the first update
+/** One update from hx_tensor_grad of each parameter, in one pass over memory: a parameter of half type is written beside its
+ *  master. All are a batch of the stream (hx_stream_batch), which a device may launch as one.
+ *  @param step  1 for the first update
  *  @param gscale  f64 scalar on the device that multiplies every gradient (1/count, clipping, loss scale), NULL: 1
  *  @return HX_ERR_STATE names a parameter without a gradient */
 hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, hx_tensor *gscale);

@@ -12,6 +12,7 @@
  *   HELIX_EMU_PINNED=bytes  the largest block of pinned memory that can be had (any)
  *   HELIX_EMU_PLANT=...   a fault: barrier:FILE:LINE leaves that __syncthreads out, shuffle:FILE:LINE reads from the next
  *                         lane, wait:N leaves out the N-th cudaStreamWaitEvent, counted from 1
+ *   HELIX_EMU_LOG=path    append the name of each kernel that is launched, a line for each
  *   HELIX_EMU_SITES=path  append "barrier:FILE:LINE" and "shuffle:FILE:LINE" for those that ran
  *
  * One lock guards everything: functions say where it is held. Only one operation runs at a time, on whichever thread of the

@@ -4,6 +4,8 @@
 #include <map>
 #include <numeric>
 
+#include <stdlib.h>
+
 enum { SHARED_PLAIN = 48 * 1024, SHARED_MOST = 227 * 1024 };
 
 static thread_local std::string next_name;
@@ -34,12 +36,22 @@ static bool is_possible(const cudaLaunchConfig_t &c, const void *kernel) {
            b.x <= 1024 && b.y <= 1024 && b.z <= 64 && (uint64_t)b.x * b.y * b.z <= 1024 && c.dynamicSmemBytes <= shared_most;
 }
 
+static void note_launch(const emu_kernel &kernel) {
+    static const char *const path = getenv("HELIX_EMU_LOG");
+    if (path == nullptr) return;
+    FILE *f = fopen(path, "a");
+    if (f == nullptr) emu_fail("HELIX_EMU_LOG=%s cannot be written", path);
+    fprintf(f, "%s\n", kernel.name.c_str());
+    fclose(f);
+}
+
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *address, std::function<void()> thread) {
     auto lock = emu_lock();
     emu_kernel kernel = {next_name.empty() ? "without a name" : next_name, address, config->gridDim, config->blockDim,
                          config->dynamicSmemBytes, std::move(thread), 0, false};
     next_name.clear();
     if (!is_possible(*config, address)) return emu_error(cudaErrorInvalidConfiguration);
+    note_launch(kernel);
     kernel.draws = emu_draws(emu_seed() ^ ++n_launches << 20).next();
     kernel.in_bursts = kernel.draws & 1;
     emu_enqueue(config->stream, "a kernel", [kernel]() mutable {
