@@ -20,6 +20,9 @@ extern "C" {
 typedef struct hx_cuda_gemm_library hx_cuda_gemm_library; /* gemm.c */
 typedef struct hx_cuda_staging hx_cuda_staging;           /* staging.c */
 
+/* cuStreamWaitValue32 of the driver, whose library is not linked. Its errors have the runtime's numbers. */
+typedef cudaError_t (*hx_cuda_wait_value_fn)(cudaStream_t stream, unsigned long long address, unsigned value, unsigned flags);
+
 typedef struct hx_cuda {
     int index;
     char name[96];
@@ -29,6 +32,7 @@ typedef struct hx_cuda {
     int shared_bytes;  /* most dynamic shared memory of a block, after opting in */
     int64_t memory_bytes;
     cudaMemPool_t pool;         /* of scratch */
+    hx_cuda_wait_value_fn wait_value; /* NULL: the driver has none */
     hx_cuda_gemm_library *gemm; /* owned */
     hx_cuda_staging *staging;   /* owned */
     void (*reclaim)(void *arg); /* hx_device_config has them */

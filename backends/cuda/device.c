@@ -14,6 +14,7 @@
 #include "core/base/mem.h"
 
 #define LEAST_MAJOR 8 /* kernels are compiled for compute capability 8.0 and later */
+#define WAIT_GEQ    0 /* CU_STREAM_WAIT_VALUE_GEQ: (int32_t)(*address - value) >= 0 */
 
 /* ---- errors ---- */
 
@@ -107,6 +108,15 @@ static hx_status open_pool(hx_cuda *cuda) {
     return hx__cuda_check(cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
 }
 
+/* Since CUDA 11.7 the function needs no setting of the driver's module. */
+static void find_wait_value(hx_cuda *cuda) {
+    enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    void *function = NULL;
+    cudaError_t error = cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &function, 11070, cudaEnableDefault, &found);
+    if (error != cudaSuccess) (void)cudaGetLastError();
+    if (error == cudaSuccess && found == cudaDriverEntryPointSuccess) *(void **)&cuda->wait_value = function;
+}
+
 static void cuda_close(void *self) {
     hx_cuda *cuda = self;
     if (!cuda) return;
@@ -131,6 +141,7 @@ static hx_status cuda_open(const hx_device_config *config, void **self) {
     HX_TRY_GOTO(enter(cuda), failed);
     HX_TRY_GOTO(read_properties(cuda), failed);
     HX_TRY_GOTO(open_pool(cuda), failed);
+    find_wait_value(cuda);
     HX_TRY_GOTO(hx__cuda_staging_open(&cuda->staging), failed);
     HX_TRY_GOTO(hx__cuda_gemm_open(cuda, &cuda->gemm), failed);
     *self = cuda;
@@ -321,6 +332,17 @@ static hx_status cuda_host_call(void *self, void *stream, void (*fn)(void *arg),
     return check_stream(s, error, "cudaStreamAddCallback");
 }
 
+static hx_status cuda_word_wait(void *self, void *stream, const uint32_t *word, uint32_t value) {
+    hx_cuda_stream *s = stream;
+    hx_cuda *cuda = self;
+    cudaError_t error = cudaErrorNotSupported;
+    HX_TRY(enter_stream(s));
+    if (cuda->wait_value) error = cuda->wait_value(s->handle, (unsigned long long)(uintptr_t)word, value, WAIT_GEQ);
+    if (error == cudaErrorNotSupported)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "cuda device %d: its driver has no cuStreamWaitValue32", cuda->index);
+    return check_stream(s, error, "cuStreamWaitValue32");
+}
+
 static void *cuda_native(void *self, const char *what, void *object) {
     (void)self;
     return strcmp(what, "stream") == 0 && object ? (void *)((hx_cuda_stream *)object)->handle : NULL;
@@ -350,4 +372,5 @@ const hx_backend hx_backend_cuda = {
     .batch = cuda_batch,
     .native = cuda_native,
     .host_call = cuda_host_call,
+    .word_wait = cuda_word_wait,
 };

@@ -85,14 +85,18 @@ typedef struct hx_backend {
     hx_status (*event_arm)(void *self, void *event);
     void (*event_fire)(void *self, void *event, hx_status status, const char *message);
     /* OPTIONAL: the host calls fn(arg) once the stream's earlier work is done, whether it failed or not; later work waits
-     * for its return. A device that is lost may never call: stream_poll tells. fn must not use the device. NULL: host
-     * backends, where the caller can wait itself. */
+     * for its return. A device that is lost may never call: stream_poll tells. fn must not use the device, and waits for
+     * nobody: a thread of the driver calls it, for which others may wait. NULL: host backends, where the caller can wait
+     * itself. */
     hx_status (*host_call)(void *self, void *stream, void (*fn)(void *arg), void *arg);
     /* OPTIONAL: a batch of exec calls begins, or ends: see hx_stream_batch. The backend may hold the calls back and launch
      * several as one, in an order of its own but for reductions that accumulate into one output, which keep theirs; the
      * bits of the results are those of the calls one by one. The end launches what is left, also after a failure. NULL:
      * calls run as they come. */
     hx_status (*batch)(void *self, void *stream, bool begin);
+    /* OPTIONAL: later work waits, on the device, until the host has stored `value` in `word`, which lies in HX_POOL_HOST.
+     * Words count, modulo 2^32: one that is ahead of `value` by less than 2^31 will do. NULL: as host_call */
+    hx_status (*word_wait)(void *self, void *stream, const uint32_t *word, uint32_t value);
     /* OPTIONAL: graph capture, all four or none; NULL: the device has none, and props.has_capture is false */
     hx_status (*capture_begin)(void *self, void *stream);
     hx_status (*capture_end)(void *self, void *stream, void **graph);
@@ -162,6 +166,8 @@ hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call);
 hx_status hx_stream_batch(hx_stream *stream, bool begin);
 /** See hx_backend.host_call. @return HX_ERR_UNSUPPORTED if the device has none */
 hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg);
+/** See hx_backend.word_wait. @return HX_ERR_UNSUPPORTED if the device has none */
+hx_status hx_stream_wait_word(hx_stream *stream, const uint32_t *word, uint32_t value);
 
 hx_status hx_event_create(hx_device *device, hx_event **out);
 void hx_event_destroy(hx_event **event);

@@ -402,6 +402,12 @@ hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *ar
     return b->host_call(stream->device->self, stream->self, fn, arg);
 }
 
+hx_status hx_stream_wait_word(hx_stream *stream, const uint32_t *word, uint32_t value) {
+    const hx_backend *b = stream->device->backend;
+    if (b->word_wait == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "device %s does not wait for the host's memory", b->name);
+    return b->word_wait(stream->device->self, stream->self, word, value);
+}
+
 /* ---- events ---- */
 
 hx_status hx_event_create(hx_device *device, hx_event **out) {

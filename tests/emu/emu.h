@@ -10,6 +10,10 @@
  *                         let the host touch no device memory
  *   HELIX_EMU_GPUS=n      devices (1); 0: none      HELIX_EMU_MEMORY=bytes  of each (4 GiB)
  *   HELIX_EMU_PINNED=bytes  the largest block of pinned memory that can be had (any)
+ *   HELIX_EMU_LAZY=1      what CUDA may do: to allocate or free memory, and to launch a kernel for the first time, wait for
+ *                         the whole device, and let no other thread call until then
+ *   HELIX_EMU_WAIT_VALUE=0  the driver has no cuStreamWaitValue32
+ *   HELIX_EMU_LOST=1      from now on the device is lost: streams do nothing more, and calls that concern them fail
  *   HELIX_EMU_PLANT=...   a fault: barrier:FILE:LINE leaves that __syncthreads out, shuffle:FILE:LINE reads from the next
  *                         lane, wait:N leaves out the N-th cudaStreamWaitEvent, counted from 1
  *   HELIX_EMU_LOG=path    append the name of each kernel that is launched, a line for each
@@ -97,6 +101,9 @@ std::unique_lock<std::mutex> emu_lock();
 void emu_enqueue(cudaStream_t stream, const char *name, std::function<bool()> poll);
 /** Drive streams until done() holds; lock held by the argument. Fails if nothing is left that could make it hold. */
 void emu_drive(std::unique_lock<std::mutex> &lock, const char *what, const std::function<bool()> &done);
+/** With HELIX_EMU_LAZY: wait for the device; calls of other threads wait for that. Lock held. */
+void emu_synchronize(std::unique_lock<std::mutex> &lock, const char *why);
+bool emu_is_stream(cudaStream_t stream);
 bool emu_stream_is_idle(cudaStream_t stream);
 bool emu_all_idle();
 /** The process-wide number of the calling thread's device. */

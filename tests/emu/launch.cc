@@ -3,6 +3,7 @@
 
 #include <map>
 #include <numeric>
+#include <set>
 
 #include <stdlib.h>
 
@@ -10,6 +11,7 @@ enum { SHARED_PLAIN = 48 * 1024, SHARED_MOST = 227 * 1024 };
 
 static thread_local std::string next_name;
 static std::map<const void *, int> &opted = *new std::map<const void *, int>; /* dynamic shared memory by kernel */
+static std::set<const void *> &loaded = *new std::set<const void *>;
 static emu_draws draws(0);
 static uint64_t n_launches;
 
@@ -52,6 +54,7 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *address, st
     next_name.clear();
     if (!is_possible(*config, address)) return emu_error(cudaErrorInvalidConfiguration);
     note_launch(kernel);
+    if (loaded.insert(address).second) emu_synchronize(lock, "the device, to load a kernel");
     kernel.draws = emu_draws(emu_seed() ^ ++n_launches << 20).next();
     kernel.in_bursts = kernel.draws & 1;
     emu_enqueue(config->stream, "a kernel", [kernel]() mutable {

@@ -120,27 +120,29 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
 
 /* ---- memory ---- */
 
-static cudaError_t alloc(emu_memory_kind kind, void **out, size_t n_bytes) {
+static cudaError_t alloc(emu_memory_kind kind, void **out, size_t n_bytes, bool may_wait) {
     auto lock = emu_lock();
     const cudaError_t error = check_device(current_device);
     if (error != cudaSuccess) return error;
+    if (may_wait) emu_synchronize(lock, "the device, to allocate memory");
     void *p = n_bytes > 0 ? emu_memory_alloc(kind, current_device, n_bytes) : nullptr;
     if (n_bytes > 0 && p == nullptr) return emu_error(cudaErrorMemoryAllocation);
     *out = p;
     return cudaSuccess;
 }
-cudaError_t cudaMalloc(void **out, size_t n_bytes) { return alloc(EMU_DEVICE, out, n_bytes); }
+cudaError_t cudaMalloc(void **out, size_t n_bytes) { return alloc(EMU_DEVICE, out, n_bytes, true); }
 cudaError_t cudaMallocHost(void **out, size_t n_bytes) {
     if (n_bytes > (size_t)emu_option("HELIX_EMU_PINNED", INT64_MAX)) return emu_error(cudaErrorMemoryAllocation);
-    return alloc(EMU_PINNED, out, n_bytes);
+    return alloc(EMU_PINNED, out, n_bytes, true);
 }
 cudaError_t cudaHostAlloc(void **out, size_t n_bytes, unsigned int) { return cudaMallocHost(out, n_bytes); }
-cudaError_t cudaMallocAsync(void **out, size_t n_bytes, cudaStream_t) { return alloc(EMU_DEVICE, out, n_bytes); }
+cudaError_t cudaMallocAsync(void **out, size_t n_bytes, cudaStream_t) { return alloc(EMU_DEVICE, out, n_bytes, false); }
 
 /* waits for the device */
 static cudaError_t release(emu_memory_kind kind, void *p) {
     auto lock = emu_lock();
     if (p == nullptr) return cudaSuccess;
+    emu_synchronize(lock, "the device, to free memory");
     emu_drive(lock, "the device, to free memory", emu_all_idle);
     emu_memory_free(kind, p);
     return cudaSuccess;
@@ -221,6 +223,7 @@ static cudaError_t copy(void *dst, const void *src, size_t n_bytes, enum cudaMem
     if (n_bytes == 0) return cudaSuccess;
     emu_memory_check("a copy from device memory", src, n_bytes);
     emu_memory_check("a copy to device memory", dst, n_bytes);
+    if (!emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     if (!is_direction(kind, device_block(src) != nullptr, device_block(dst) != nullptr)) return emu_error(cudaErrorInvalidValue);
     auto staged = std::make_shared<std::string>();
     auto is_done = std::make_shared<bool>(false);
@@ -230,7 +233,7 @@ static cudaError_t copy(void *dst, const void *src, size_t n_bytes, enum cudaMem
         copy_now(dst, is_staged ? staged->data() : src, n_bytes);
         return *is_done = true;
     });
-    if (wait || emu_memory_find(dst) == nullptr) emu_drive(lock, "a copy", [is_done] { return *is_done; });
+    if (wait || emu_memory_find(dst) == nullptr) emu_drive(lock, "a copy", [is_done, stream] { return *is_done || !emu_is_stream(stream); });
     return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n_bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {

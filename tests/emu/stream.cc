@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <set>
 #include <thread>
@@ -43,10 +44,15 @@ static std::atomic<uint64_t> n_calls; /* of the host, so that the emulator's thr
 static int n_driving;
 static int64_t n_waits;
 static bool is_over;
+static std::condition_variable &turn = *new std::condition_variable;
+static bool is_exclusive; /* one thread has CUDA to itself: */
+static std::thread::id owner;
 
 std::unique_lock<std::mutex> emu_lock() {
     n_calls++;
-    return std::unique_lock<std::mutex>(mutex);
+    std::unique_lock<std::mutex> lock(mutex);
+    turn.wait(lock, [] { return !is_exclusive || owner == std::this_thread::get_id(); });
+    return lock;
 }
 
 static cudaStream_t stream_of(cudaStream_t handle) {
@@ -57,21 +63,23 @@ static cudaStream_t stream_of(cudaStream_t handle) {
     return handle == nullptr ? standard : handle;
 }
 
-static bool is_stream(cudaStream_t handle) {
+static bool is_lost() { return emu_option("HELIX_EMU_LOST", 0) != 0; }
+
+bool emu_is_stream(cudaStream_t handle) {
     const cudaStream_t stream = stream_of(handle);
-    return std::find(streams.begin(), streams.end(), stream) != streams.end() && !stream->is_gone;
+    return !is_lost() && std::find(streams.begin(), streams.end(), stream) != streams.end() && !stream->is_gone;
 }
 
 bool emu_stream_is_idle(cudaStream_t handle) {
     const cudaStream_t stream = stream_of(handle);
-    return stream->queue.empty() && !stream->is_busy;
+    return is_lost() || (stream->queue.empty() && !stream->is_busy);
 }
 bool emu_all_idle() { return std::all_of(streams.begin(), streams.end(), emu_stream_is_idle); }
 
 /* ---- driving ---- */
 
 static bool can_run(cudaStream_t stream) {
-    return !stream->is_busy && !stream->queue.empty() && (!stream->queue.front().waits || stream->queue.front().waits->is_done);
+    return !is_lost() && !stream->is_busy && !stream->queue.empty() && (!stream->queue.front().waits || stream->queue.front().waits->is_done);
 }
 
 static void retire(cudaStream_t stream) {
@@ -129,6 +137,16 @@ void emu_drive(std::unique_lock<std::mutex> &lock, const char *what, const std::
         if (got == NOTHING || n_tried > 16) pause(lock);
     }
     end_driving();
+}
+
+void emu_synchronize(std::unique_lock<std::mutex> &lock, const char *why) {
+    static const bool is_lazy = emu_option("HELIX_EMU_LAZY", 0) != 0;
+    if (!is_lazy || is_exclusive) return;
+    is_exclusive = true;
+    owner = std::this_thread::get_id();
+    emu_drive(lock, why, emu_all_idle);
+    is_exclusive = false;
+    turn.notify_all();
 }
 
 /* A query sees a device that works meanwhile. */
@@ -194,7 +212,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned int flags, 
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     auto lock = emu_lock();
-    if (stream == nullptr || !is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (stream == nullptr || !emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     stream->is_gone = true;
     if (!emu_stream_is_idle(stream)) return cudaSuccess;
     streams.erase(std::find(streams.begin(), streams.end(), stream));
@@ -204,14 +222,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     auto lock = emu_lock();
-    if (!is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (!emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     emu_drive(lock, "a stream", [stream] { return emu_stream_is_idle(stream); });
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     auto lock = emu_lock();
-    if (!is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (!emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     drive_a_little(lock);
     return emu_stream_is_idle(stream) ? cudaSuccess : cudaErrorNotReady;
 }
@@ -225,8 +243,32 @@ cudaError_t cudaDeviceSynchronize(void) {
 cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t callback, void *user_data, unsigned int flags) {
     if (flags != 0) return emu_error(cudaErrorInvalidValue);
     auto lock = emu_lock();
-    if (!is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (!emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     enqueue(stream, {"a host function", nullptr, nullptr, [callback, stream, user_data] { callback(stream, cudaSuccess, user_data); }});
+    return cudaSuccess;
+}
+
+/* ---- the driver ---- */
+
+static cudaError_t wait_value(cudaStream_t stream, unsigned long long address, unsigned value, unsigned flags) {
+    const volatile uint32_t *word = reinterpret_cast<const volatile uint32_t *>(address);
+    auto lock = emu_lock();
+    const emu_block *b = emu_memory_find(const_cast<const uint32_t *>(word));
+    if (flags != 0 || address % 4 != 0 || b == nullptr || b->kind != EMU_PINNED) return cudaErrorInvalidValue;
+    if (!emu_is_stream(stream)) return cudaErrorInvalidResourceHandle;
+    emu_enqueue(stream, "a wait for the host's word", [word, value] {
+        return (int32_t)(__atomic_load_n(word, __ATOMIC_ACQUIRE) - value) >= 0;
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned int version, unsigned long long,
+                                             enum cudaDriverEntryPointQueryResult *found) {
+    const bool is_here = strcmp(symbol, "cuStreamWaitValue32") == 0 && emu_option("HELIX_EMU_WAIT_VALUE", 1) != 0;
+    *function = is_here && version >= 11070 ? reinterpret_cast<void *>(wait_value) : nullptr;
+    *found = *function != nullptr ? cudaDriverEntryPointSuccess
+             : is_here            ? cudaDriverEntryPointVersionNotSufficent
+                                  : cudaDriverEntryPointSymbolNotFound;
     return cudaSuccess;
 }
 
@@ -249,7 +291,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     auto lock = emu_lock();
-    if (events.count(event) == 0 || !is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (events.count(event) == 0 || !emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     auto record = std::make_shared<emu_record>();
     event->latest = record;
     emu_enqueue(stream, "a record", [record] {
@@ -261,7 +303,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
     auto lock = emu_lock();
-    if (events.count(event) == 0 || !is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
+    if (events.count(event) == 0 || !emu_is_stream(stream)) return emu_error(cudaErrorInvalidResourceHandle);
     if (!event->latest || emu_planted_wait(++n_waits)) return cudaSuccess;
     enqueue(stream, {"a wait", nullptr, event->latest, nullptr});
     return cudaSuccess;
@@ -271,13 +313,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     auto lock = emu_lock();
     if (events.count(event) == 0) return emu_error(cudaErrorInvalidResourceHandle);
     const auto record = event->latest;
-    if (record) emu_drive(lock, "an event", [record] { return record->is_done; });
-    return cudaSuccess;
+    if (record) emu_drive(lock, "an event", [record] { return record->is_done || is_lost(); });
+    return is_lost() ? emu_error(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     auto lock = emu_lock();
     if (events.count(event) == 0) return emu_error(cudaErrorInvalidResourceHandle);
+    if (is_lost()) return emu_error(cudaErrorLaunchFailure);
     drive_a_little(lock);
     return !event->latest || event->latest->is_done ? cudaSuccess : cudaErrorNotReady;
 }
