@@ -155,6 +155,7 @@ void hx_session_close(hx_session **session) {
     hx_tape_destroy(&s->tape);
     hx_tensor_parallel_destroy(&s->tp);
     hx_mesh_destroy(&s->mesh);
+    if (s->world) (void)hx_comm_release_device(s->world);
     hx_stream_destroy(&s->stream);
     hx_device_close(&s->device);
     hx_comm_close(&s->world);
@@ -193,7 +194,8 @@ static hx_status lowest_failure(hx_session *s, hx_status status, int *rank, hx_s
     _Static_assert(HX_STATUS_COUNT <= 64, "a status does not fit into its digit");
     int64_t vote = ((int64_t)(status == HX_ERR_REMOTE ? size : mine)) * 64 + (int64_t)status;
     if (mpi) {
-        HX_TRY(hx_comm_sync(s->world));
+        (void)hx_comm_sync(s->world); /* a device that failed does not keep the ranks from talking */
+        HX_TRY(hx_comm_failure(s->world));
         if (MPI_Allreduce(MPI_IN_PLACE, &vote, 1, MPI_INT64_T, MPI_MIN, *mpi) != MPI_SUCCESS)
             return HX_FAIL(HX_ERR_COMM, "the ranks could not tell each other which of them failed first");
     }

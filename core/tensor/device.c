@@ -404,6 +404,7 @@ hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *ar
 
 hx_status hx_stream_wait_word(hx_stream *stream, const uint32_t *word, uint32_t value) {
     const hx_backend *b = stream->device->backend;
+    HX_TRY(check_no_batch(stream));
     if (b->word_wait == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "device %s does not wait for the host's memory", b->name);
     return b->word_wait(stream->device->self, stream->self, word, value);
 }

@@ -141,13 +141,21 @@ void hx__outcome_note(hx__outcome *outcome, hx_status status) {
     snprintf(outcome->message, sizeof outcome->message, "%s", hx_error_message());
 }
 
-hx_status hx_comm_sync(hx_comm *comm) {
+/* The failure of the communicator, else that of the device. */
+static hx_status drain(hx_comm *comm, hx_status device) {
     hx__outcome side = {.status = HX_OK};
-    hx__outcome_note(&side, hx__comm_device_release(comm->engine));
+    hx__outcome_note(&side, device);
     HX_TRY(hx_queue_sync(comm->engine->queue));
-    release_producers(comm);
     HX_TRY(hx_comm_failure(comm));
     return hx_error_adopt(side.status, side.message);
+}
+
+hx_status hx_comm_sync(hx_comm *comm) { return drain(comm, hx__comm_device_sync(comm->engine)); }
+
+hx_status hx_comm_release_device(hx_comm *comm) {
+    hx_status status = drain(comm, hx__comm_device_release(comm->engine));
+    release_producers(comm);
+    return status;
 }
 
 hx_status hx_comm_split(hx_comm *comm, int color, int key, hx_comm **out) {
@@ -255,6 +263,7 @@ static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stre
     HX_TRY(hx_comm_failure(comm));
     if (stream != NULL && !is_host_memory(stream)) return hx__comm_device_run(comm, call, stream, done);
     if (stream != NULL) HX_TRY(await_stream(&job, stream));
+    hx__comm_device_look(comm->engine);
     if (done != NULL)
         HX_TRY(hx_event_arm(done));
     else

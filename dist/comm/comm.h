@@ -4,8 +4,8 @@
  * produced the buffers. It enqueues and returns; `done` fires when the result is there. Collectives of one rank
  * start in the order in which they were called, on all communicators together, on a communication thread; every
  * rank must call them in the same order. Errors surface at the event and are sticky in the communicator. An event
- * stands for one collective at a time. A communicator holds events of the device whose streams it was given until
- * hx_comm_sync or hx_comm_close: one of them comes before hx_device_close.
+ * stands for one collective at a time. A communicator keeps a stream, events and memory of the device whose streams it
+ * was given, for later calls: hx_comm_close, or hx_comm_release_device, comes before hx_device_close.
  *
  *     hx_event *done;  HX_TRY(hx_event_create(dev, &done));
  *     HX_TRY(hx_comm_all_reduce(comm, grad, n, HX_F32, HX_SUM, stream, done));
@@ -68,8 +68,14 @@ typedef struct hx_comm_ops {
     hx_status (*split)(hx_comm *comm, int color, int key, hx_comm **out);
     /** Enqueue on a stream of the device; size > 1. Called on the thread that calls the collectives. */
     hx_status (*enqueue)(hx_comm *comm, const hx_comm_call *call, hx_stream *stream);
+    /** With enqueue: this rank fails to take part. End what is enqueued, here and on the other ranks, and fail from now on. */
+    void (*abandon)(hx_comm *comm, hx_status why, const char *message);
     /** Collective over `child`, which was split from the communicator that `comm` serves: serve it too. */
     hx_status (*follow)(hx_comm *comm, hx_comm *child);
+    /** OPTIONAL, both or none, on any thread, and waiting for nobody: tell the other ranks that collectives on the device
+     *  will not go on; the first such message that came, if any. */
+    void (*warn)(hx_comm *comm, const char *message);
+    bool (*heard)(hx_comm *comm, char *message, size_t n_bytes);
 } hx_comm_ops;
 
 /* ---- opening ---- */
@@ -117,8 +123,10 @@ hx_status hx_comm_send(hx_comm *comm, const void *data, int64_t count, hx_dtype 
 hx_status hx_comm_recv(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, int peer, hx_stream *stream, hx_event *done);
 /** Returns when all ranks have called it. */
 hx_status hx_comm_barrier(hx_comm *comm);
-/** Wait until this rank's queued collectives are done; returns the sticky failure. */
+/** Wait until this rank's queued collectives are done. @return the sticky failure, or that of the device which moved them */
 hx_status hx_comm_sync(hx_comm *comm);
+/** The same, and give back what is kept of a device; all communicators that were split from one another share it. */
+hx_status hx_comm_release_device(hx_comm *comm);
 /** The sticky failure so far, described on the calling thread. Waits for nothing. */
 hx_status hx_comm_failure(hx_comm *comm);
 

@@ -33,7 +33,7 @@ typedef struct hx__comm_side hx__comm_side; /* device.c */
 typedef struct hx__comm_engine {
     hx_queue *queue;
     atomic_int n_users;
-    hx__comm_side *side; /* for memory of a device; NULL: not used since the last hx_comm_sync */
+    hx__comm_side *side; /* for memory of a device; NULL: not used, or given back */
     void (*finish)(void); /* when the last user is gone; may be NULL */
 } hx__comm_engine;
 
@@ -75,8 +75,12 @@ hx_status hx__comm_execute(hx_comm *comm, const hx_comm_call *call);
 /** A checked collective on memory that only the device reaches. Takes part whatever has failed on this rank.
  *  @param done  NULL: returns when it is done. @return the first failure that is known at return */
 hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done);
-/** Wait for such collectives, and give their stream, events and pinned memory back. @return the stream's failure */
+/** Wait for such collectives. @return the stream's failure */
+hx_status hx__comm_device_sync(hx__comm_engine *engine);
+/** The same, and give their stream, event and pinned memory back. */
 hx_status hx__comm_device_release(hx__comm_engine *engine);
+/** Before the calling thread waits for the communication thread: what a lost device will not bring, that does not wait for. */
+void hx__comm_device_look(hx__comm_engine *engine);
 
 /** Let providers see at most n elements per call, 1 <= n <= HX_COMM_MAX_ELEMS, so that small tests cover the loops
  *  for large counts. The same on all ranks. */

@@ -8,10 +8,20 @@
  *
  * Staged: the data go in pieces through two slots of pinned memory, the even pieces through one, the odd ones through
  * the other. The side stream gets, for each piece k,
- *      copy piece k+1 in | wait for the job of piece k | copy piece k out
- * and the communication thread a job, which waits for the copy in and lets the provider run on the slot: piece k+1 is
- * copied while piece k is with the provider. The jobs are queued by the call itself, so that collectives on host memory
- * and on the device's keep one order on all ranks. The wait is a call of the host that blocks the stream until then.
+ *      copy piece k+1 in | call the host: piece k+1 has arrived | wait for the word: piece k is exchanged | copy piece k out
+ * and the communication thread a job, which waits for the arrival, lets the provider run on the slot, and stores the
+ * piece's number in the word, which lies in pinned memory: piece k+1 is copied while piece k is with the provider. The
+ * jobs are queued by the call itself, so that collectives on host memory and on the device's keep one order on all ranks.
+ *
+ * Nobody waits who is waited for. A driver may let one thread's call (memory, a kernel's first launch) wait for the whole
+ * device, and every other thread that calls it wait for that one. So
+ *   - the whole of a call is on the stream when it returns: `done` has been recorded, and a later wait for it is one;
+ *   - the device waits for the word by itself: a call of the host that waited would occupy the driver's thread;
+ *   - the call of the host only counts the arrival and returns;
+ *   - the communication thread never calls the device, which may be waiting for it: it sleeps until it is told.
+ * Then what the device waits for needs only what was enqueued before it, here and on the other ranks, which make the
+ * same calls in the same order: the earliest piece that is not exchanged can always go on.
+ * A device that cannot wait for a word has the calling thread wait in its place.
  *
  * A rank on which something fails goes on with what the slots hold, because the others wait for it.
  */
@@ -22,43 +32,76 @@
 
 #define PIECE_BYTES ((size_t)4 << 20) /* large enough that PCIe and the network run at their speed */
 #define N_SLOTS     2
-#define N_TICKETS   64 /* pieces on their way at once */
 #define LOST_MS     5000
-
-/* What a piece on its way needs; free again when the side stream has passed it. */
-typedef struct ticket {
-    hx__comm_side *side;
-    hx_event *ready;     /* the data are in the slot */
-    hx_signal *finished; /* the provider is through */
-} ticket;
 
 struct hx__comm_side {
     hx_device *device;
     hx_queue *queue; /* the communication thread; borrowed */
-    bool is_lost;    /* the device failed and calls of the host are missing */
     hx_stream *stream;
-    hx_event *order;           /* recorded on producers' streams; a wait keeps what it found, so one is enough */
-    void *data[N_SLOTS];       /* [PIECE_BYTES] pinned; NULL until needed */
-    void *source[N_SLOTS];     /* the same, of all_to_all */
-    ticket tickets[N_TICKETS]; /* piece i uses entry i mod N_TICKETS */
-    int64_t n_taken;
-    atomic_llong n_passed;
+    hx_event *order;         /* recorded on producers' streams; a wait keeps what it found, so one is enough */
+    void *data[N_SLOTS];     /* [PIECE_BYTES] pinned; NULL until needed */
+    void *source[N_SLOTS];   /* the same, of all_to_all */
+    uint32_t *exchanged;     /* the word, pinned: number of the last piece that the provider is through with; NULL until needed */
+    uint32_t n_pieces;       /* of all calls; they are numbered from 1, modulo 2^32 */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint32_t n_arrived; /* pieces whose call of the host has come */
+    bool is_broken;     /* the device failed: calls may be late or missing, and nobody waits for them */
+    bool is_lost;       /* some have not come for LOST_MS */
 };
+
+/* ---- arrivals ---- */
+
+/* On a thread of the device's, which it must leave at once. */
+static void arrive(void *arg) {
+    hx__comm_side *side = arg;
+    pthread_mutex_lock(&side->lock);
+    side->n_arrived++;
+    pthread_cond_signal(&side->changed);
+    pthread_mutex_unlock(&side->lock);
+}
+
+/* On the communication thread. */
+static void wait_for_arrival(hx__comm_side *side, uint32_t piece) {
+    pthread_mutex_lock(&side->lock);
+    while (!side->is_broken && (int32_t)(side->n_arrived - piece) < 0) pthread_cond_wait(&side->changed, &side->lock);
+    pthread_mutex_unlock(&side->lock);
+}
+
+static bool all_arrived(hx__comm_side *side) {
+    pthread_mutex_lock(&side->lock);
+    bool all = side->n_arrived == side->n_pieces;
+    pthread_mutex_unlock(&side->lock);
+    return all;
+}
+
+static void break_side(hx__comm_side *side) {
+    pthread_mutex_lock(&side->lock);
+    side->is_broken = true;
+    pthread_cond_signal(&side->changed);
+    pthread_mutex_unlock(&side->lock);
+}
+
+void hx__comm_device_look(hx__comm_engine *engine) {
+    bool idle;
+    if (engine->side == NULL || all_arrived(engine->side)) return;
+    if (hx_stream_poll(engine->side->stream, &idle) != HX_OK) break_side(engine->side);
+}
 
 /* ---- life ---- */
 
 static void side_destroy(hx__comm_side **handle) {
     hx__comm_side *side = *handle;
-    for (int i = 0; i < N_TICKETS; i++) {
-        hx_event_destroy(&side->tickets[i].ready);
-        hx_signal_destroy(&side->tickets[i].finished);
-    }
     for (int i = 0; i < N_SLOTS; i++) {
         hx_device_free(side->device, HX_POOL_HOST, side->data[i], PIECE_BYTES);
         hx_device_free(side->device, HX_POOL_HOST, side->source[i], PIECE_BYTES);
     }
+    hx_device_free(side->device, HX_POOL_HOST, side->exchanged, sizeof *side->exchanged);
     hx_event_destroy(&side->order);
     hx_stream_destroy(&side->stream);
+    pthread_cond_destroy(&side->changed);
+    pthread_mutex_destroy(&side->lock);
     hx_mem_free((void **)handle);
 }
 
@@ -68,13 +111,10 @@ static hx_status side_create(hx_device *device, hx_queue *queue, hx__comm_side *
     HX_TRY(hx_mem_alloc_array(1, sizeof *side, (void **)&side));
     side->device = device;
     side->queue = queue;
+    pthread_mutex_init(&side->lock, NULL);
+    pthread_cond_init(&side->changed, NULL);
     HX_TRY_GOTO(hx_stream_create(device, &side->stream), failed);
     HX_TRY_GOTO(hx_event_create(device, &side->order), failed);
-    for (int i = 0; i < N_TICKETS; i++) {
-        side->tickets[i].side = side;
-        HX_TRY_GOTO(hx_event_create(device, &side->tickets[i].ready), failed);
-        HX_TRY_GOTO(hx_signal_create(&side->tickets[i].finished), failed);
-    }
     *out = side;
     return HX_OK;
 failed:
@@ -82,30 +122,26 @@ failed:
     return status;
 }
 
-/* Until at most n_left tickets are on their way. A device that has failed may call the host late or never: after LOST_MS its
- * tickets count as passed, and the side stays as it is, because a late call would use it. */
-static hx_status wait_for_tickets(hx__comm_side *side, int64_t n_left) {
+/* Until the side stream is idle and every call of the host has come. A device that has failed may call late or never: after
+ * LOST_MS the side counts as lost, and stays as it is for ever, because a late call would use it. */
+static hx_status settle(hx__comm_side *side) {
     const struct timespec millisecond = {.tv_nsec = 1000000};
     hx_status status = hx_stream_sync(side->stream);
-    if (status != HX_OK) (void)hx_queue_sync(side->queue);
-    for (int ms = 0; side->n_taken - atomic_load(&side->n_passed) > n_left; ms++) {
-        if (status == HX_OK) {
-            status = hx_stream_sync(side->stream);
-        } else if (ms < LOST_MS) {
-            nanosleep(&millisecond, NULL);
-        } else {
-            side->is_lost = true;
-            atomic_store(&side->n_passed, side->n_taken);
-        }
-    }
-    return status;
+    if (status == HX_OK || side->is_lost) return status;
+    break_side(side);
+    (void)hx_queue_sync(side->queue);
+    for (int ms = 0; ms < LOST_MS && !all_arrived(side); ms++) nanosleep(&millisecond, NULL);
+    side->is_lost = !all_arrived(side);
+    return hx_stream_sync(side->stream); /* the failure, described once more */
 }
+
+hx_status hx__comm_device_sync(hx__comm_engine *engine) { return engine->side != NULL ? settle(engine->side) : HX_OK; }
 
 hx_status hx__comm_device_release(hx__comm_engine *engine) {
     hx__comm_side *side = engine->side;
     hx__outcome outcome = {.status = HX_OK};
     if (side == NULL) return HX_OK;
-    hx__outcome_note(&outcome, wait_for_tickets(side, 0));
+    hx__outcome_note(&outcome, settle(side));
     engine->side = NULL;
     if (!side->is_lost) side_destroy(&side);
     return hx_error_adopt(outcome.status, outcome.message);
@@ -140,7 +176,7 @@ typedef struct staging {
     int64_t n_blocks;
     int64_t n_elems; /* of a block in a piece */
     int64_t n_pieces;
-    int64_t first_ticket; /* piece i has the ticket with this number + i */
+    uint32_t first_number; /* piece i has this number + i */
     hx__outcome outcome;
 } staging;
 
@@ -150,6 +186,9 @@ static hx_status make_slots(hx__comm_side *side, bool has_source) {
         if (has_source && side->source[i] == NULL)
             HX_TRY(hx_device_alloc(side->device, HX_POOL_HOST, PIECE_BYTES, &side->source[i]));
     }
+    if (side->exchanged != NULL) return HX_OK;
+    HX_TRY(hx_device_alloc(side->device, HX_POOL_HOST, sizeof *side->exchanged, (void **)&side->exchanged));
+    *side->exchanged = side->n_pieces;
     return HX_OK;
 }
 
@@ -203,60 +242,54 @@ static hx_status copy_out(const staging *s, int64_t piece) {
 
 typedef struct piece_job {
     hx_comm *comm;
-    hx_comm_call call; /* on the slot */
-    ticket *ticket;
+    hx_comm_call call;   /* on the slot */
+    hx__comm_side *side; /* NULL: the data are there, and nobody waits for the word */
+    uint32_t number;
 } piece_job;
 
 /* On the communication thread. A failure of the provider is kept in the communicator, one of the copies in the stream. */
 static hx_status run_piece(void *arg) {
     piece_job *job = arg;
-    if (job->ticket != NULL) (void)hx_event_sync(job->ticket->ready);
+    if (job->side != NULL) wait_for_arrival(job->side, job->number);
     (void)hx__comm_execute(job->comm, &job->call);
-    if (job->ticket != NULL) hx_signal_set(job->ticket->finished);
+    if (job->side != NULL) __atomic_store_n(job->side->exchanged, job->number, __ATOMIC_RELEASE);
     return HX_OK;
 }
+_Static_assert(sizeof(piece_job) <= HX_QUEUE_JOB_BYTES, "a piece must fit into a queue's slot");
 
-/* On a thread of the device's. */
-static void wait_for_provider(void *arg) {
-    ticket *t = arg;
-    hx__comm_side *side = t->side;
-    hx_signal_wait(t->finished);
-    atomic_fetch_add(&side->n_passed, 1);
-}
-
-static ticket *take_ticket(hx__comm_side *side) {
-    if (side->n_taken - atomic_load(&side->n_passed) >= N_TICKETS) (void)wait_for_tickets(side, N_TICKETS - 1);
-    ticket *t = &side->tickets[side->n_taken++ % N_TICKETS];
-    hx_signal_reset(t->finished);
-    return t;
-}
-
+/* Where the device cannot call, this thread waits for the copy. */
 static void begin_piece(staging *s, int64_t piece) {
-    const ticket *t = take_ticket(s->side);
+    hx__comm_side *side = s->side;
     hx__outcome_note(&s->outcome, copy_in(s, piece));
-    hx__outcome_note(&s->outcome, hx_event_record(t->ready, s->side->stream));
+    side->n_pieces++;
+    hx_status called = hx_stream_host_call(side->stream, arrive, side);
+    hx__outcome_note(&s->outcome, called);
+    if (called == HX_OK) return;
+    if (hx_stream_sync(side->stream) != HX_OK) break_side(side);
+    arrive(side);
 }
 
+/* Where the device cannot wait for the word, this thread waits for the provider. */
 static void end_piece(staging *s, int64_t piece) {
-    ticket *t = &s->side->tickets[(s->first_ticket + piece) % N_TICKETS];
-    piece_job job = {.comm = s->comm, .call = *s->call, .ticket = t};
+    hx_queue *queue = s->comm->engine->queue;
+    piece_job job = {.comm = s->comm, .call = *s->call, .side = s->side, .number = s->first_number + (uint32_t)piece};
     job.call.data = s->side->data[piece % N_SLOTS];
     job.call.source = s->side->source[piece % N_SLOTS];
     job.call.count = piece_count(s, piece);
-    hx_status hosted = hx_stream_host_call(s->side->stream, wait_for_provider, t);
-    hx__outcome_note(&s->outcome, hosted);
-    hx_status pushed = hx_queue_push(s->comm->engine->queue, run_piece, &job, sizeof job);
-    if (pushed != HX_OK) hx_signal_set(t->finished);
+    hx_status pushed = hx_queue_push(queue, run_piece, &job, sizeof job);
     hx__outcome_note(&s->outcome, pushed);
-    if (hosted != HX_OK) wait_for_provider(t);
+    if (pushed == HX_OK) {
+        hx_status waits = hx_stream_wait_word(s->side->stream, s->side->exchanged, job.number);
+        if (waits != HX_ERR_UNSUPPORTED) hx__outcome_note(&s->outcome, waits);
+        if (waits != HX_OK) (void)hx_queue_sync(queue);
+    }
     hx__outcome_note(&s->outcome, copy_out(s, piece));
 }
-_Static_assert(sizeof(piece_job) <= HX_QUEUE_JOB_BYTES, "a piece must fit into a queue's slot");
 
 static hx_status run_staged(hx_comm *comm, const hx_comm_call *call, hx__comm_side *side) {
     staging s = {.comm = comm, .call = call, .side = side, .outcome = {.status = HX_OK}};
     HX_TRY(cut(&s));
-    s.first_ticket = side->n_taken;
+    s.first_number = side->n_pieces + 1;
     for (int64_t piece = 0; piece <= s.n_pieces; piece++) {
         if (piece < s.n_pieces) begin_piece(&s, piece);
         if (piece > 0) end_piece(&s, piece - 1);
@@ -295,9 +328,17 @@ static hx_status run_call(hx_comm *comm, const hx_comm_call *call, hx__comm_side
     if (call->count == 0) return HX_OK; /* on all ranks alike */
     if (comm->size == 1) return run_alone(call, side);
     if (comm->on_device == NULL) return run_staged(comm, call, side);
-    hx_status status = comm->on_device->ops->enqueue(comm->on_device, call, side->stream);
-    if (status != HX_OK) hx__comm_set_failure(comm, status, hx_error_message());
-    return status;
+    return comm->on_device->ops->enqueue(comm->on_device, call, side->stream);
+}
+
+/* What the device's provider did not get, the other ranks would wait for: it gives up, here and there. */
+static hx_status fail_call(hx_comm *comm, hx_status status) {
+    hx__outcome outcome = {.status = HX_OK};
+    if (status == HX_OK || comm->on_device == NULL) return status;
+    hx__outcome_note(&outcome, status);
+    hx__comm_set_failure(comm, status, outcome.message);
+    comm->on_device->ops->abandon(comm->on_device, status, outcome.message);
+    return hx_error_adopt(status, outcome.message);
 }
 
 hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
@@ -308,13 +349,14 @@ hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream
         hx__outcome_note(&outcome, make_slots(side, call->kind == HX_COLL_ALL_TO_ALL));
     if (outcome.status != HX_OK) {
         (void)run_blank(comm, call);
-        return hx_error_adopt(outcome.status, outcome.message);
+        (void)hx_error_adopt(outcome.status, outcome.message);
+        return fail_call(comm, outcome.status);
     }
     hx_status produced = hx_event_record(side->order, stream);
     if (produced == HX_OK) produced = hx_event_wait(side->order, side->stream);
     hx__outcome_note(&outcome, produced);
-    hx__outcome_note(&outcome, run_call(comm, call, side));
-    hx__outcome_note(&outcome, done != NULL ? hx_event_record(done, side->stream) : wait_for_tickets(side, 0));
+    hx__outcome_note(&outcome, fail_call(comm, run_call(comm, call, side)));
+    hx__outcome_note(&outcome, done != NULL ? hx_event_record(done, side->stream) : settle(side));
     if (done == NULL) hx__outcome_note(&outcome, hx_comm_failure(comm));
     return hx_error_adopt(outcome.status, outcome.message);
 }

@@ -10,13 +10,23 @@
  * in each run with the same number of ranks.
  */
 #include <mpi.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mem.h"
 #include "dist/comm/comm_impl.h"
 
-#define TAG 17
+#define TAG      17
+#define WARN_TAG 18
+
+enum { WARNING_BYTES = 512 }; /* short enough that MPI takes it at once, whether or not somebody receives it */
+
+/* Made when this rank warns the others. */
+typedef struct warning {
+    char text[WARNING_BYTES];
+    MPI_Request sent[]; /* [size] */
+} warning;
 
 /* A failed call of MPI as a status. */
 static hx_status check(int code, const char *call) {
@@ -188,6 +198,39 @@ static hx_status mpi_run(hx_comm *comm, const hx_comm_call *call) {
     }
 }
 
+/* ---- warnings ---- */
+
+/* The front lets one thread warn, once. What cannot be sent is not: the others then have their deadline. */
+static void mpi_warn(hx_comm *comm, const char *message) {
+    void *made;
+    size_t n_bytes = sizeof(warning) + (size_t)comm->size * sizeof(MPI_Request);
+    if (hx_mem_alloc_array((int64_t)n_bytes, 1, &made) != HX_OK) return;
+    warning *w = made;
+    comm->state = made;
+    snprintf(w->text, sizeof w->text, "rank %d of %d on %s gave up: %s", comm->rank, comm->size, comm->host, message);
+    for (int peer = 0; peer < comm->size; peer++) {
+        w->sent[peer] = MPI_REQUEST_NULL;
+        if (peer != comm->rank) (void)MPI_Isend(w->text, WARNING_BYTES, MPI_CHAR, peer, WARN_TAG, handle_of(comm), &w->sent[peer]);
+    }
+}
+
+static bool mpi_heard(hx_comm *comm, char *message, size_t n_bytes) {
+    char text[WARNING_BYTES];
+    int is_there = 0;
+    MPI_Message found;
+    if (MPI_Improbe(MPI_ANY_SOURCE, WARN_TAG, handle_of(comm), &is_there, &found, MPI_STATUS_IGNORE) != MPI_SUCCESS || !is_there) return false;
+    if (MPI_Mrecv(text, WARNING_BYTES, MPI_CHAR, &found, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+    snprintf(message, n_bytes, "%.*s", WARNING_BYTES - 1, text);
+    return true;
+}
+
+/* What MPI has not taken yet it may still read. */
+static void destroy_warning(hx_comm *comm) {
+    warning *w = comm->state;
+    int is_sent = 0;
+    if (w != NULL && MPI_Testall(comm->size, w->sent, &is_sent, MPI_STATUSES_IGNORE) == MPI_SUCCESS && is_sent) hx_mem_free(&comm->state);
+}
+
 /* ---- communicators ---- */
 
 static const hx_comm_ops mpi_ops;
@@ -226,12 +269,14 @@ static hx_status mpi_split(hx_comm *comm, int color, int key, hx_comm **out) {
 static void mpi_destroy(hx_comm *comm) {
     int finalized = 0;
     MPI_Finalized(&finalized);
+    if (!finalized) destroy_warning(comm);
     /* After a failure the other ranks may be gone: freeing, which may wait for them, is left to the end of the process. */
     if (!finalized && comm->failure == HX_OK) (void)MPI_Comm_free(comm->mpi_handle);
     hx_mem_free(&comm->mpi_handle);
 }
 
-static const hx_comm_ops mpi_ops = {.name = "mpi", .run = mpi_run, .split = mpi_split, .destroy = mpi_destroy};
+static const hx_comm_ops mpi_ops = {
+    .name = "mpi", .run = mpi_run, .split = mpi_split, .destroy = mpi_destroy, .warn = mpi_warn, .heard = mpi_heard};
 
 /* ---- the world ---- */
 

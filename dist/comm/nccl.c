@@ -18,7 +18,8 @@
 
 #define LIBRARY         "libnccl.so.2"
 #define DEFAULT_SECONDS 600.0
-#define SETTLE_STEP_S   2e-4 /* between looks at a call that is in progress */
+#define SPIN_S          5e-5 /* most calls that are in progress are so for less: looked at without a pause */
+#define SETTLE_STEP_S   2e-4 /* between looks at the others */
 
 double hx__nccl_now(void) {
     struct timespec t;
@@ -87,11 +88,32 @@ static hx_status bind_gpu(const hx__nccl *n) {
     return HX_FAIL(HX_ERR_DEVICE, "cudaSetDevice(%d): %s", n->gpu, cudaGetErrorString(error));
 }
 
-void hx__nccl_abort(hx__nccl *n) {
+/* True if this call did it, and the other ranks may not know. */
+static bool abort_first(hx__nccl *n) {
     pthread_mutex_lock(&n->lock);
-    if (n->handle != NULL) (void)n->api.CommAbort(n->handle);
+    bool is_first = n->handle != NULL;
+    if (is_first) (void)n->api.CommAbort(n->handle);
     n->handle = NULL;
+    is_first = is_first && !n->has_heard;
     pthread_mutex_unlock(&n->lock);
+    return is_first;
+}
+
+void hx__nccl_abort(hx__nccl *n) { (void)abort_first(n); }
+
+void hx__nccl_give_up(hx__nccl *n, hx_status why, const char *message) {
+    hx__comm_set_failure(n->comm, why, message); /* before the abort lets anybody go on */
+    if (abort_first(n) && n->base->ops->warn != NULL) n->base->ops->warn(n->base, message);
+}
+
+/* NCCL does not notice a rank that has left where the two share memory. */
+hx_status hx__nccl_listen(hx__nccl *n) {
+    char text[HX_COMM_TEXT_BYTES];
+    if (n->base->ops->heard == NULL || !n->base->ops->heard(n->base, text, sizeof text)) return HX_OK;
+    pthread_mutex_lock(&n->lock);
+    n->has_heard = true;
+    pthread_mutex_unlock(&n->lock);
+    return HX_FAIL(HX_ERR_COMM, "%s", text);
 }
 
 hx_status hx__nccl_settle(hx__nccl *n, const char *what) {
@@ -105,6 +127,8 @@ hx_status hx__nccl_settle(hx__nccl *n, const char *what) {
         HX_TRY(hx__nccl_check(n, asked, what));
         if (result != ncclInProgress) return hx__nccl_check(n, result, what);
         double waited = hx__nccl_now() - began;
+        if (waited < SPIN_S) continue;
+        HX_TRY(hx__nccl_listen(n));
         if (waited > n->timeout_s) {
             hx__nccl_abort(n);
             return HX_FAIL(HX_ERR_COMM, "%s: the ranks did not meet within %g s: the communicator was aborted", what, waited);
@@ -177,6 +201,8 @@ static hx_status nccl_enqueue(hx_comm *comm, const hx_comm_call *call, hx_stream
     return hx__nccl_watch_add(n, call, stream);
 }
 
+static void nccl_abandon(hx_comm *comm, hx_status why, const char *message) { hx__nccl_give_up(comm->state, why, message); }
+
 /* ---- life ---- */
 
 /* The front has waited for the work. After a failure the other ranks may be gone: NCCL then only clears up here. */
@@ -205,7 +231,7 @@ static hx_status nccl_follow(hx_comm *comm, hx_comm *child) {
 }
 
 static const hx_comm_ops nccl_ops = {
-    .name = "nccl", .destroy = nccl_destroy, .enqueue = nccl_enqueue, .follow = nccl_follow};
+    .name = "nccl", .destroy = nccl_destroy, .enqueue = nccl_enqueue, .abandon = nccl_abandon, .follow = nccl_follow};
 
 static void init_sync(hx__nccl *n) {
     pthread_condattr_t attr;
@@ -225,6 +251,7 @@ static hx_status prepare(hx_comm *comm, hx_device *device, hx_comm **out) {
     if (status == HX_OK) {
         n = made->state;
         n->comm = made;
+        n->base = comm;
         n->device = device;
         init_sync(n);
         status = read_timeout(&n->timeout_s);

@@ -37,6 +37,7 @@ typedef struct hx__nccl_entry {
 typedef struct hx__nccl {
     hx__nccl_api api;
     hx_comm *comm; /* that this is the state of */
+    hx_comm *base; /* that it serves: the same ranks, over host memory; borrowed */
     hx_device *device;
     int gpu; /* the device's number; the calling thread selects it */
     double timeout_s;
@@ -46,6 +47,7 @@ typedef struct hx__nccl {
     ncclComm_t handle;                            /* NULL: aborted, or not made yet */
     hx__nccl_entry entries[HX_NCCL_OUTSTANDING]; /* collective i uses entry i mod HX_NCCL_OUTSTANDING */
     int64_t n_begun, n_ended;
+    bool has_heard; /* that another rank gave up */
     bool is_closing;
     bool has_watchdog;
     pthread_t watchdog;
@@ -58,6 +60,10 @@ hx_status hx__nccl_check(hx__nccl *n, ncclResult_t result, const char *call);
 hx_status hx__nccl_settle(hx__nccl *n, const char *what);
 /** End all work of the communicator. Idempotent, from any thread. */
 void hx__nccl_abort(hx__nccl *n);
+/** Fail for good, end all work, and tell the other ranks unless one of them has told this one. From any thread. */
+void hx__nccl_give_up(hx__nccl *n, hx_status why, const char *message);
+/** @return HX_ERR_COMM if another rank has told that it gave up */
+hx_status hx__nccl_listen(hx__nccl *n);
 
 double hx__nccl_now(void);
 void hx__nccl_pause(double seconds);

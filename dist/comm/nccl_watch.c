@@ -3,12 +3,13 @@
  * A collective whose ranks do not all come never ends, and neither does whoever waits for its event. So each has an event
  * of its own, recorded behind it, and a thread looks:
  *   1. while nothing is outstanding it sleeps;
- *   2. else, some fifty times a second, it asks for the oldest one's event, and NCCL for errors (a peer that died);
+ *   2. else, some fifty times a second, it asks for the oldest one's event, NCCL for errors (a peer that died), and the
+ *      communicator over host memory for ranks that have given up;
  *   3. what is done is crossed off. An error, or a deadline that has passed, becomes the failure of the communicator, and
  *      its work is aborted: the events fire, and those who waited find the failure.
  * The order matters: the failure is kept before the abort lets anybody go on.
  */
-#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 
 #include "dist/comm/nccl_impl.h"
@@ -30,8 +31,7 @@ static void fail(hx__nccl *n, const hx__nccl_entry *entry, const char *why) {
     char what[96], text[HX_COMM_TEXT_BYTES];
     hx__nccl_describe(n, entry->kind, entry->count, entry->dtype, what);
     snprintf(text, sizeof text, "%s: %.800s: the communicator was aborted", what, why);
-    hx__comm_set_failure(n->comm, HX_ERR_COMM, text);
-    hx__nccl_abort(n);
+    hx__nccl_give_up(n, HX_ERR_COMM, text);
 }
 
 /* What NCCL itself has noticed. */
@@ -51,6 +51,7 @@ static bool look(hx__nccl *n, int64_t at) {
     bool done = false;
     hx_status status = hx_event_poll(entry->end, &done);
     if (status == HX_OK && !done) status = ask_nccl(n);
+    if (status == HX_OK && !done) status = hx__nccl_listen(n);
     pthread_mutex_lock(&n->lock);
     double now = hx__nccl_now();
     bool is_oldest = n->n_ended == at; /* else it was done: the enqueuing thread needed its room */
@@ -81,7 +82,11 @@ static void *watch(void *arg) {
 
 hx_status hx__nccl_watch_start(hx__nccl *n, hx_device *device) {
     for (int i = 0; i < HX_NCCL_OUTSTANDING; i++) HX_TRY(hx_event_create(device, &n->entries[i].end));
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
     int error = pthread_create(&n->watchdog, NULL, watch, n);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error != 0) return HX_FAIL(HX_ERR_MEMORY, "no thread for the watchdog of NCCL (error %d)", error);
     n->has_watchdog = true;
     return HX_OK;

@@ -134,7 +134,7 @@ hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, con
 void hx_ddp_destroy(hx_ddp **ddp) {
     if (*ddp == NULL) return;
     /* Reductions may still use the buckets; their failures have been reported by finish. */
-    if ((*ddp)->comm != NULL) (void)hx_comm_sync((*ddp)->comm);
+    if ((*ddp)->comm != NULL) (void)hx_comm_release_device((*ddp)->comm);
     hx__buckets_destroy(&(*ddp)->buckets);
     hx_mem_free((void **)ddp);
 }

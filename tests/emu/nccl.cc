@@ -9,6 +9,7 @@
  *   version:N  ncclGetVersion says N        absent     the rank does not join new communicators
  *   stall:N    the N-th operation, from 1, of a communicator never starts
  *   error:N    so does this one, and the communicator reports ncclRemoteError
+ *   refuse:N   the call of it fails
  */
 #include <nccl.h>
 
@@ -303,6 +304,7 @@ static ncclResult_t submit(const std::shared_ptr<operation> &op, cudaStream_t st
     communicator &c = *op->comm;
     if (c.phase != 2 || c.n_busy > 0) emu_fail("nccl: an operation is called while the last call is in progress");
     op->number = ++c.n_begun;
+    if (is_planted("refuse", op->number)) return ncclSystemError;
     c.n_running++;
     c.pending.push_back([op, stream] { emu_enqueue(stream, "an operation of nccl", [op] { return poll(op); }); });
     if (c.is_nonblocking) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/base/mem.h"
 #include "dist/comm/comm_impl.h"
@@ -218,6 +219,66 @@ Test(emu_comm, many_collectives_may_be_called_before_the_first_is_done) {
     close_world(&f);
 }
 
+/* ---- nobody waits who is waited for ---- */
+
+/* Each block is of a size that has not been freed before, and each filling with a pattern of its own width is a kernel's first
+ * launch: with HELIX_EMU_LAZY both wait for the device, on which a collective waits for a rank that comes late. */
+Test(emu_comm, staged_collectives_go_on_while_a_call_waits_for_the_whole_device) {
+    static const size_t widths[] = {1, 2, 4, 8, 16};
+    static const unsigned char pattern[16] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3};
+    const struct timespec late = {.tv_nsec = 30000000};
+    fixture f;
+    setenv("HELIX_EMU_LAZY", "1", 1);
+    open_world(&f);
+    f.is_async = true;
+    hx__comm_set_max_elems(f.comm, 60);
+    for (int i = 0; i < 5; i++) {
+        void *block = NULL;
+        size_t n_bytes = (size_t)4096 << i;
+        buffer b = produce(&f, HX_F32, 200 + i);
+        if (f.rank == i % f.size) nanosleep(&late, NULL);
+        OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
+        OK(hx_device_alloc(f.device, HX_POOL_GENERAL, n_bytes, &block));
+        OK(hx_stream_fill(f.stream, block, pattern, widths[i], 256));
+        OK(hx_comm_all_reduce(f.comm, b.host, b.n, HX_F32, HX_SUM, NULL, NULL));
+        compare(&f, &b, 0, b.n, "while the host waits");
+        hx_device_free(f.device, HX_POOL_GENERAL, block, n_bytes);
+        release(&f, &b);
+    }
+    close_world(&f);
+}
+
+Test(emu_comm, a_device_that_cannot_wait_for_the_host_has_the_host_wait) {
+    fixture f;
+    setenv("HELIX_EMU_WAIT_VALUE", "0", 1);
+    open_world(&f);
+    f.is_async = true;
+    hx__comm_set_max_elems(f.comm, 60);
+    check_all_reduce(&f, HX_F32, 101);
+    check_all_to_all(&f, HX_I64, 101);
+    close_world(&f);
+}
+
+Test(emu_comm, a_sync_keeps_what_later_collectives_use) {
+    fixture f;
+    hx_device_stats before, after;
+    open_world(&f);
+    buffer b = produce(&f, HX_F32, 9);
+    OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
+    OK(hx_comm_sync(f.comm));
+    hx_device_stats_get(f.device, &before);
+    OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
+    OK(hx_comm_sync(f.comm));
+    hx_device_stats_get(f.device, &after);
+    cr_expect_eq(after.n_allocs, before.n_allocs);
+    OK(hx_comm_release_device(f.comm));
+    OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
+    hx_device_stats_get(f.device, &after);
+    cr_expect(f.size == 1 || after.n_allocs > before.n_allocs);
+    release(&f, &b);
+    close_world(&f);
+}
+
 /* ---- several communicators ---- */
 
 static void check_two_communicators(fixture *f) {
@@ -294,6 +355,28 @@ Test(emu_comm, a_rank_without_pinned_memory_takes_part_and_fails_alone) {
     close_world(&f);
 }
 
+/* The last rank's device fails with a collective on its way, for which no call of the host will come. */
+static void check_lost(bool is_found_by_collective) {
+    fixture f;
+    hx_status status = HX_OK;
+    open_world(&f);
+    bool is_failing = f.size > 1 && f.rank == f.size - 1;
+    buffer b = produce(&f, HX_F32, 40);
+    OK(hx_stream_sync(f.stream));
+    OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
+    if (is_failing) setenv("HELIX_EMU_LOST", "1", 1);
+    if (is_found_by_collective) status = hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done);
+    if (status == HX_OK) status = hx_event_sync(f.done);
+    cr_expect_eq(status, is_failing ? HX_ERR_DEVICE : HX_OK, "%s", hx_error_message());
+    cr_expect_eq(hx_comm_agree(f.comm, status), f.size == 1 ? HX_OK : is_failing ? HX_ERR_DEVICE : HX_ERR_REMOTE);
+    release(&f, &b);
+    close_world(&f);
+}
+
+Test(emu_comm, a_rank_whose_device_is_lost_in_a_collective_fails_alone) { check_lost(true); }
+
+Test(emu_comm, a_rank_whose_device_is_lost_after_a_collective_fails_alone) { check_lost(false); }
+
 static void expect_message(const char *part) {
     cr_expect_not_null(strstr(hx_error_message(), part), "%s\nlacks: %s", hx_error_message(), part);
 }
@@ -329,6 +412,34 @@ Test(emu_comm, nccl_collective_that_is_stuck_is_aborted_and_named_on_every_rank)
 
 Test(emu_comm, nccl_error_that_comes_later_is_found_and_named) {
     check_stuck("error:2", true, "remote process exited");
+}
+
+/* The deadline is far away. */
+Test(emu_comm, nccl_call_that_fails_on_one_rank_ends_the_others_soon) {
+    fixture f;
+    setenv("HELIX_NCCL_TIMEOUT", "1000", 1);
+    open_world(&f);
+    attach(&f);
+    bool is_failing = f.size > 1 && f.rank == f.size - 1;
+    if (is_failing) setenv("HELIX_EMU_NCCL", "refuse:2", 1);
+    buffer a = produce(&f, HX_F32, 4), b = produce(&f, HX_F32, 77);
+    OK(hx_comm_all_reduce(f.comm, a.data, a.n, HX_F32, HX_SUM, f.stream, NULL));
+    hx_status status = hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done);
+    cr_expect_eq(status, is_failing ? HX_ERR_COMM : HX_OK, "%s", hx_error_message());
+    OK(hx_event_sync(f.done));
+    if (f.size > 1) {
+        char text[64];
+        cr_expect_eq(hx_comm_failure(f.comm), HX_ERR_COMM);
+        snprintf(text, sizeof text, "nccl all_reduce of 77 f32 on rank %d of %d", f.rank, f.size);
+        expect_message(text);
+        snprintf(text, sizeof text, "rank %d of %d on ", f.size - 1, f.size);
+        if (!is_failing) expect_message(text);
+        expect_message("unhandled system error");
+        cr_expect_eq(hx_comm_all_reduce(f.comm, a.data, a.n, HX_F32, HX_SUM, f.stream, NULL), HX_ERR_COMM);
+    }
+    release(&f, &a);
+    release(&f, &b);
+    close_world(&f);
 }
 
 /* Attaching fails on all ranks alike, and the communicator goes on without. @param on_last  what the last rank has */

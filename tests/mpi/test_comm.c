@@ -39,7 +39,7 @@ static void open_world(fixture *f) {
 }
 
 static void close_world(fixture *f) {
-    OK(hx_comm_sync(f->comm));
+    OK(hx_comm_release_device(f->comm));
     hx_mem_free(&f->slow);
     hx_mem_free(&f->slow_source);
     hx_event_destroy(&f->done);
