@@ -174,11 +174,20 @@ static __global__ void map_elements(hx_walk<1 + Row::N> w, operand y, operand a,
 
 /* ---- their launch ---- */
 
+/* Which x lie between the bounds must not depend on how those round: they become the outermost numbers of f32 between them,
+ * which leaves the same x of f32 and of half types inside. */
+static params<double> bounds_of(const hx_op_call *call) {
+    const double low = call->attr.clamp.low, high = call->attr.clamp.high;
+    if (call->in[0].dtype == HX_F64) return {low, high};
+    const float a = (float)low, b = (float)high;
+    return {a < low ? nextafterf(a, INFINITY) : a, b > high ? nextafterf(b, -INFINITY) : b};
+}
+
 static params<double> params_of(const hx_op_call *call) {
     switch (call->op) {
     case HX_OP_affine: return {call->attr.affine.alpha, call->attr.affine.beta};
-    case HX_OP_clamp:
-    case HX_OP_clamp_bwd: return {call->attr.clamp.low, call->attr.clamp.high};
+    case HX_OP_clamp: return {call->attr.clamp.low, call->attr.clamp.high};
+    case HX_OP_clamp_bwd: return bounds_of(call);
     case HX_OP_leaky_relu:
     case HX_OP_leaky_relu_bwd: return {call->attr.leaky.slope, 0};
     default: return {0, 0};

@@ -48,7 +48,9 @@ hx_status hx_launch(hx_cuda_stream *s, const char *name, dim3 grid, dim3 block, 
     config.dynamicSmemBytes = shared_bytes;
     config.stream = s->handle;
     HX_NAME_KERNEL(name);
-    if (shared_bytes > 32 * 1024) /* 48 KiB are the limit of static arrays and dynamic memory together */
+    /* 48 KiB are the limit of static arrays and dynamic memory together. What is set is a limit too, of the kernel on this
+     * device: a launch reads it when it is called, and one thread enqueues on a device, so that it may be set anew each time. */
+    if (shared_bytes > 32 * 1024)
         error = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (error == cudaSuccess) error = cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
     if (error == cudaSuccess) return HX_OK;

@@ -778,6 +778,8 @@ const conf_case conf_cases[] = {
     {HX_OP_clamp, ".", .attr = CLAMP(1, 1)},
     {HX_OP_clamp_bwd, "3,5 3,5", .attr = CLAMP(-0.5, 0.5)},
     {HX_OP_clamp_bwd, "0,3 0,3", .attr = CLAMP(-0.5, 0.5)},
+    /* x at what the bounds round to in f32 lies outside */
+    {HX_OP_clamp_bwd, "3,40 3,40", .attr = CLAMP(-0.625 + 1e-12, 0.625 - 1e-12), .range = CONF_STEPS},
     {HX_OP_clamp_bwd, "5,70t 5,70s", .attr = CLAMP(-0.5, 0.5)},
     {HX_OP_leaky_relu, "3,5", .attr = LEAKY(0.1), .range = CONF_OFF_KINKS, .tolerance = CONF_FEW, .grad = true},
     {HX_OP_leaky_relu, "5,3t", .attr = LEAKY(-0.5), .range = CONF_OFF_KINKS, .tolerance = CONF_FEW, .grad = true},
