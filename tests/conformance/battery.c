@@ -441,7 +441,7 @@ static bool is_close(const conf_case *c, hx_dtype run, hx_dtype dtype, double wa
     double epsilon = is_single ? (double)FLT_EPSILON : DBL_EPSILON;
     double ulps = rule->ulps + (c->tolerance >= CONF_SUM ? (double)c->terms : 0);
     if (want == got || (isnan(want) && isnan(got))) return true;
-    double units = ulps * epsilon + rule->half_units * half_epsilon(dtype);
+    double units = ulps * epsilon + rule->half_units * sqrt((double)c->terms) * half_epsilon(dtype);
     double near = units * fmax(rule->floor, fabs(want));
     return fabs(want - got) <= near + rounding_slack(dtype, want);
 }

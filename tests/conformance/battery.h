@@ -75,7 +75,8 @@ typedef struct conf_tolerance_rule {
     double ulps;  /* units of the dtype's epsilon times max(floor, |expected|) */
     double floor; /* below this size an error counts as if the value were this large */
     const char *why;
-    double half_units; /* what results of half types may be off by besides: units of their epsilon, of size max(floor, |expected|) */
+    double half_units; /* what results of half types may be off by besides, times the root of terms: units of their epsilon, of
+                          size max(floor, |expected|) */
 } conf_tolerance_rule;
 
 extern const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES];
