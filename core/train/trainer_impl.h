@@ -20,11 +20,11 @@ enum {
     HX__RED_LOSS,
     HX__RED_COUNT,
     HX__RED_BAD_NORM,
-    HX__RED_NORM, /* where no rank has the whole: trainer.norm_is_joint */
     HX__RED_FAILED,
     HX__RED_STOP,
     HX__RED_SECONDS,
     HX__RED_PAUSE,
+    HX__RED_NORM, /* where no rank has the whole: trainer.norm_is_joint */
     HX__RED_N
 };
 
