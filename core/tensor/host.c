@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/shared.h"
 #include "core/op/op.h"
 
 typedef struct host_stream {
@@ -32,16 +33,17 @@ hx_status hx_host_init(hx_host *host, hx_status (*check)(hx_host *, const hx_op_
 
 hx_status hx_host_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void **out) {
     (void)self;
-    (void)kind;
     size_t aligned = n_bytes < 256 ? 256 : n_bytes;
-    return hx_mem_alloc(aligned, out);
+    return kind == HX_POOL_COMM ? hx_shared_alloc(aligned, out) : hx_mem_alloc(aligned, out);
 }
 
 void hx_host_free(void *self, hx_pool_kind kind, void *p, size_t n_bytes) {
     (void)self;
-    (void)kind;
     (void)n_bytes;
-    hx_mem_free(&p);
+    if (kind == HX_POOL_COMM)
+        hx_shared_free(p);
+    else
+        hx_mem_free(&p);
 }
 
 /* ---- streams ---- */
