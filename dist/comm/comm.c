@@ -108,6 +108,8 @@ const char *hx_comm_host(const hx_comm *comm) { return comm->host; }
 
 const char *hx_comm_name(const hx_comm *comm) { return comm->ops->name; }
 
+const char *hx_comm_transport(const hx_comm *comm) { return comm->transport ? comm->transport : comm->ops->name; }
+
 const char *hx_comm_device_name(const hx_comm *comm) { return comm->on_device ? comm->on_device->ops->name : "staged"; }
 
 void *hx_comm_mpi_handle(hx_comm *comm) { return comm->mpi_handle; }
@@ -288,7 +290,12 @@ static const struct {
     [HX_COLL_ALL_TO_ALL] = {.name = "all_to_all", .has_blocks = true, .has_source = true},
     [HX_COLL_SEND] = {.name = "send", .has_peer = true, .is_pair = true},
     [HX_COLL_RECV] = {.name = "recv", .has_peer = true, .is_pair = true},
+    [HX_COLL_BARRIER] = {.name = "barrier"},
 };
+
+const char *hx__collective_name(hx_collective kind) {
+    return (size_t)kind < sizeof kinds / sizeof *kinds ? kinds[kind].name : "no collective";
+}
 
 /* What every provider reduces; "self" refuses the rest too, so that a program does not learn it on its second rank.
  * Half types are not among it: a sum would be rounded once per rank, where gradients are f32. */

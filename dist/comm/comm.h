@@ -96,6 +96,8 @@ int hx_comm_rank(const hx_comm *comm);
 int hx_comm_size(const hx_comm *comm);
 const char *hx_comm_host(const hx_comm *comm);
 const char *hx_comm_name(const hx_comm *comm);
+/** What moves memory of the host, in words: "shared memory", "MPI", ... */
+const char *hx_comm_transport(const hx_comm *comm);
 /** What moves memory of a device: "nccl", or "staged". */
 const char *hx_comm_device_name(const hx_comm *comm);
 /** Pointer to the MPI_Comm, for parallel HDF5; NULL if there is none ("self"). Use it only from a thread that has

@@ -41,6 +41,7 @@ struct hx_comm {
     const hx_comm_ops *ops;
     void *state;      /* the provider's own */
     void *mpi_handle; /* MPI_Comm *, or NULL */
+    const char *transport; /* what hx_comm_transport says; NULL: the provider's name */
     hx__comm_engine *engine;
     hx_comm *on_device; /* the same ranks, by a provider that moves memory of a device; owned; NULL: staged */
     int rank, size;
@@ -87,6 +88,9 @@ void hx__comm_device_look(hx__comm_engine *engine);
 void hx__comm_set_max_elems(hx_comm *comm, int64_t n);
 /** Fail as a provider does: sticky, and later collectives are refused. For tests. */
 void hx__comm_set_failure(hx_comm *comm, hx_status status, const char *message);
+
+/** "all_reduce"; static storage. */
+const char *hx__collective_name(hx_collective kind);
 
 /** Processes that the launcher's environment announces; 0: it says nothing. */
 int hx__launch_size(void);

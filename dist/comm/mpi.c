@@ -9,13 +9,13 @@
  * The bytes moved stay the same, and no scratch memory is needed. Nothing depends on arrival: a sum has the same bits
  * in each run with the same number of ranks.
  */
-#include <mpi.h>
+#include "dist/comm/mpi_impl.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mem.h"
-#include "dist/comm/comm_impl.h"
 
 #define TAG      17
 #define WARN_TAG 18
@@ -28,16 +28,13 @@ typedef struct warning {
     MPI_Request sent[]; /* [size] */
 } warning;
 
-/* A failed call of MPI as a status. */
-static hx_status check(int code, const char *call) {
+hx_status hx__mpi_check(int code, const char *call) {
     char text[MPI_MAX_ERROR_STRING];
     int length = 0;
     if (code == MPI_SUCCESS) return HX_OK;
     if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
     return HX_FAIL(HX_ERR_COMM, "%s: %.*s (code %d)", call, length, text, code);
 }
-
-#define MPI_TRY(function, ...) HX_TRY(check(function(__VA_ARGS__), #function))
 
 static MPI_Comm handle_of(const hx_comm *comm) {
     return *(MPI_Comm *)comm->mpi_handle;
@@ -90,8 +87,12 @@ static hx_status in_ranges(hx_comm *comm, const hx_comm_call *call, int64_t star
     return HX_OK;
 }
 
-static hx_status range_all_reduce(hx_comm *comm, const hx_comm_call *call, range r) {
-    MPI_TRY(MPI_Allreduce, MPI_IN_PLACE, r.data, r.n, mpi_type(call->dtype), mpi_op(call->reduce), handle_of(comm));
+hx_status hx__mpi_all_reduce(MPI_Comm handle, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce, int64_t max_elems) {
+    for (int64_t at = 0; at < count; at += max_elems) {
+        int n;
+        HX_TRY(hx_count_to_int(count - at < max_elems ? count - at : max_elems, &n));
+        MPI_TRY(MPI_Allreduce, MPI_IN_PLACE, element(data, dtype, at), n, mpi_type(dtype), mpi_op(reduce), handle);
+    }
     return HX_OK;
 }
 
@@ -181,13 +182,17 @@ static hx_status run_all_to_all(hx_comm *comm, const hx_comm_call *call) {
 }
 
 static hx_status mpi_run(hx_comm *comm, const hx_comm_call *call) {
+    bool is_done;
+    HX_TRY(hx__hosts_run(comm, call, &is_done));
+    if (is_done) return HX_OK;
     if (call->kind == HX_COLL_BARRIER) {
         MPI_TRY(MPI_Barrier, handle_of(comm));
         return HX_OK;
     }
     if (call->count == 0) return HX_OK; /* on all ranks alike */
     switch (call->kind) {
-    case HX_COLL_ALL_REDUCE: return in_ranges(comm, call, 0, call->count, 0, range_all_reduce);
+    case HX_COLL_ALL_REDUCE:
+        return hx__mpi_all_reduce(handle_of(comm), call->data, call->count, call->dtype, call->reduce, comm->max_elems);
     case HX_COLL_REDUCE_SCATTER: return run_reduce_scatter(comm, call);
     case HX_COLL_ALL_GATHER: return run_all_gather(comm, call);
     case HX_COLL_BROADCAST: return in_ranges(comm, call, 0, call->count, call->peer, range_broadcast);
@@ -241,9 +246,9 @@ static hx_status wrap_consume(MPI_Comm handle, hx__comm_engine *engine, hx_comm 
     hx_comm *comm;
     MPI_Comm *kept = NULL;
     hx_status status;
-    HX_TRY_GOTO(check(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"), failed);
-    HX_TRY_GOTO(check(MPI_Comm_rank(handle, &rank), "MPI_Comm_rank"), failed);
-    HX_TRY_GOTO(check(MPI_Comm_size(handle, &size), "MPI_Comm_size"), failed);
+    HX_TRY_GOTO(hx__mpi_check(MPI_Comm_set_errhandler(handle, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"), failed);
+    HX_TRY_GOTO(hx__mpi_check(MPI_Comm_rank(handle, &rank), "MPI_Comm_rank"), failed);
+    HX_TRY_GOTO(hx__mpi_check(MPI_Comm_size(handle, &size), "MPI_Comm_size"), failed);
     HX_TRY_GOTO(hx_mem_alloc_array(1, sizeof *kept, (void **)&kept), failed);
     HX_TRY_GOTO(hx__comm_create(&mpi_ops, engine, rank, size, &comm), failed);
     *kept = handle;
@@ -263,13 +268,21 @@ static hx_status mpi_split(hx_comm *comm, int color, int key, hx_comm **out) {
         *out = NULL;
         return HX_OK;
     }
-    return wrap_consume(handle, comm->engine, out);
+    hx_comm *child;
+    HX_TRY(wrap_consume(handle, comm->engine, &child));
+    hx_status status = hx__hosts_open_child(comm, child);
+    if (status != HX_OK)
+        hx_comm_close(&child);
+    else
+        *out = child;
+    return status;
 }
 
 static void mpi_destroy(hx_comm *comm) {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (!finalized) destroy_warning(comm);
+    hx__hosts_close(comm, !finalized && comm->failure == HX_OK);
     /* After a failure the other ranks may be gone: freeing, which may wait for them, is left to the end of the process. */
     if (!finalized && comm->failure == HX_OK) (void)MPI_Comm_free(comm->mpi_handle);
     hx_mem_free(&comm->mpi_handle);
@@ -342,7 +355,7 @@ static hx_status all_ready(hx_status mine) {
     int ready = mine == HX_OK, all = 0;
     int code = MPI_Allreduce(&ready, &all, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
     if (mine != HX_OK) return mine;
-    HX_TRY(check(code, "MPI_Allreduce"));
+    HX_TRY(hx__mpi_check(code, "MPI_Allreduce"));
     if (!all) return HX_FAIL(HX_ERR_REMOTE, "another rank could not start its communication thread");
     return HX_OK;
 }
@@ -351,17 +364,24 @@ hx_status hx_comm_mpi_open(hx_comm **out) {
     bool is_ours;
     hx__comm_engine *engine = NULL;
     MPI_Comm handle;
+    hx_comm *world = NULL;
+    hx__shm_mode mode;
+    bool checks_calls;
     hx_status status;
+    HX_TRY(hx__hosts_read_environment(&mode, &checks_calls));
     HX_TRY_GOTO(start_mpi(&is_ours), failed);
     HX_TRY_GOTO(check_world_size(), failed);
     HX_TRY_GOTO(all_ready(hx__comm_engine_create(NULL, &engine)), failed);
     /* A communicator of our own keeps our messages apart from the program's. */
-    HX_TRY_GOTO(check(MPI_Comm_dup(MPI_COMM_WORLD, &handle), "MPI_Comm_dup"), failed);
-    HX_TRY_GOTO(wrap_consume(handle, engine, out), failed);
+    HX_TRY_GOTO(hx__mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &handle), "MPI_Comm_dup"), failed);
+    HX_TRY_GOTO(wrap_consume(handle, engine, &world), failed);
+    HX_TRY_GOTO(hx__hosts_open(world, mode, checks_calls), failed);
     engine->finish = is_ours ? finalize : NULL;
     hx__comm_engine_release(&engine); /* the communicator has a share of its own */
+    *out = world;
     return HX_OK;
 failed:
+    hx_comm_close(&world);
     if (engine != NULL) hx__comm_engine_release(&engine);
     if (is_ours) finalize();
     return status;

@@ -1,0 +1,82 @@
+/* Sums, maxima and minima over ranks, block by block in the cache.
+ *
+ * A block of all sources is reduced by recursion over the tree of shm.h. A leaf is the source itself; an inner node needs a
+ * temporary block only for a part that is no leaf, one per level.
+ */
+#include <string.h>
+
+#include "dist/comm/shm.h"
+
+#define BLOCK_BYTES 4096 /* of a source: two operands and a level's temporaries stay in the first-level cache */
+#define MAX_LEVELS  8    /* HX_SHM_MAX_RANKS = 2^8 */
+
+typedef void (*combine_fn)(void *out, const void *a, const void *b, int64_t n);
+
+/* out may be a or b: element i depends on element i alone, which the compiler cannot know. */
+#define COMBINE(name, type, expression)                                                                      \
+    static void name(void *out, const void *a, const void *b, int64_t n) {                                   \
+        type *o = out;                                                                                       \
+        const type *p = a, *q = b;                                                                           \
+        _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++) {                                               \
+            type x = p[i], y = q[i];                                                                         \
+            o[i] = (type)(expression);                                                                       \
+        }                                                                                                    \
+    }
+
+/* Integers wrap around, as they do in MPI: unsigned, since signed overflow is undefined. */
+#define COMBINE_REAL(suffix, type, sum_type)                                                                 \
+    COMBINE(sum_##suffix, sum_type, x + y)                                                                   \
+    COMBINE(max_##suffix, type, x > y ? x : y)                                                               \
+    COMBINE(min_##suffix, type, x < y ? x : y)
+
+COMBINE_REAL(f32, float, float)
+COMBINE_REAL(f64, double, double)
+COMBINE_REAL(i8, int8_t, uint8_t)
+COMBINE_REAL(u8, uint8_t, uint8_t)
+COMBINE_REAL(i32, int32_t, uint32_t)
+COMBINE_REAL(i64, int64_t, uint64_t)
+
+#define ROW(suffix) {[HX_SUM] = sum_##suffix, [HX_MAX] = max_##suffix, [HX_MIN] = min_##suffix}
+static const combine_fn table[HX_DTYPE_COUNT][HX_MIN + 1] = {
+    [HX_F32] = ROW(f32), [HX_F64] = ROW(f64), [HX_I8] = ROW(i8),      [HX_U8] = ROW(u8),
+    [HX_I32] = ROW(i32), [HX_I64] = ROW(i64), [HX_C64] = {sum_f32}, [HX_C128] = {sum_f64},
+};
+
+typedef struct tree {
+    const char *const *sources;
+    combine_fn combine;
+    size_t at;        /* bytes into the sources */
+    int64_t n;        /* numbers of a block: two to a complex element */
+    char (*scratch)[BLOCK_BYTES]; /* [MAX_LEVELS] */
+} tree;
+
+/* The sources [lo, lo + n): where their reduction lies. @param out  for an inner node
+ * @param level  temporaries [0, level) are free */
+static const char *reduce_node(const tree *t, int lo, int n, char *out, int level) {
+    if (n == 1) return t->sources[lo] + t->at;
+    int left = 1;
+    while (2 * left < n) left *= 2;
+    const char *a = reduce_node(t, lo, left, t->scratch[level - 1], level - 1);
+    /* The right part has at most as many ranks as the left one: its own temporaries lie below that of the left. */
+    const char *b = reduce_node(t, lo + left, n - left, out, level - 1);
+    t->combine(out, a, b, t->n);
+    return out;
+}
+
+void hx__shm_reduce(const char *const *sources, int n_sources, char *out, char *const *copies, int n_copies, int64_t count,
+                    hx_dtype dtype, hx_reduce reduce) {
+    _Alignas(64) char scratch[MAX_LEVELS][BLOCK_BYTES];
+    _Alignas(64) char result[BLOCK_BYTES];
+    size_t item = hx_dtype_bytes(dtype) / (hx_dtype_is_complex(dtype) ? 2 : 1), total = (size_t)count * hx_dtype_bytes(dtype);
+    tree t = {.sources = sources, .combine = table[dtype][reduce], .scratch = scratch};
+    /* With two ranks the target is written at once; with more a right part is gathered there while `out`, which may be a
+     * source, is still needed. */
+    for (t.at = 0; t.at < total; t.at += BLOCK_BYTES) {
+        size_t n_bytes = total - t.at < BLOCK_BYTES ? total - t.at : BLOCK_BYTES;
+        char *target = out + t.at;
+        t.n = (int64_t)(n_bytes / item);
+        const char *from = reduce_node(&t, 0, n_sources, n_sources == 2 ? target : result, MAX_LEVELS);
+        if (from != target) memcpy(target, from, n_bytes);
+        for (int i = 0; i < n_copies; i++) memcpy(copies[i] + t.at, from, n_bytes);
+    }
+}
