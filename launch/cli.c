@@ -30,6 +30,11 @@ static const hx_command commands[] = {
      .max_words = 1,
      .examples = "  helix inspect runs/a                                         the latest checkpoint of a run\n"
                  "  helix inspect runs/a/ckpt/step-00000200.h5 --verify          read all of it, compare checksums\n"},
+    {.name = "bench", .summary = "how fast the ranks exchange memory, beside plain MPI", .run = hx_cmd_bench, .own = "|min|max|json|",
+     .max_words = 1,
+     .examples = "  mpirun -n 2 helix bench comm                                 4 KiB to 512 MiB, five collectives\n"
+                 "  mpirun -n 2 helix bench comm --min 1Mi --max 64Mi --json     for programs\n"
+                 "  HELIX_SHM=off mpirun -n 2 helix bench comm                   plain MPI against itself: the noise\n"},
     {.name = "doctor", .summary = "check MPI, threads, HDF5, BLAS, devices, disk", .run = hx_cmd_doctor, .own = "|json|",
      .takes_config = true,
      .examples = "  helix doctor\n"

@@ -16,7 +16,9 @@
     X(BOOL, use_ema, false, 0, 0, "eval, generate: with the moving average of the weights (train.ema)")      \
     X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
     X(BOOL, verify, false, 0, 0, "inspect: read everything and compare checksums")                           \
-    X(BOOL, json, false, 0, 0, "eval, inspect, doctor, version: one JSON object for programs")
+    X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
+    X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
+    X(BOOL, json, false, 0, 0, "eval, inspect, bench, doctor, version: one JSON object for programs")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 
@@ -70,6 +72,7 @@ hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **se
 hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 

@@ -72,8 +72,8 @@ static void check_mpi(report *r, hx_session *s) {
     if (hx_comm_mpi_handle(s->world)) {
         int provided = 0;
         MPI_Query_thread(&provided);
-        add(r, "MPI", LEVEL_OK, "%s, %d ranks, thread level %s", library, hx_comm_size(s->world),
-            provided >= 0 && provided < 4 ? thread_levels[provided] : "unknown");
+        add(r, "MPI", LEVEL_OK, "%s, %d ranks, thread level %s; data go by %s", library, hx_comm_size(s->world),
+            provided >= 0 && provided < 4 ? thread_levels[provided] : "unknown", hx_comm_transport(s->world));
     } else if (tasks && strcmp(tasks, "1") != 0) {
         add(r, "MPI", LEVEL_FAIL, "%s; Slurm says %.16s tasks, but this process was not started as one of them\n"
             "use srun --mpi=pmix, or mpirun inside the allocation", library, tasks);
