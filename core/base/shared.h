@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define HX_SHARED_MIN ((size_t)64 << 10) /* smaller blocks stay private: they are copied faster than found */
+#define HX_SHARED_MIN ((size_t)32 << 10) /* smaller blocks stay private: they are copied faster than found */
 
 /* A block as another process finds it. */
 typedef struct hx_shared_place {

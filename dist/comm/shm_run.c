@@ -8,10 +8,17 @@
 
 #include "dist/comm/shm.h"
 
+#define COPY_BYTES  2048
 #define LINE_ELEMS  64 /* of any dtype: whole cache lines */
 #define LANE_GRAIN  ((size_t)LINE_ELEMS * 16)
 #define SMALL_BYTES ((size_t)16 << 10)
 #define MAPPED_FROM ((size_t)32 << 10) /* bytes of a buffer: below, a copy costs less than a second round */
+
+/* As memcpy, in pieces: for long ones the C library turns to an instruction that is slow on lines which another core has. */
+static void copy(void *to, const void *from, size_t n_bytes) {
+    for (size_t at = 0; at < n_bytes; at += COPY_BYTES)
+        memcpy((char *)to + at, (const char *)from + at, n_bytes - at < COPY_BYTES ? n_bytes - at : COPY_BYTES);
+}
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -71,7 +78,7 @@ static void reduce_lanes(const job *j, int64_t at, int64_t n) {
 static hx_status reduce_piece(const job *j, int64_t at, int64_t n) {
     char *mine = hx__shm_mine(j->shm);
     for (int b = 0; b < j->size; b++)
-        if (b != j->rank) memcpy(mine + (size_t)b * lane_bytes(j), j->data + offset(j, b, at), (size_t)part(j, b, at, n) * j->item);
+        if (b != j->rank) copy(mine + (size_t)b * lane_bytes(j), j->data + offset(j, b, at), (size_t)part(j, b, at, n) * j->item);
     HX_TRY(hx__shm_meet(j->shm));
     reduce_lanes(j, at, part(j, j->rank, at, n));
     return HX_OK;
@@ -101,10 +108,10 @@ static void reduce_mapped(const job *j, char *const *at, bool into_all) {
 
 /* A round: [at, at + n) of every block reaches every rank. */
 static hx_status gather_piece(const job *j, int64_t at, int64_t n) {
-    memcpy(hx__shm_mine(j->shm), j->data + offset(j, j->rank, at), (size_t)part(j, j->rank, at, n) * j->item);
+    copy(hx__shm_mine(j->shm), j->data + offset(j, j->rank, at), (size_t)part(j, j->rank, at, n) * j->item);
     HX_TRY(hx__shm_meet(j->shm));
     for (int b = 0; b < j->size; b++)
-        if (b != j->rank) memcpy(j->data + offset(j, b, at), hx__shm_of(j->shm, b), (size_t)part(j, b, at, n) * j->item);
+        if (b != j->rank) copy(j->data + offset(j, b, at), hx__shm_of(j->shm, b), (size_t)part(j, b, at, n) * j->item);
     return HX_OK;
 }
 
@@ -117,7 +124,7 @@ static hx_status gather_staged(const job *j) {
 static void gather_mapped(const job *j, char *const *at) {
     for (int b = 0; b < j->size; b++)
         if (b != j->rank)
-            memcpy(j->data + offset(j, b, 0), at[b] + offset(j, b, 0), (size_t)part(j, b, 0, j->blocks.chunk) * j->item);
+            copy(j->data + offset(j, b, 0), at[b] + offset(j, b, 0), (size_t)part(j, b, 0, j->blocks.chunk) * j->item);
 }
 
 /* ---- both ---- */
@@ -153,7 +160,7 @@ hx_status hx__shm_gather_blocks(hx__shm *shm, const hx_comm_call *call, hx__bloc
 /* Everybody stages all it has and sums all itself: one round. */
 static hx_status all_reduce_small(const job *j) {
     const char *sources[HX_SHM_MAX_RANKS];
-    memcpy(hx__shm_mine(j->shm), j->data, total_bytes(j));
+    copy(hx__shm_mine(j->shm), j->data, total_bytes(j));
     HX_TRY(hx__shm_meet(j->shm));
     for (int r = 0; r < j->size; r++) sources[r] = r == j->rank ? j->data : hx__shm_of(j->shm, r);
     hx__shm_reduce(sources, j->size, j->data, NULL, 0, j->blocks.total, j->call->dtype, j->call->reduce);
@@ -192,16 +199,16 @@ static hx_status run_broadcast(hx__shm *shm, const hx_comm_call *call) {
     char *at[HX_SHM_MAX_RANKS];
     HX_TRY(look(&j, j.data, total_bytes(&j), call->peer, at, &is_seen));
     if (is_seen) {
-        if (!is_root) memcpy(j.data, at[call->peer], total_bytes(&j));
+        if (!is_root) copy(j.data, at[call->peer], total_bytes(&j));
         return hx__shm_meet(shm);
     }
     int64_t n = piece_of(&j, HX_SHM_STAGE_BYTES);
     for (int64_t done = 0; done < call->count; done += n) {
         size_t n_bytes = (size_t)part(&j, 0, done, n) * j.item;
         char *piece = j.data + offset(&j, 0, done);
-        if (is_root) memcpy(hx__shm_mine(shm), piece, n_bytes);
+        if (is_root) copy(hx__shm_mine(shm), piece, n_bytes);
         HX_TRY(hx__shm_meet(shm));
-        if (!is_root) memcpy(piece, hx__shm_of(shm, call->peer), n_bytes);
+        if (!is_root) copy(piece, hx__shm_of(shm, call->peer), n_bytes);
     }
     return HX_OK;
 }
@@ -212,10 +219,10 @@ static hx_status exchange_piece(const job *j, int64_t at, int64_t n) {
     size_t n_bytes = (size_t)part(j, 0, at, n) * j->item;
     char *mine = hx__shm_mine(j->shm);
     for (int b = 0; b < j->size; b++)
-        if (b != j->rank) memcpy(mine + (size_t)b * lane_bytes(j), source + offset(j, b, at), n_bytes);
+        if (b != j->rank) copy(mine + (size_t)b * lane_bytes(j), source + offset(j, b, at), n_bytes);
     HX_TRY(hx__shm_meet(j->shm));
     for (int b = 0; b < j->size; b++)
-        if (b != j->rank) memcpy(j->data + offset(j, b, at), hx__shm_of(j->shm, b) + (size_t)j->rank * lane_bytes(j), n_bytes);
+        if (b != j->rank) copy(j->data + offset(j, b, at), hx__shm_of(j->shm, b) + (size_t)j->rank * lane_bytes(j), n_bytes);
     return HX_OK;
 }
 
@@ -225,10 +232,10 @@ static hx_status run_all_to_all(hx__shm *shm, const hx_comm_call *call) {
     bool is_seen;
     size_t n_bytes = (size_t)call->count * j.item;
     HX_TRY(look(&j, call->source, total_bytes(&j), -1, at, &is_seen));
-    memcpy(j.data + offset(&j, j.rank, 0), (const char *)call->source + offset(&j, j.rank, 0), n_bytes);
+    copy(j.data + offset(&j, j.rank, 0), (const char *)call->source + offset(&j, j.rank, 0), n_bytes);
     if (is_seen) {
         for (int b = 0; b < j.size; b++)
-            if (b != j.rank) memcpy(j.data + offset(&j, b, 0), at[b] + offset(&j, j.rank, 0), n_bytes);
+            if (b != j.rank) copy(j.data + offset(&j, b, 0), at[b] + offset(&j, j.rank, 0), n_bytes);
         return hx__shm_meet(shm);
     }
     int64_t n = piece_of(&j, lane_bytes(&j));
