@@ -26,7 +26,8 @@ typedef struct hx_stream hx_stream;
 typedef struct hx_event hx_event;
 typedef struct hx_op_call hx_op_call; /* core/op/op.h */
 
-/* general: tensors; graph: buffers that a captured graph holds; comm: buffers handed to collectives; host: memory of the
+/* general: tensors; graph: buffers that a captured graph holds; comm: buffers handed to collectives, which
+ * host backends share with the other ranks of the host (core/base/shared.h); host: memory of the
  * host that the device copies from and to without waiting (pinned), which host backends take like any other */
 typedef enum hx_pool_kind { HX_POOL_GENERAL, HX_POOL_GRAPH, HX_POOL_COMM, HX_POOL_HOST, HX_POOL_COUNT } hx_pool_kind;
 

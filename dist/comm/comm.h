@@ -18,6 +18,16 @@
  * how it went; a failure is found by hx_comm_failure after the event, by hx_comm_sync, and by the next call. Without a
  * stream a buffer is the host's.
  *
+ * Ranks of one host exchange memory of the host through memory that they share, not by messages: buffers from
+ * HX_POOL_COMM of a host backend (32 KiB and more, allocated while the communicator is open) are read and summed where they
+ * lie, others are staged. Sums are then taken in a fixed tree over ranks, sum(lo..hi) = sum(lo..m) + sum(m..hi) with m - lo
+ * the largest power of two below hi - lo: their bits depend on the number of ranks, not on sizes, places or times. On several
+ * hosts with equally many ranks all_reduce works so inside each host, and MPI adds up the hosts; the rest is MPI's.
+ * HELIX_SHM=off leaves all to MPI, HELIX_SHM=on fails where nothing is shared. Ranks of one host whose calls differ get
+ * HX_ERR_COMM, which names them and both calls; with HELIX_COMM_CHECK=1 so do ranks that go by MPI, for an exchange more per
+ * call. (Sends, receives and memory of a device that NCCL moves are not compared.) HELIX_TEST_HOSTS=n is for tests: the world's
+ * ranks pretend to be on n hosts.
+ *
  * In place is the rule for all_reduce and broadcast; for reduce_scatter the result is the rank's own part of the
  * buffer, for all_gather the rank's own part is the input. `done` may be NULL: the call then returns when it is done.
  */
@@ -83,7 +93,8 @@ typedef struct hx_comm_ops {
 /** One process. */
 hx_status hx_comm_self_open(hx_comm **out);
 /** The world of MPI. Initialises MPI (THREAD_MULTIPLE) if nobody has; hx_comm_close of this communicator then
- *  finalises it. @return HX_ERR_COMM if MPI does not offer the thread level */
+ *  finalises it. @return HX_ERR_COMM if MPI does not offer the thread level, or HELIX_SHM=on and no memory is shared;
+ *  HX_ERR_CONFIG: HELIX_SHM or HELIX_COMM_CHECK has another value than it may */
 hx_status hx_comm_mpi_open(hx_comm **out);
 /** True if the environment shows that a launcher (mpirun, srun with PMIx) started this process. No MPI call. */
 bool hx_comm_was_launched(void);
@@ -96,7 +107,7 @@ int hx_comm_rank(const hx_comm *comm);
 int hx_comm_size(const hx_comm *comm);
 const char *hx_comm_host(const hx_comm *comm);
 const char *hx_comm_name(const hx_comm *comm);
-/** What moves memory of the host, in words: "shared memory", "MPI", ... */
+/** What moves memory of the host, in words: "shared memory", "mpi", ... Static storage. */
 const char *hx_comm_transport(const hx_comm *comm);
 /** What moves memory of a device: "nccl", or "staged". */
 const char *hx_comm_device_name(const hx_comm *comm);
