@@ -73,11 +73,13 @@ static hx_status find_local(const hx_comm *comm, MPI_Comm *out) {
     return HX_OK;
 }
 
-/* True if all ranks say so. */
-static hx_status all_say(MPI_Comm handle, bool mine, bool *all) {
-    int value = mine;
-    MPI_TRY(MPI_Allreduce, MPI_IN_PLACE, &value, 1, MPI_INT, MPI_MIN, handle);
-    *all = value == 1;
+/* What the ranks say, each an int so that one MIN asks all. */
+typedef struct vote {
+    int has_room, wants, checks, insists_not;
+} vote;
+
+static hx_status count_votes(MPI_Comm handle, vote *v) {
+    MPI_TRY(MPI_Allreduce, MPI_IN_PLACE, v, (int)(sizeof *v / sizeof(int)), MPI_INT, MPI_MIN, handle);
     return HX_OK;
 }
 
@@ -116,7 +118,7 @@ static hx_status join_segment(hx_comm *comm, const int *ranks, int rank, int siz
 /* Collective over comm. Nothing shared is no failure. */
 static hx_status share_hosts(hx_comm *comm) {
     hx__hosts *h = comm->state;
-    int rank, size, ranks[HX_SHM_MAX_RANKS];
+    int rank, size, ranks[HX_SHM_MAX_RANKS], all_joined;
     bool is_usable, joined;
     HX_TRY(find_local(comm, &h->local));
     MPI_TRY(MPI_Comm_rank, h->local, &rank);
@@ -125,8 +127,9 @@ static hx_status share_hosts(hx_comm *comm) {
     if (!is_usable) return HX_OK;
     MPI_TRY(MPI_Allgather, &comm->rank, 1, MPI_INT, ranks, 1, MPI_INT, h->local);
     HX_TRY(join_segment(comm, ranks, rank, size, &joined));
-    HX_TRY(all_say(handle_of(comm), joined, &is_usable));
-    if (!is_usable) {
+    all_joined = joined;
+    MPI_TRY(MPI_Allreduce, MPI_IN_PLACE, &all_joined, 1, MPI_INT, MPI_MIN, handle_of(comm));
+    if (!all_joined) {
         hx__shm_leave(&h->shm);
         return HX_OK;
     }
@@ -141,7 +144,6 @@ static void free_handle(MPI_Comm *handle) {
 
 hx_status hx__hosts_open(hx_comm *comm, hx__shm_mode mode, bool checks_calls) {
     hx__hosts *h = NULL;
-    bool all_have_room, all_want;
     hx_status status = hx_mem_alloc_array(1, sizeof *h, (void **)&h);
     if (status == HX_OK) {
         *h = (hx__hosts){.mode = mode, .checks_calls = checks_calls, .local = MPI_COMM_NULL, .peers = MPI_COMM_NULL};
@@ -149,14 +151,14 @@ hx_status hx__hosts_open(hx_comm *comm, hx__shm_mode mode, bool checks_calls) {
         status = hx_mem_alloc_array(comm->size, sizeof *h->calls, (void **)&h->calls);
     }
     if (comm->size == 1) return status;
-    HX_TRY(all_say(handle_of(comm), status == HX_OK, &all_have_room));
+    vote v = {.has_room = status == HX_OK, .wants = mode != HX_SHM_OFF, .checks = checks_calls, .insists_not = mode != HX_SHM_ON};
+    HX_TRY(count_votes(handle_of(comm), &v));
     if (status != HX_OK) return status;
-    if (!all_have_room) return HX_FAIL(HX_ERR_REMOTE, "another rank has no memory for a communicator");
-    HX_TRY(all_say(handle_of(comm), mode != HX_SHM_OFF, &all_want));
-    HX_TRY(all_say(handle_of(comm), checks_calls, &h->checks_calls));
-    if (all_want) HX_TRY(share_hosts(comm));
+    if (!v.has_room) return HX_FAIL(HX_ERR_REMOTE, "another rank has no memory for a communicator");
+    h->checks_calls = v.checks;
+    if (v.wants) HX_TRY(share_hosts(comm));
     free_handle(&h->local);
-    if (mode == HX_SHM_ON && h->shm == NULL)
+    if (!v.insists_not && h->shm == NULL)
         return HX_FAIL(HX_ERR_COMM, "HELIX_SHM=on: the %d ranks share no memory: expected as many on each host, 2 to %d, that may "
                        "open each other's files under /proc", comm->size, HX_SHM_MAX_RANKS);
     return HX_OK;

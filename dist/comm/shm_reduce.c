@@ -12,8 +12,8 @@
 #define MAX_LEVELS  8    /* HX_SHM_MAX_RANKS = 2^8 */
 
 /* Wide vectors where the CPU has them, twice as fast in the cache. Chosen while the program is loaded, when a sanitizer is not
- * yet ready. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+ * yet ready, by a means of the GNU C library. */
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define WIDE __attribute__((target_clones("avx2", "default")))
 #else
 #define WIDE
