@@ -62,8 +62,8 @@ def rank_main(rank, size, rows, results):
 
 
 def measure_gloo(helix):
-    results = mp.Array("d", len(helix["rows"]))
-    mp.spawn(rank_main, (helix["ranks"], helix["rows"], results), nprocs=helix["ranks"])
+    results = mp.get_context("fork").Array("d", len(helix["rows"]))
+    mp.start_processes(rank_main, (helix["ranks"], helix["rows"], results), nprocs=helix["ranks"], start_method="fork")
     return list(results)
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # helix bench comm measures, and the settings of the transport are heard.
 . "$(dirname "$0")/common.sh"
-quick=(bench comm --min 4Ki --max 64Ki)
+quick=(bench comm --min 4Ki --max 32Ki)
 expect 0 'all_to_all' "${two_ranks[@]}" "$helix" "${quick[@]}"
 expect 0 'shared memory, beside plain MPI' "${two_ranks[@]}" "$helix" "${quick[@]}"
-expect 0 '"collective":"reduce_scatter","bytes":65536,"seconds":' "${two_ranks[@]}" "$helix" "${quick[@]}" --json
+expect 0 '"collective":"reduce_scatter","bytes":32768,"seconds":' "${two_ranks[@]}" "$helix" "${quick[@]}" --json
 HELIX_SHM=off expect 0 '"transport":"mpi"' "${two_ranks[@]}" "$helix" "${quick[@]}" --json
 HELIX_SHM=off expect 0 'data go by mpi' "${two_ranks[@]}" "$helix" doctor
 HELIX_SHM=on HELIX_COMM_CHECK=1 expect 0 'data go by shared memory' "${two_ranks[@]}" "$helix" doctor
