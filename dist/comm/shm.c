@@ -253,20 +253,19 @@ static hx_status vote(hx__shm *shm, bool has_failed) {
     return HX_OK;
 }
 
-hx_status hx__shm_meet_buffers(hx__shm *shm, const void *data, size_t n_bytes, int root, char **at, bool *is_seen) {
-    int first = root < 0 ? 0 : root, end = root < 0 ? shm->size : root + 1;
+hx_status hx__shm_meet_buffers(hx__shm *shm, const void *data, size_t n_bytes, char **at, bool *is_seen) {
     bool is_new = false, has_failed = false;
     *is_seen = false;
     if (!shm->maps_buffers) return HX_OK;
     post mine = {.epoch = hx_shared_epoch()};
     mine.is_shared = hx_shared_find(data, n_bytes, &mine.place);
     HX_TRY(meet(shm, &mine));
-    for (int r = first; r < end; r++)
+    for (int r = 0; r < shm->size; r++)
         if (!post_of(shm, r)->is_shared) return HX_OK;
-    for (int r = first; r < end; r++)
+    for (int r = 0; r < shm->size; r++)
         if (follow_post(shm, r, &is_new) != HX_OK) has_failed = true;
     if (!has_failed)
-        for (int r = first; r < end; r++) locate(shm, r, data, at);
+        for (int r = 0; r < shm->size; r++) locate(shm, r, data, at);
     if (is_new) HX_TRY(vote(shm, has_failed));
     *is_seen = shm->maps_buffers;
     return HX_OK;

@@ -82,10 +82,9 @@ const char *hx__shm_of(hx__shm *shm, int rank);
 /** The next round. @return HX_ERR_COMM: the calls differ, or a rank has ended */
 hx_status hx__shm_meet(hx__shm *shm);
 /** The next round, or two, in which each rank offers a buffer.
- *  @param root  -1: those of all ranks are needed; else of this one only
- *  @param[out] at  [size] where this process sees the buffers that are needed; its own as it is
- *  @param[out] is_seen  every rank sees all that are needed; the same on all ranks */
-hx_status hx__shm_meet_buffers(hx__shm *shm, const void *data, size_t n_bytes, int root, char **at, bool *is_seen);
+ *  @param[out] at  [size] where this process sees the buffers; its own as it is
+ *  @param[out] is_seen  every rank sees all of them; the same on all ranks */
+hx_status hx__shm_meet_buffers(hx__shm *shm, const void *data, size_t n_bytes, char **at, bool *is_seen);
 
 /* ---- arithmetic: shm_reduce.c ---- */
 

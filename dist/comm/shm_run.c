@@ -130,9 +130,9 @@ static void gather_mapped(const job *j, char *const *at) {
 /* ---- both ---- */
 
 /* Is it worth to look for the buffers in shared blocks? If so, and they are, at [size] tells where. */
-static hx_status look(const job *j, const void *data, size_t n_bytes, int root, char **at, bool *is_seen) {
+static hx_status look(const job *j, const void *data, size_t n_bytes, char **at, bool *is_seen) {
     *is_seen = false;
-    return n_bytes < MAPPED_FROM ? HX_OK : hx__shm_meet_buffers(j->shm, data, n_bytes, root, at, is_seen);
+    return n_bytes < MAPPED_FROM ? HX_OK : hx__shm_meet_buffers(j->shm, data, n_bytes, at, is_seen);
 }
 
 static size_t total_bytes(const job *j) { return (size_t)j->blocks.total * j->item; }
@@ -141,7 +141,7 @@ hx_status hx__shm_reduce_blocks(hx__shm *shm, const hx_comm_call *call, hx__bloc
     job j = job_of(shm, call, blocks);
     char *at[HX_SHM_MAX_RANKS];
     bool is_seen;
-    HX_TRY(look(&j, j.data, total_bytes(&j), -1, at, &is_seen));
+    HX_TRY(look(&j, j.data, total_bytes(&j), at, &is_seen));
     if (!is_seen) return reduce_staged(&j);
     reduce_mapped(&j, at, false);
     return hx__shm_meet(shm);
@@ -151,7 +151,7 @@ hx_status hx__shm_gather_blocks(hx__shm *shm, const hx_comm_call *call, hx__bloc
     job j = job_of(shm, call, blocks);
     char *at[HX_SHM_MAX_RANKS];
     bool is_seen;
-    HX_TRY(look(&j, j.data, total_bytes(&j), -1, at, &is_seen));
+    HX_TRY(look(&j, j.data, total_bytes(&j), at, &is_seen));
     if (!is_seen) return gather_staged(&j);
     gather_mapped(&j, at);
     return hx__shm_meet(shm);
@@ -185,7 +185,7 @@ static hx_status run_all_reduce(hx__shm *shm, const hx_comm_call *call) {
     char *at[HX_SHM_MAX_RANKS];
     bool is_seen;
     if (total_bytes(&j) <= SMALL_BYTES && call->count <= hx__shm_max_elems(shm)) return all_reduce_small(&j);
-    HX_TRY(look(&j, j.data, total_bytes(&j), -1, at, &is_seen));
+    HX_TRY(look(&j, j.data, total_bytes(&j), at, &is_seen));
     if (!is_seen) return all_reduce_staged(&j);
     reduce_mapped(&j, at, true);
     return hx__shm_meet(shm);
@@ -193,15 +193,26 @@ static hx_status run_all_reduce(hx__shm *shm, const hx_comm_call *call) {
 
 /* ---- from one, and from each to each ---- */
 
+/* The root takes a share of the work, one block of every other rank's buffer: half of all there is with two ranks. */
+static void broadcast_mapped(const job *j, char *const *at, int root) {
+    bool is_root = j->rank == root;
+    for (int r = 0; r < j->size; r++) {
+        int b = is_root ? root : r;
+        size_t start = offset(j, b, 0), n_bytes = (size_t)part(j, b, 0, j->blocks.chunk) * j->item;
+        if (r != root) copy(at[is_root ? r : j->rank] + start, at[root] + start, n_bytes);
+    }
+}
+
 static hx_status run_broadcast(hx__shm *shm, const hx_comm_call *call) {
-    job j = job_of(shm, call, (hx__blocks){.chunk = call->count, .total = call->count});
+    job j = job_of(shm, call, hx__shm_shares(call->count, hx__shm_size(shm)));
     bool is_root = j.rank == call->peer, is_seen;
     char *at[HX_SHM_MAX_RANKS];
-    HX_TRY(look(&j, j.data, total_bytes(&j), call->peer, at, &is_seen));
+    HX_TRY(look(&j, j.data, total_bytes(&j), at, &is_seen));
     if (is_seen) {
-        if (!is_root) copy(j.data, at[call->peer], total_bytes(&j));
+        broadcast_mapped(&j, at, call->peer);
         return hx__shm_meet(shm);
     }
+    j.blocks = (hx__blocks){.chunk = call->count, .total = call->count};
     int64_t n = piece_of(&j, HX_SHM_STAGE_BYTES);
     for (int64_t done = 0; done < call->count; done += n) {
         size_t n_bytes = (size_t)part(&j, 0, done, n) * j.item;
@@ -231,7 +242,7 @@ static hx_status run_all_to_all(hx__shm *shm, const hx_comm_call *call) {
     char *at[HX_SHM_MAX_RANKS];
     bool is_seen;
     size_t n_bytes = (size_t)call->count * j.item;
-    HX_TRY(look(&j, call->source, total_bytes(&j), -1, at, &is_seen));
+    HX_TRY(look(&j, call->source, total_bytes(&j), at, &is_seen));
     copy(j.data + offset(&j, j.rank, 0), (const char *)call->source + offset(&j, j.rank, 0), n_bytes);
     if (is_seen) {
         for (int b = 0; b < j.size; b++)
