@@ -5,7 +5,7 @@
  *                                     ranks of equal local number; shares gathered in each host. The rest by MPI
  *   anything else                     MPI
  *
- * There is no choice by timing: shared memory was faster wherever it was measured (helix bench comm), and a sum's bits
+ * There is no choice by timing: shared memory was never slower where it was measured (helix bench comm), and a sum's bits
  * should not hang on a stopwatch.
  */
 #include "dist/comm/mpi_impl.h"
