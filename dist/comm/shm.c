@@ -23,7 +23,7 @@
 /* To look at the step, to let others run, to sleep. The first is short: where more threads want to run than there are cores,
  * the rank that is waited for may be waiting for this very core, and every look delays it. */
 #define N_SPINS      50
-#define N_YIELDS     1000 /* half a millisecond on an idle core; to wake up a sleeper costs a tenth of that */
+#define N_YIELDS     1000 /* a bound, so that a long wait leaves the core to those who compute */
 #define NAP_FIRST_MS 1
 #define NAP_LAST_MS  16
 

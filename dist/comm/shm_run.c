@@ -14,7 +14,7 @@
 #define SMALL_BYTES ((size_t)16 << 10)
 #define MAPPED_FROM ((size_t)32 << 10) /* bytes of a buffer: below, a copy costs less than a second round */
 
-/* As memcpy, in pieces: for long ones the C library turns to an instruction that is slow on lines which another core has. */
+/* As memcpy, in pieces: on two busy cores a little faster than one long call at most sizes, for a reason not looked into. */
 static void copy(void *to, const void *from, size_t n_bytes) {
     for (size_t at = 0; at < n_bytes; at += COPY_BYTES)
         memcpy((char *)to + at, (const char *)from + at, n_bytes - at < COPY_BYTES ? n_bytes - at : COPY_BYTES);
