@@ -211,7 +211,7 @@ static void mpi_warn(hx_comm *comm, const char *message) {
     size_t n_bytes = sizeof(warning) + (size_t)comm->size * sizeof(MPI_Request);
     if (hx_mem_alloc_array((int64_t)n_bytes, 1, &made) != HX_OK) return;
     warning *w = made;
-    comm->state = made;
+    comm->warning = made;
     snprintf(w->text, sizeof w->text, "rank %d of %d on %s gave up: %s", comm->rank, comm->size, comm->host, message);
     for (int peer = 0; peer < comm->size; peer++) {
         w->sent[peer] = MPI_REQUEST_NULL;
@@ -231,9 +231,9 @@ static bool mpi_heard(hx_comm *comm, char *message, size_t n_bytes) {
 
 /* What MPI has not taken yet it may still read. */
 static void destroy_warning(hx_comm *comm) {
-    warning *w = comm->state;
+    warning *w = comm->warning;
     int is_sent = 0;
-    if (w != NULL && MPI_Testall(comm->size, w->sent, &is_sent, MPI_STATUSES_IGNORE) == MPI_SUCCESS && is_sent) hx_mem_free(&comm->state);
+    if (w != NULL && MPI_Testall(comm->size, w->sent, &is_sent, MPI_STATUSES_IGNORE) == MPI_SUCCESS && is_sent) hx_mem_free(&comm->warning);
 }
 
 /* ---- communicators ---- */
