@@ -48,7 +48,7 @@ static hx_status place(hx__buckets *b, const hx_param_list *params, int64_t buck
 /* The count becomes that of equal shares, each of which begins on a cache line in values and gradients. */
 static void divide(hx__bucket *bucket, int n_shares) {
     const int64_t each = (bucket->count + n_shares - 1) / n_shares;
-    bucket->share = aligned(each, bucket->value_dtype);
+    bucket->share = n_shares > 1 ? aligned(each, bucket->value_dtype) : each;
     bucket->count = bucket->share * n_shares;
 }
 
