@@ -237,10 +237,21 @@ hx_status hx__session_first(hx_session *s, hx_session_job job, void *arg) {
 
 /* ---- the built-in model ---- */
 
+/* Cut where nothing takes memory: the whole model may not fit into one rank's. */
+static hx_status create_cut(hx_session *s, hx_layer **gpt) {
+    hx_device *meta;
+    HX_TRY(hx_device_open("meta", NULL, &meta));
+    hx_status status = hx_gpt_create(meta, &s->config.model, gpt);
+    if (status == HX_OK) status = hx_gpt_set_shard(*gpt, hx_session_shard(s));
+    if (status == HX_OK) status = hx_layer_move(*gpt, s->device);
+    if (status != HX_OK) hx_layer_destroy(gpt);
+    hx_device_close(&meta);
+    return status;
+}
+
 static hx_status create_gpt(hx_session *s, void *arg) {
     hx_layer **gpt = arg;
-    HX_TRY(hx_gpt_create(s->device, &s->config.model, gpt));
-    if (s->tp) HX_TRY(hx_gpt_set_shard(*gpt, hx_session_shard(s)));
+    HX_TRY(s->tp ? create_cut(s, gpt) : hx_gpt_create(s->device, &s->config.model, gpt));
     return hx_gpt_init(*gpt, s->stream, (uint64_t)s->config.train.seed);
 }
 

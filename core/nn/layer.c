@@ -213,6 +213,23 @@ hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_s
     return HX_OK;
 }
 
+static hx_status move_param(hx_param *param, hx_device *device) {
+    hx_tensor *moved;
+    HX_TRY(hx_tensor_create(device, hx_tensor_dtype(param->value), hx_tensor_shape(param->value), &moved));
+    hx_tensor_set_requires_grad(moved, !param->is_frozen);
+    hx_tensor_destroy(&param->value);
+    param->value = moved;
+    return HX_OK;
+}
+
+hx_status hx_layer_move(hx_layer *root, hx_device *device) {
+    root->device = device;
+    for (int i = 0; i < root->n_params; i++) HX_TRY(move_param(root->params[i], device));
+    for (int i = 0; i < root->n_buffers; i++) HX_TRY(move_param(root->buffers[i], device));
+    for (int i = 0; i < root->n_children; i++) HX_TRY(hx_layer_move(root->children[i], device));
+    return HX_OK;
+}
+
 hx_status hx_layer_buffer(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, hx_param **out) {
     hx_param *buffer;
     HX_TRY(param_create(layer, name, dtype, shape, &buffer));

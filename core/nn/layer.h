@@ -76,6 +76,10 @@ hx_status hx_layer_create(const hx_layer_type *type, hx_device *device, hx_layer
 void hx_layer_destroy(hx_layer **layer);
 /** Attach *child under a name without dots; the parent owns it from now on, also on failure. */
 hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **child);
+/** Give a tree that was built on another device, say on meta, where a model is described and cut (core/nn/shard.h) without memory,
+ *  a place on `device`: parameters and buffers get storage there, without values. Before anything holds their tensors.
+ *  @return HX_ERR_MEMORY; the tree is then of use for destruction only */
+hx_status hx_layer_move(hx_layer *root, hx_device *device);
 /** Create a parameter (uninitialised, asks for gradients). The layer owns it. @param decays weight decay applies */
 hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays, hx_param **out);
 /** Create a buffer (uninitialised, without a gradient): named state of the layer, as a parameter that is not trained.

@@ -26,6 +26,7 @@ typedef struct run {
     hx_param_list params;
     double loss;
     int64_t count;
+    int64_t peak_bytes; /* after the model has been made */
 } run;
 
 static hx_gpt_config gpt2(int dtype) {
@@ -48,8 +49,8 @@ static void make_ids(const run *r, bool is_target, hx_tensor **out) {
     OK(hx_tensor_write(r->stream, *out, ids));
 }
 
-/* Forward, loss and backward of one batch. @param shard  NULL: whole */
-static void open_run(run *r, const hx_gpt_config *config, const hx_shard *shard) {
+/* Forward, loss and backward of one batch. @param shard  NULL: whole; else the model is cut on the device meta */
+static void open_run(run *r, const hx_gpt_config *config, const hx_shard *shard, hx_device *meta) {
     HX_AUTO_TENSOR input = NULL;
     HX_AUTO_TENSOR target = NULL;
     HX_AUTO_TENSOR loss = NULL;
@@ -58,8 +59,12 @@ static void open_run(run *r, const hx_gpt_config *config, const hx_shard *shard)
     OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &r->device));
     OK(hx_stream_create(r->device, &r->stream));
     OK(hx_tape_create(r->device, &r->tape));
-    OK(hx_gpt_create(r->device, config, &r->gpt));
+    hx_device_stats stats;
+    OK(hx_gpt_create(shard ? meta : r->device, config, &r->gpt));
     if (shard) OK(hx_gpt_set_shard(r->gpt, shard));
+    if (shard) OK(hx_layer_move(r->gpt, r->device));
+    hx_device_stats_get(r->device, &stats);
+    r->peak_bytes = stats.peak_bytes;
     OK(hx_gpt_init(r->gpt, r->stream, 7));
     OK(hx_layer_params(r->gpt, &r->params));
     make_ids(r, false, &input);
@@ -137,11 +142,14 @@ static void compare(hx_gpt_config config, double loss, double gradient) {
     hx_comm *world;
     hx_tensor_parallel *tp;
     run cut, whole;
+    hx_device *meta;
+    OK(hx_backend_register(&hx_backend_meta));
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
     OK(hx_tensor_parallel_create(world, &tp));
-    open_run(&whole, &config, NULL);
-    open_run(&cut, &config, hx_tensor_parallel_shard(tp));
+    OK(hx_device_open("meta", NULL, &meta));
+    open_run(&whole, &config, NULL, NULL);
+    open_run(&cut, &config, hx_tensor_parallel_shard(tp), meta);
     cr_expect_eq(cut.count, whole.count);
     cr_expect_eq(largest(&cut, &whole, 0), 0, "initial values differ by %g", largest(&cut, &whole, 0));
     cr_expect_leq(fabs(cut.loss - whole.loss), loss * fabs(whole.loss), "loss %.17g, whole %.17g", cut.loss, whole.loss);
@@ -151,10 +159,12 @@ static void compare(hx_gpt_config config, double loss, double gradient) {
                 fabs(cut.loss - whole.loss) / fabs(whole.loss), d);
     if (hx_comm_size(world) > 1) {
         int64_t n_cut = hx_param_list_count(&cut.params), n_whole = hx_param_list_count(&whole.params);
+        cr_expect_lt(cut.peak_bytes, whole.peak_bytes * 2 / 3, "%lld bytes, whole %lld", (long long)cut.peak_bytes, (long long)whole.peak_bytes);
         cr_expect_lt(n_cut, n_whole * 2 / 3 + 1000, "%lld of %lld parameters on this rank", (long long)n_cut, (long long)n_whole);
     }
     close_run(&cut);
     close_run(&whole);
+    hx_device_close(&meta);
     hx_tensor_parallel_destroy(&tp);
     hx_comm_close(&world);
 }
