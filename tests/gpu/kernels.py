@@ -21,7 +21,7 @@ BYTES_PER_S, FLOP_PER_S = 3.0e12, 798e12
 CONTEXT, LAYERS, DIM, HEADS, VOCAB = 1024, 12, 768, 12, 50304
 HALF, WIDE = 2, 4  # bytes of an activation or parameter (bf16), and of its gradient, moments and master (f32)
 # Files whose kernels run in every step; instances for f64 are not what a step runs.
-HOT = {"elementwise.cu", "norm.cu", "loss.cu", "embedding.cu", "flash.cu", "optim.cu", "normpart.cu", "reduce.cu", "random.cu"}
+HOT = {"elementwise.cu", "swiglu.cu", "norm.cu", "loss.cu", "embedding.cu", "flash.cu", "optim.cu", "normpart.cu", "reduce.cu", "random.cu"}
 
 
 def step(batch):
