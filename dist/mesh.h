@@ -31,8 +31,7 @@ extern const int hx_mesh_n_options;
 typedef struct hx_mesh hx_mesh;
 
 /** Local. Fill in the degree that is 0 and check the product. @param[out] degrees  [HX_AXIS_COUNT]
- *  @return HX_ERR_CONFIG with every number: the product is not n_ranks, or more than one degree is 0 and more than one rank is
- *          left for them */
+ *  @return HX_ERR_CONFIG with every number: the product is not n_ranks, or more than one degree is 0 */
 hx_status hx_mesh_degrees(const hx_mesh_config *config, int n_ranks, int64_t degrees[HX_AXIS_COUNT]);
 /** Collective over `world`, which is borrowed. @return as hx_mesh_degrees, or because the ranks were told different degrees */
 hx_status hx_mesh_create(hx_comm *world, const hx_mesh_config *config, hx_mesh **out);

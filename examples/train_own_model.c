@@ -134,8 +134,8 @@ static void angle_data_clear(angle_data *data) {
 
 /* Trains, then checks the number that matters: the error on points that were not trained on. */
 static hx_status train(hx_session *session, hx_layer *net) {
-    hx_comm *world = hx_session_world(session);
-    angle_data train_data = {.rank = hx_comm_rank(world), .size = hx_comm_size(world), .device = hx_session_ctx(session)->device};
+    hx_comm *world = hx_session_world(session), *dp = hx_mesh_axis(hx_session_mesh(session), HX_AXIS_DP);
+    angle_data train_data = {.rank = hx_comm_rank(dp), .size = hx_comm_size(dp), .device = hx_session_ctx(session)->device};
     angle_data eval_data = train_data;
     eval_data.first = 1 << 24;
     hx_batch_source train_source = angle_source(&train_data, BATCH * 1000), eval_source = angle_source(&eval_data, BATCH * 8);

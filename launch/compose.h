@@ -88,7 +88,9 @@ const hx_config *hx_session_config(const hx_session *session);
 
 /* What a program may replace; NULL members are made from the configuration. */
 typedef struct hx_train_parts {
-    const hx_batch_source *train; /* default: bytes of data.path, model.ctx tokens a sample */
+    /* Default: bytes of data.path, model.ctx tokens a sample. A source of your own deals samples out by this rank's place on
+     * HX_AXIS_DP of the mesh: ranks that share layers compute the same ones. */
+    const hx_batch_source *train;
     const hx_batch_source *eval;
     hx_metrics *metrics; /* what evaluations count; the model needs loss_scores. NULL: nothing beside the loss */
     /** Called on every rank after the built-in reporting. */

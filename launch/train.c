@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "dist/params.h"
 #include "launch/config_impl.h"
 
 /* Everything one call of hx_session_train makes, in the order in which it is made. */
@@ -145,8 +146,9 @@ static void announce(const train_run *r) {
     hx_progress_note(r->progress, "%lld parameters, %lld training samples, global batch %lld, %lld steps, folder %s",
                      (long long)count_logical(&r->params), (long long)r->parts.train->n_global,
                      (long long)r->parts.train->batch, (long long)hx_trainer_n_steps(r->trainer), s->config.run.out);
+    const hx_axis used = hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_DP)) > 1 ? HX_AXIS_DP : HX_AXIS_TP;
     if (!props.is_host_memory && size > 1)
-        hx_progress_note(r->progress, "collectives: %s%s%s", hx_comm_device_name(hx_mesh_axis(s->mesh, HX_AXIS_DP)),
+        hx_progress_note(r->progress, "collectives: %s%s%s", hx_comm_device_name(hx_mesh_axis(s->mesh, used)),
                          s->no_nccl[0] ? "; " : "", s->no_nccl);
     announce_frozen(r);
     announce_recompute(r);
@@ -277,6 +279,15 @@ static hx_status open_history(train_run *r) {
     return hx__folder_write_config(&r->session->config.run, r->config_text);
 }
 
+/* What ranks with different parts hold whole is the same on all of them; data parallelism sees to the rest. */
+static hx_status unify_parts(train_run *r) {
+    hx_session *s = r->session;
+    hx_comm *tp = hx_mesh_axis(s->mesh, HX_AXIS_TP);
+    if (hx_comm_size(tp) == 1) return HX_OK;
+    HX_TRY(hx_comm_agree(s->world, hx_params_same(tp, &r->params)));
+    return hx_comm_agree(s->world, hx_params_broadcast(tp, s->stream, &r->params, true));
+}
+
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
     hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
@@ -286,8 +297,9 @@ static hx_status assemble(train_run *r) {
     HX_TRY(open_data(r));
     HX_TRY(hx__session_first(s, prepare_model, r));
     HX_TRY(load_weights(r));
+    HX_TRY(unify_parts(r));
     if (hx_comm_size(dp) > 1) {
-        HX_TRY(hx_ddp_create(dp, s->device, s->stream, &r->params, &s->config.ddp, &r->ddp));
+        HX_TRY(hx_comm_agree(s->world, hx_ddp_create(dp, s->device, s->stream, &r->params, &s->config.ddp, &r->ddp)));
         hx_ddp_hook(r->ddp, &r->sync);
     }
     HX_TRY(hx__session_first(s, create_optimizer, r));
@@ -368,7 +380,9 @@ static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_s
         status = data.eval_loader ? HX_OK : HX_FAIL(HX_ERR_CONFIG, "data.holdout = %g: there is no held-out part to evaluate on", s->config.data.holdout);
         if (status != HX_OK) goto done;
     }
-    HX_TRY_GOTO(hx_comm_agree(s->world, hx_eval_share(&s->ctx, model, eval, 0, NULL, sums)), done);
+    status = hx_eval_share(&s->ctx, model, eval, 0, NULL, sums);
+    if (status != HX_OK && agreement.n_parts > 1) goto done; /* the others wait within a layer: they will not come to agree */
+    HX_TRY_GOTO(hx_comm_agree(s->world, status), done);
     if (agreement.part != 0) sums[0] = sums[1] = 0; /* the same samples as part 0's */
     HX_TRY_GOTO(agreement.sum(agreement.self, sums, 2), done);
     if (!(sums[1] > 0)) {

@@ -255,16 +255,23 @@ hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate) {
     return HX_OK;
 }
 
-/* Sum g over the dims in which the input was broadcast. Replaces *g. */
+/* Sum g over the dims in which the input was broadcast. Replaces *g. A leaf of half type, say a bias, has its gradient in f32:
+ * so has the sum, which would lose digits, and in f16 its range, in between. */
 static hx_status unbroadcast(hx_vjp *v, int i, hx_tensor **g) {
-    hx_shape from = hx_array_shape(&(*g)->array), to = v->in_shape[i];
-    int dims[HX_MAX_DIMS], n = 0, lead = from.ndim - to.ndim;
+    hx_shape from = hx_array_shape(&(*g)->array), to = v->in_shape[i], kept = from;
+    hx_op_attr attr = {.reduce = {.keepdim = true}};
+    const int lead = from.ndim - to.ndim;
+    const hx_dtype own = hx_tensor_dtype(*g), dtype = input_variable(v, i)->leaf != NULL ? hx_dtype_accum(own) : own;
     if (hx_shape_equal(&from, &to)) return HX_OK;
     for (int d = 0; d < from.ndim; d++)
-        if (d < lead || to.dims[d - lead] != from.dims[d]) dims[n++] = d;
+        if (d < lead || to.dims[d - lead] != from.dims[d]) {
+            attr.reduce.dims[attr.reduce.n_dims++] = d;
+            kept.dims[d] = 1;
+        }
     HX_AUTO_TENSOR sum = NULL;
     hx_tensor *shaped;
-    HX_TRY(hx_sum(v->ctx, *g, dims, n, true, &sum));
+    HX_TRY(hx_tensor_create(v->ctx->device, dtype, kept, &sum));
+    HX_TRY(hx_op_run(v->ctx, HX_OP_sum, g, 1, &attr, 0, &sum));
     HX_TRY(hx_tensor_view(sum, to, &shaped));
     hx_tensor_destroy(g);
     *g = shaped;

@@ -145,9 +145,24 @@ done:
 
 /* ---- tensor parallelism ---- */
 
+/* Before anything is cut. */
+static hx_status check_cut(const hx_gpt_config *c, int size) {
+    const struct {
+        const char *name;
+        int64_t value;
+    } dealt[] = {{"vocab", c->vocab}, {"heads", c->heads}, {"kv_heads", c->kv_heads > 0 ? c->kv_heads : c->heads},
+                 {c->mlp_dim > 0 ? "mlp_dim" : "mlp_ratio x dim", c->mlp_dim > 0 ? c->mlp_dim : c->dim * c->mlp_ratio}};
+    for (size_t i = 0; i < sizeof dealt / sizeof *dealt; i++)
+        if (dealt[i].value % size != 0)
+            return HX_FAIL(HX_ERR_CONFIG, "model.%s = %lld on %d tensor-parallel ranks: expected a multiple of %d", dealt[i].name,
+                           (long long)dealt[i].value, size, size);
+    return HX_OK;
+}
+
 hx_status hx_gpt_set_shard(hx_layer *layer, const hx_shard *shard) {
     HX_TRY(hx__layer_check_type(layer, &gpt_type));
     gpt *g = (gpt *)layer;
+    HX_TRY(check_cut(&g->config, shard->size));
     HX_TRY(hx_embedding_set_shard(g->tok, shard));
     for (int i = 0; i < g->blocks->n_children; i++) HX_TRY(hx__gpt_block_set_shard(g->blocks->children[i], shard));
     if (g->head != NULL) HX_TRY(hx_linear_set_shard(g->head, shard, HX_CUT_COLUMNS));

@@ -9,8 +9,8 @@ static hx_status check_cut(const hx_param *param, const hx_shape *global, int di
     if (dim < 0 || dim >= global->ndim || (param->n_parts > 0 && dim != 0))
         return HX_FAIL(HX_ERR_ARG, "parameter %s %s: dim %d cannot be cut", param->name, hx_shape_text(global, text), dim);
     if (global->dims[dim] % shard->size != 0)
-        return HX_FAIL(HX_ERR_CONFIG, "parameter %s %s: dim %d of %lld on %d tensor-parallel ranks: expected a multiple of %d", param->name,
-                       hx_shape_text(global, text), dim, (long long)global->dims[dim], shard->size, shard->size);
+        return HX_FAIL(HX_ERR_CONFIG, "parameter %s %s of layer %s: dim %d of %lld on %d tensor-parallel ranks: expected a multiple of %d", param->name,
+                       hx_shape_text(global, text), param->layer->path, dim, (long long)global->dims[dim], shard->size, shard->size);
     return HX_OK;
 }
 

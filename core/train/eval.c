@@ -78,6 +78,7 @@ hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event) {
         return HX_FAIL(HX_ERR_STATE, "the trainer was set up without an evaluation source");
     HX_TRY(hx__trainer_mean_buffers(t));
     if (t->failure == HX_OK) hx__trainer_note(t, run_share(t, sums));
+    if (hx__trainer_is_lost(t)) return hx_error_adopt(t->failure, t->failure_text);
     if (t->failure == HX_OK) {
         values[HX__RED_LOSS] = sums[0];
         values[HX__RED_COUNT] = sums[1];

@@ -176,6 +176,7 @@ void hx_metrics_add_loss(hx_metrics *m, double loss_sum, double count) {
 }
 
 hx_status hx_metrics_reduce(hx_metrics *m, const hx_agreement *agreement) {
+    for (int64_t i = 0; i < m->n_counts && agreement->part != 0; i++) m->counts[i] = 0; /* the same samples as part 0's */
     for (int64_t i = 0; i < m->n_counts; i += MOST_SUMMED) {
         const int64_t n = m->n_counts - i < MOST_SUMMED ? m->n_counts - i : MOST_SUMMED;
         HX_TRY(agreement->sum(agreement->self, m->counts + i, (int)n));

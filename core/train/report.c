@@ -27,6 +27,10 @@ hx_status hx__trainer_defer(hx_trainer *t, hx_status status) {
     return HX_OK;
 }
 
+bool hx__trainer_is_lost(const hx_trainer *t) {
+    return t->failure != HX_OK && t->setup.agreement != NULL && t->setup.agreement->n_parts > 1;
+}
+
 hx_status hx__trainer_share(hx_trainer *t) {
     hx_status mine = hx_error_adopt(t->failure, t->failure_text);
     t->failure = HX_OK;

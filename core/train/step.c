@@ -7,7 +7,8 @@
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
  *   5. update with the gradients scaled by 1/count and by clipping, and the weights' averages follow; or neither, if a
  *      number is not finite
- * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4.
+ * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4; not so where ranks hold parts
+ * of one model: see hx__trainer_is_lost.
  * Models with parameters in f16 differentiate the loss times a scale, which keeps small gradients from vanishing in
  * f16's range; 5 divides by it again. It adapts: see adapt_scale. */
 #include <math.h>
@@ -101,6 +102,7 @@ static void run_local(hx_trainer *t, double sums[HX__SUM_N]) {
         hx__trainer_note(t, run_share(t));
         if (t->failure != HX_OK) hx_tape_reset(t->ctx.tape);
     }
+    if (hx__trainer_is_lost(t)) return;
     const bool is_partial = t->failure != HX_OK || t->is_idle;
     if (sync != NULL) hx__trainer_note(t, sync->finish(sync->self, t->ctx.stream, is_partial));
     if (t->failure == HX_OK) hx__trainer_note(t, measure(t, sums));
@@ -272,6 +274,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     hx_device_stats_get(t->ctx.device, &stats);
     t->flops_before = stats.flops;
     run_local(t, sums);
+    if (hx__trainer_is_lost(t)) return hx_error_adopt(t->failure, t->failure_text);
     if (t->failure == HX_OK) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
         values[HX__RED_COUNT] = sums[HX__SUM_COUNT];

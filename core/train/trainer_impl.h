@@ -76,6 +76,9 @@ void hx__trainer_note(hx_trainer *t, hx_status status);
 /* A failure outside of a step's reduction. One process: returned. Several: noted, so that this rank goes on
  * to the next reduction, where all of them stop together. */
 hx_status hx__trainer_defer(hx_trainer *t, hx_status status);
+/* This rank has failed, and with it those that hold the other parts of its model: they wait for it within a layer and come to no
+ * later reduction. It leaves at once, and whoever runs the job ends them. */
+bool hx__trainer_is_lost(const hx_trainer *t);
 /* Collective: all ranks tell whether they noted a failure, and fail together. */
 hx_status hx__trainer_share(hx_trainer *t);
 /* Collective: the sum of values over ranks. Fails on all ranks if one of them noted a failure. */

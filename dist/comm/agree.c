@@ -1,4 +1,5 @@
 /* Agreement: a failure of one rank becomes a failure of all. Healthy runs pay one reduction of a number. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,7 +68,8 @@ static hx_status hook_max(void *self, double *value) {
     hx_comm *comm = self;
     comm->gathered[comm->rank] = *value;
     HX_TRY(hx_comm_all_gather(comm, comm->gathered, 1, HX_F64, NULL, NULL));
-    for (int rank = 0; rank < comm->size; rank++)
+    *value = comm->gathered[0];
+    for (int rank = 1; rank < comm->size && !isnan(*value); rank++)
         if (!(comm->gathered[rank] <= *value)) *value = comm->gathered[rank];
     return HX_OK;
 }

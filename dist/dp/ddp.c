@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "core/base/hash.h"
 #include "core/base/mem.h"
 #include "dist/dp/ddp_impl.h"
+#include "dist/params.h"
 
 #define HX_OPTION_OWNER hx_ddp_config
 const hx_option hx_ddp_options[] = HX_OPTIONS_TABLE(HX_DDP_OPTIONS);
@@ -41,36 +41,6 @@ static void note(first_failure *first, hx_status status) {
 
 /* ---- making ---- */
 
-static int64_t hash_param(const hx_param *param) {
-    hx_shape shape = hx_tensor_shape(param->value);
-    const int kind[3] = {(int)hx_tensor_dtype(param->value), shape.ndim, param->is_frozen};
-    uint64_t hash = hx_hash_text(HX_HASH_START, param->path);
-    hash = hx_hash_bytes(hash, kind, sizeof kind);
-    hash = hx_hash_bytes(hash, shape.dims, (size_t)shape.ndim * sizeof shape.dims[0]);
-    return (int64_t)hash;
-}
-
-static hx_status differs(const hx_param *param) {
-    char text[HX_SHAPE_TEXT];
-    hx_shape shape = hx_tensor_shape(param->value);
-    return HX_FAIL(HX_ERR_CONFIG, "parameter %s, %s %s%s here, differs between ranks in name, shape, dtype or in being frozen",
-                   param->path, hx_dtype_name(hx_tensor_dtype(param->value)), hx_shape_text(&shape, text),
-                   param->is_frozen ? " frozen" : "");
-}
-
-/* Collective. One MAX over {h, ~h} of every parameter's hash finds the first that is not the same everywhere; it
- * fails on all ranks alike. @param range  [2*n_items], scratch */
-static hx_status check_same(hx_comm *comm, const hx_param_list *params, int64_t *range) {
-    for (int64_t i = 0; i < params->n_items; i++) {
-        range[2 * i] = hash_param(params->items[i]);
-        range[2 * i + 1] = ~range[2 * i];
-    }
-    HX_TRY(hx_comm_all_reduce(comm, range, 2 * params->n_items, HX_I64, HX_MAX, NULL, NULL));
-    for (int64_t i = 0; i < params->n_items; i++)
-        if (range[2 * i] != ~range[2 * i + 1]) return differs(params->items[i]);
-    return HX_OK;
-}
-
 static hx_status check_local(hx_device *device, const hx_param_list *params, const hx_ddp_config *config) {
     if (config->zero < 0 || config->zero > 1)
         return HX_FAIL(HX_ERR_CONFIG, "ddp.zero = %lld: expected 0 or 1", (long long)config->zero);
@@ -85,35 +55,19 @@ static hx_status check_local(hx_device *device, const hx_param_list *params, con
     return HX_OK;
 }
 
-/* Frozen parameters too: a rank that differs only there would compute something else. A rank whose stream has failed
- * goes on to the last one, like the others. */
-static hx_status broadcast_values(hx_comm *comm, hx_stream *stream, const hx_param_list *params) {
-    first_failure first = {.status = HX_OK};
-    for (int64_t i = 0; i < params->n_items; i++) {
-        hx_tensor *value = params->items[i]->value;
-        note(&first, hx_comm_broadcast(comm, hx_tensor_data(value), hx_tensor_count(value), hx_tensor_dtype(value), 0,
-                                       stream, NULL));
-    }
-    return hx_error_adopt(first.status, first.message);
-}
-
-/* Collective. Fails on all ranks or on none. @param range  [2*n_items] scratch, or NULL if `mine` is a failure */
-static hx_status unify(hx_comm *comm, hx_stream *stream, const hx_param_list *params, const hx_ddp_config *config,
-                       int64_t *range, hx_status mine) {
+/* Collective. Fails on all ranks or on none. */
+static hx_status unify(hx_comm *comm, hx_stream *stream, const hx_param_list *params, const hx_ddp_config *config, hx_status mine) {
     HX_TRY(hx_comm_agree(comm, mine));
     HX_TRY(hx_comm_agree_equal(comm, "ddp.bucket_bytes", config->bucket_bytes));
     HX_TRY(hx_comm_agree_equal(comm, "ddp.zero", config->zero));
-    HX_TRY(hx_comm_agree_equal(comm, "the number of parameters", params->n_items));
-    HX_TRY(check_same(comm, params, range));
-    return hx_comm_agree(comm, broadcast_values(comm, stream, params));
+    HX_TRY(hx_params_same(comm, params));
+    return hx_comm_agree(comm, hx_params_broadcast(comm, stream, params, false));
 }
 
 hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, const hx_param_list *params,
                         const hx_ddp_config *config, hx_ddp **out) {
     hx_ddp *ddp = NULL;
-    int64_t *range = NULL;
     hx_status status = hx_mem_alloc_array(1, sizeof *ddp, (void **)&ddp);
-    if (status == HX_OK) status = hx_mem_alloc_array(params->n_items, 2 * sizeof *range, (void **)&range);
     if (status == HX_OK) status = check_local(device, params, config);
     if (status == HX_OK) {
         ddp->comm = comm;
@@ -121,8 +75,7 @@ hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, con
         const hx__share share = {hx_comm_rank(comm), config->zero > 0 ? hx_comm_size(comm) : 1};
         status = hx__buckets_create(&ddp->buckets, device, stream, params, config->bucket_bytes, share);
     }
-    status = unify(comm, stream, params, config, range, status);
-    hx_mem_free((void **)&range);
+    status = unify(comm, stream, params, config, status);
     if (status != HX_OK) {
         hx_ddp_destroy(&ddp);
         return status;

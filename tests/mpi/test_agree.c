@@ -1,5 +1,6 @@
 /* Failure shared by all: agreement, and what a failed collective or producer does to the others. */
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,19 @@ Test(agree, values_that_differ_are_both_named_on_every_rank) {
         cr_expect_eq(status, HX_ERR_CONFIG);
         cr_expect(says("data.bytes") && says("41") && says("-7"), "%s", hx_error_message());
     }
+    hx_comm_close(&comm);
+}
+
+Test(agree, the_largest_of_all_ranks_is_found_and_nan_wins) {
+    hx_comm *comm = open_world();
+    hx_agreement hook;
+    const int rank = hx_comm_rank(comm), size = hx_comm_size(comm);
+    hx_comm_agreement(comm, &hook);
+    double value = rank == size / 2 ? 9 : -rank, bad = rank == 0 ? 11 : rank == size / 2 ? NAN : 7;
+    cr_assert_eq(hook.max(hook.self, &value), HX_OK);
+    cr_expect_eq(value, 9);
+    cr_assert_eq(hook.max(hook.self, &bad), HX_OK);
+    cr_expect(size == 1 ? bad == 11 : isnan(bad), "%g", bad);
     hx_comm_close(&comm);
 }
 

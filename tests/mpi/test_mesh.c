@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dist/comm/comm_impl.h"
 #include "dist/mesh.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
@@ -71,6 +72,23 @@ Test(mesh, two_axes_cross) {
     }
     cr_expect_eq(along_tp, want_tp);
     cr_expect_eq(along_dp, want_dp);
+    hx_mesh_destroy(&mesh);
+    hx_comm_close(&world);
+}
+
+/* The launcher dealt ranks out over two hosts in turn: those of one host are neighbours on tp all the same. */
+Test(mesh, tensor_parallel_peers_are_on_one_host) {
+    hx_comm *world;
+    hx_mesh *mesh;
+    OK(hx_comm_mpi_open(&world));
+    const int rank = hx_comm_rank(world), size = hx_comm_size(world);
+    snprintf(world->host, sizeof world->host, "host%d", rank % 2);
+    OK(hx_mesh_create(world, &(hx_mesh_config){.dp = 0, .tp = size % 4 == 0 ? 2 : 1}, &mesh));
+    hx_comm *t = hx_mesh_axis(mesh, HX_AXIS_TP), *d = hx_mesh_axis(mesh, HX_AXIS_DP);
+    int64_t parities[2] = {rank % 2, -(rank % 2)};
+    OK(hx_comm_all_reduce(t, parities, 2, HX_I64, HX_MAX, NULL, NULL));
+    cr_expect_eq(parities[0], -parities[1], "ranks of two hosts share layers");
+    if (size == 4) cr_expect_eq(hx_comm_rank(d), rank % 2);
     hx_mesh_destroy(&mesh);
     hx_comm_close(&world);
 }

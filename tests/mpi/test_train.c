@@ -130,6 +130,36 @@ Test(train, twenty_steps_with_shares_of_the_optimizer_in_f32_equal_one_process_w
     compare(0, 1, 1e-5, 1e-4, 1e-3);
 }
 
+/* bf16 with f32 masters: the same bits as without shares, as nothing but the place of an update changes. */
+Test(train, shares_of_the_optimizer_leave_the_bits_of_half_types) {
+    hx_comm *world;
+    double *params[2];
+    int64_t n = 0;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    for (int zero = 0; zero < 2; zero++) {
+        small_run run;
+        hx_train_event event;
+        int64_t at = 0;
+        small_run_open(&run, world, __FILE__, &(small_run_config){.dtype = 2, .batch = 12, .steps = 5, .lr = 1e-2, .zero = zero, .no_clip = true});
+        for (int i = 0; i < 5; i++) OK(hx_trainer_step(run.trainer, &event));
+        n = hx_param_list_count(&run.params);
+        params[zero] = calloc((size_t)n, sizeof **params);
+        for (int64_t i = 0; i < run.params.n_items; i++) {
+            hx_ctx ctx = {.device = run.device, .stream = run.stream};
+            HX_AUTO_TENSOR wide = NULL;
+            OK(hx_cast(&ctx, run.params.items[i]->value, HX_F64, &wide));
+            OK(hx_tensor_read(run.stream, wide, params[zero] + at));
+            at += hx_tensor_count(wide);
+        }
+        small_run_close(&run);
+    }
+    cr_expect_eq(memcmp(params[0], params[1], (size_t)n * sizeof **params), 0);
+    free(params[0]);
+    free(params[1]);
+    hx_comm_close(&world);
+}
+
 /* Every norm of the gradients is the same joined from shares as taken from the whole. */
 Test(train, norms_of_shared_gradients_are_those_of_the_whole) {
     hx_comm *world;

@@ -52,6 +52,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     run->optim_config.lr = config->lr;
     run->optim_config.warmup = 2;
     run->optim_config.clip_norm_type = config->clip_norm_type;
+    if (config->no_clip) run->optim_config.clip = 0;
     OK(hx_optim_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
     hx_comm_agreement(comm, &run->agreement);
     run->config.steps = config->steps;

@@ -29,7 +29,7 @@ typedef struct small_run {
 } small_run;
 
 typedef struct small_run_config {
-    int dtype; /* 0 f32, 1 f64 */
+    int dtype; /* hx_gpt_config */
     int n_threads;
     int64_t batch, micro_batch, steps;
     double lr;
@@ -39,6 +39,7 @@ typedef struct small_run_config {
     const char *device; /* backend's name; NULL: cpu */
     int64_t zero;       /* stage: hx_ddp_config */
     int clip_norm_type; /* hx_optim_config */
+    bool no_clip;
 } small_run_config;
 
 /* Asserts that all goes well; `run` must stay where it is. Its backend must be registered. */
