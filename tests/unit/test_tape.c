@@ -100,6 +100,27 @@ Test(tape, broadcast_operands_receive_summed_gradients) {
     cr_assert_eq(grad_at(w, 0), 6);
 }
 
+/* The gradient of a bias in bf16 is 513 in f32, which has no bf16 and would be 512. */
+Test(tape, sums_of_a_broadcast_leaf_of_half_type_are_not_rounded) {
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR b = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR ones = NULL;
+    float g = 0;
+    cr_assert_eq(hx_tensor_create(dev, HX_BF16, HX_SHAPE(513, 1), &x), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_BF16, HX_SHAPE(1), &b), HX_OK);
+    cr_assert_eq(hx_tensor_create(dev, HX_BF16, HX_SHAPE(513, 1), &ones), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, x, 0), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, b, 0), HX_OK);
+    cr_assert_eq(hx_tensor_fill(stream, ones, 1), HX_OK);
+    hx_tensor_set_requires_grad(b, true);
+    cr_assert_eq(hx_add(&ctx, x, b, &y), HX_OK);
+    cr_assert_eq(hx_backward(&ctx, y, ones), HX_OK);
+    cr_assert_eq(hx_tensor_dtype(hx_tensor_grad(b)), HX_F32);
+    cr_assert_eq(hx_tensor_read(stream, hx_tensor_grad(b), &g), HX_OK);
+    cr_assert_eq(g, 513);
+}
+
 Test(tape, changing_a_saved_tensor_in_place_is_an_error_that_names_the_op) {
     HX_AUTO_TENSOR x = leaf(1, (double[]){3});
     HX_AUTO_TENSOR y = NULL;
