@@ -122,7 +122,15 @@ void conf_operand_parse(const char *word, hx_dtype dtype, conf_operand *out) {
     if (out->view == 's') dims[n - 1] *= 2;
     if (out->view == 'h') dims[n - 2] *= 2;
     if (out->view == 'e') dims[0] = 1;
-    NEED(out->view == 0 || (strchr("tshe", out->view) && word[1] == 0), "operand \"%s\"", word);
+    if (out->view == 'u') out->base = HX_SHAPE(hx_shape_count(&out->shape) + 1);
+    NEED(out->view == 0 || (strchr("tsheu", out->view) && word[1] == 0), "operand \"%s\"", word);
+}
+
+/* The elements from the second on, in the operand's shape. */
+static hx_status shifted(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
+    HX_AUTO_TENSOR rest = NULL;
+    HX_TRY(hx_slice(ctx, base, 0, 1, hx_tensor_count(base), 1, &rest));
+    return hx_reshape(ctx, rest, operand->shape, view);
 }
 
 hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor *base, hx_tensor **view) {
@@ -136,6 +144,8 @@ hx_status conf_operand_view(hx_ctx *ctx, const conf_operand *operand, hx_tensor 
         return hx_slice(ctx, base, -2, 0, hx_tensor_dim(base, -2) / 2, 1, view);
     case 'e':
         return hx_expand(ctx, base, operand->shape, view);
+    case 'u':
+        return shifted(ctx, operand, base, view);
     default:
         *view = hx_tensor_retain(base);
         return HX_OK;

@@ -17,6 +17,7 @@
  *     "3,5s"  every second element of a [3,10] buffer's rows
  *     "3,5h"  the first half of a [6,5] buffer's dim -2, so that rows are dense and blocks are not
  *     "3,5e"  one row repeated with stride 0
+ *     "3,5u"  all but the first element of a [16] buffer: dense, and not where a pack of elements may begin
  *     "@1"    output 1 of the op's forward op on the operands before
  *     "=1"    operand 1 once more: the same tensor
  */
@@ -128,7 +129,7 @@ typedef struct conf_operand {
     bool is_made;   /* "@k" */
     bool is_again;  /* "=k", with operand k's dtype, shape and view; no values */
     int again;      /* k */
-    char view;      /* 0, t, s, h or e */
+    char view;      /* 0, t, s, h, e or u */
     hx_shape shape; /* as the op sees it */
     hx_shape base;  /* of the buffer */
     double *values; /* [count(base)], of a complex type [count(base),2]; owned */

@@ -84,20 +84,23 @@ enum { N_OPERANDS = 5, N_TENSORS = 500 }; /* g, p, m, v, q; more than one launch
 /* Odd sizes, two of several chunks, some empty. */
 static int64_t size_of(int i) { return i == 7 ? 9001 : i == 300 ? 4099 : i % 11 == 5 ? 0 : 1 + i * 37 % 61; }
 
-/* Where tensor i lies among all of an operand: on 32 elements, every fifth one element farther. Of the last: where they end. */
-static int64_t place_of(int i) {
+/* Where tensor i lies among all of operand k: on 32 elements, or one element farther. Of the last: where they end. Not more than
+ * one operand of a tensor is moved, each in its turn. */
+static int64_t place_of(int i, int k) {
     int64_t at = 0;
-    for (int k = 0; k < i; k++) at += (size_of(k) + 32) / 32 * 32;
-    return at + (i % 5 == 3);
+    for (int j = 0; j < i; j++) at += (size_of(j) + 32) / 32 * 32;
+    return at + (i % (N_OPERANDS + 1) == k);
 }
 
 /* Tensor i of the operands, two groups in turn. */
 static void update(int i, hx_tensor *gscale, double beta2, hx_tensor *const all[N_OPERANDS]) {
     const bool decays = i % 2;
-    const int64_t at = place_of(i);
     const hx_op_attr attr = {.adamw = {decays ? 0.01 : 0.02, 0.9, beta2, 1e-8, decays ? 0.1 : 0, 3}};
     hx_tensor *o[N_OPERANDS];
-    for (int k = 0; k < N_OPERANDS; k++) MUST(hx_tensor_slice(all[k], 0, at, at + size_of(i), 1, &o[k]));
+    for (int k = 0; k < N_OPERANDS; k++) {
+        const int64_t at = place_of(i, k);
+        MUST(hx_tensor_slice(all[k], 0, at, at + size_of(i), 1, &o[k]));
+    }
     hx_tensor *out[HX_OP_MAX_OUT] = {o[1], o[2], o[3], o[4]};
     MUST(hx_op_run(&ctx, HX_OP_adamw, (hx_tensor *[]){o[0], gscale}, 2, &attr, 0, out));
     for (int k = 0; k < N_OPERANDS; k++) hx_tensor_destroy(&o[k]); /* a view: the elements live */
@@ -109,7 +112,7 @@ static void check_updates(hx_dtype half, int n, int change_at, int want_launches
     hx_tensor *all[2][N_OPERANDS], *gscale = drawn(HX_F64, 1, 0, 9), *scalar;
     MUST(hx_tensor_view(gscale, HX_SCALAR, &scalar));
     for (int b = 0; b < 2; b++) {
-        for (int k = 0; k < N_OPERANDS; k++) all[b][k] = drawn(k == 4 ? half : HX_F32, place_of(n), 0, (uint64_t)k);
+        for (int k = 0; k < N_OPERANDS; k++) all[b][k] = drawn(k == 4 ? half : HX_F32, place_of(n, k), 0, (uint64_t)k);
         launches(NULL);
         if (b) MUST(hx_stream_batch(stream, true));
         for (int i = 0; i < n; i++) update(i, scalar, i >= change_at ? 0.99 : 0.95, all[b]);
