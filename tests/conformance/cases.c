@@ -672,7 +672,6 @@ const conf_case conf_cases[] = {
     {HX_OP_dropout, "5,8s", .attr = RUNS(4, 0.5, 8, 24), .tolerance = CONF_FEW},
     {HX_OP_dropout, "131", "a131", .attr = RUNS(4, 0.5, 6, 7), .tolerance = CONF_FEW}, /* the last run ends early */
     {HX_OP_dropout, "3,5", .attr = RUNS(0, 0.5, 100, 300), .tolerance = CONF_FEW},
-    {HX_OP_dropout, "3,5", .attr = RUNS(0, 0.5, 100, 300), .tolerance = CONF_FEW},
     /* dense, from the first of four draws on, but a run begins at another of the four, or off a pack of elements */
     {HX_OP_dropout, "5,8", .attr = RUNS(4, 0.5, 8, 13), .tolerance = CONF_FEW},
     {HX_OP_dropout, "4,6", .attr = RUNS(4, 0.5, 6, 8), .tolerance = CONF_FEW},
