@@ -4,15 +4,15 @@
 
 enum {
     BLOCK = 16384,     /* elements of a task */
-    PHILOX_BLOCKS = 64 /* counters advanced together, four words each */
+    PHILOX_BLOCKS = 64 /* most counters advanced together, four words each */
 };
 
-/* Words of blocks first .. first+PHILOX_BLOCKS-1 in order: hx_philox with the counters side by side in vectors, all
+/* Words of blocks first .. first+n-1 in order, n up to PHILOX_BLOCKS: hx_philox with the counters side by side in vectors, all
  * of 32 bits so that a vector holds as many as it can. */
-static void philox_blocks(hx_rng rng, uint64_t first, uint32_t *restrict words) {
+static void philox_blocks(hx_rng rng, uint64_t first, uint32_t n, uint32_t *restrict words) {
     uint32_t low = (uint32_t)first, high = (uint32_t)(first >> 32);
     uint32_t w[4][PHILOX_BLOCKS];
-    _Pragma("omp simd") for (uint32_t i = 0; i < PHILOX_BLOCKS; i++) {
+    _Pragma("omp simd") for (uint32_t i = 0; i < n; i++) {
         uint32_t c0 = low + i, c1 = high + (c0 < low);
         uint32_t c2 = (uint32_t)rng.stream, c3 = (uint32_t)(rng.stream >> 32);
         uint32_t k0 = (uint32_t)rng.seed, k1 = (uint32_t)(rng.seed >> 32);
@@ -32,8 +32,8 @@ static void philox_blocks(hx_rng rng, uint64_t first, uint32_t *restrict words) 
         w[2][i] = c2;
         w[3][i] = c3;
     }
-    for (int i = 0; i < PHILOX_BLOCKS; i++)
-        for (int k = 0; k < 4; k++) words[4 * i + k] = w[k][i];
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < 4; k++) words[4 * i + k] = w[k][i];
 }
 
 #include "backends/cpu/kernels/real_f32.h"
