@@ -73,6 +73,28 @@ static void swiglu(conf_rig *rig, hx_dtype dtype) {
 }
 Test(figures, swiglu_opens_and_shuts_without_overflow_and_lets_nan_through) { conf_on_every_backend(swiglu); }
 
+/* One gate shut and one open for good: only the gradient of up, silu(gate) dy, has no value at the one and no bound at the other. */
+static void slopes_far_out(conf_rig *rig, hx_dtype dtype) {
+    static const hx_op ops[] = {HX_OP_silu_bwd, HX_OP_gelu_tanh_bwd, HX_OP_gelu_erf_bwd};
+    hx_tensor *x = tensor(rig, dtype, HX_SHAPE(7), (double[]){INFINITY, -INFINITY, 1e30, -1e30, 1e200, -1e200, NAN});
+    hx_tensor *dy = tensor(rig, dtype, HX_SHAPE(7), (double[]){2, 3, 4, 5, 6, 7, 8}), *dx = NULL;
+    hx_tensor *gates = tensor(rig, dtype, HX_SHAPE(4), (double[]){INFINITY, -INFINITY, 3, 5});
+    hx_tensor *d = tensor(rig, dtype, HX_SHAPE(2), (double[]){2, 4});
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        MUST(hx_op_run(&rig->ctx, ops[i], (hx_tensor *[]){x, dy}, 2, NULL, 0, &dx));
+        expect(rig, dx, (double[]){2, 0, 4, 0, 6, 0, NAN}, hx_op_info_get(ops[i])->name);
+        hx_tensor_destroy(&dx);
+    }
+    MUST(hx_op_run(&rig->ctx, HX_OP_swiglu_bwd, (hx_tensor *[]){gates, d}, 2, NULL, 0, &dx));
+    expect(rig, dx, (double[]){6, 0, INFINITY, NAN}, "swiglu_bwd");
+    hx_tensor_destroy(&dx);
+    hx_tensor_destroy(&d);
+    hx_tensor_destroy(&gates);
+    hx_tensor_destroy(&dy);
+    hx_tensor_destroy(&x);
+}
+Test(figures, slopes_are_0_or_1_at_infinity) { conf_on_every_backend(slopes_far_out); }
+
 static void nan_passes(conf_rig *rig, hx_dtype dtype) {
     static const hx_op ops[] = {HX_OP_exp,       HX_OP_log,     HX_OP_sqrt,    HX_OP_abs,
                                 HX_OP_sign,      HX_OP_tanh,    HX_OP_relu,    HX_OP_silu,
