@@ -39,6 +39,14 @@ static hx_status measure_tree(hx_ctx *quiet, const hx_layer *layer, hx_tensor *s
     return HX_OK;
 }
 
+/* In a batch: a device may launch the gradients of a layer as one. */
+static hx_status measure_all(hx_ctx *quiet, const hx_layer *root, hx_tensor *sums, hx_grad_flow *flow) {
+    HX_TRY(hx_stream_batch(quiet->stream, true));
+    hx_status status = measure_tree(quiet, root, sums, flow);
+    HX_TRY(hx_stream_batch(quiet->stream, false));
+    return status;
+}
+
 static hx_flow_kind judge(double norm) {
     return !isfinite(norm) ? HX_FLOW_NON_FINITE : norm < HX_FLOW_VANISHING_NORM ? HX_FLOW_VANISHING : norm > HX_FLOW_EXPLODING_NORM ? HX_FLOW_EXPLODING : HX_FLOW_OK;
 }
@@ -55,7 +63,7 @@ hx_status hx_grad_flow_measure(const hx_ctx *ctx, hx_layer *root, double scale, 
     HX_TRY_GOTO(hx_mem_alloc_array(n, sizeof *squares, (void **)&squares), done);
     HX_TRY_GOTO(hx_tensor_create(ctx->device, HX_F64, HX_SHAPE(n), &sums), done);
     HX_TRY_GOTO(hx_tensor_fill(ctx->stream, sums, 0), done);
-    HX_TRY_GOTO(measure_tree(&quiet, root, sums, &flow), done);
+    HX_TRY_GOTO(measure_all(&quiet, root, sums, &flow), done);
     HX_TRY_GOTO(hx_tensor_read(ctx->stream, sums, squares), done);
     for (int64_t i = 0; i < n; i++) {
         flow.items[i].norm = fabs(scale) * sqrt(squares[i]);

@@ -1,5 +1,6 @@
 /* Batches of a stream's calls: what may happen within one, and what becomes of failures. A device that holds calls back is
  * made of ref's. */
+#include "core/analysis/grad_flow.h"
 #include "core/optim/optim.h"
 #include "tests/unit/test_layer_fixture.h"
 
@@ -164,6 +165,22 @@ Test(batch, an_update_a_norm_and_clipping_are_one_each) {
     OK(hx_optim_step(optim, &ctx, 2, 0.1, NULL));
     cr_expect_eq(n_begun, 3, "anomaly mode looks at each op's outputs");
     hx_optim_destroy(&optim);
+    destroy_layer();
+}
+
+Test(batch, a_report_of_gradients_is_one) {
+    hx_grad_flow flow;
+    make_layer(2);
+    ctx.tape = tape;
+    for (int64_t i = 0; i < params.n_items; i++) {
+        HX_AUTO_TENSOR y = NULL;
+        OK(hx_affine(&ctx, params.items[i]->value, 1, 0, &y));
+        OK(hx_backward(&ctx, y, NULL));
+    }
+    OK(hx_grad_flow_measure(&ctx, layer, 1, &flow));
+    cr_expect(n_begun == 1 && n_ended == 1);
+    cr_expect(flow.n_items == 1 && flow.items[0].norm == 2, "4 elements of 1");
+    hx_grad_flow_destroy(&flow);
     destroy_layer();
 }
 
