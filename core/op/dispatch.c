@@ -146,6 +146,15 @@ static hx_status check_output(const hx_ctx *ctx, const hx_op_info *info, int i, 
     return HX_OK;
 }
 
+/* What backward needs cannot be left out. A cross-entropy that is given the logsumexp does not need its own. */
+static hx_status check_saved(const hx_op_info *info, const hx_op_args *args, const hx_op_meta *want, unsigned skip) {
+    if (args->op == HX_OP_cross_entropy && args->in[2].present) return HX_OK;
+    for (int i = 0; i < info->n_out; i++)
+        if (want[i].present && (skip >> i & info->saves >> (8 + i) & 1))
+            return HX_FAIL(HX_ERR_ARG, "%s: output %d is skipped, and backward needs it", info->name, i);
+    return HX_OK;
+}
+
 hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr, unsigned skip, hx_tensor **out) {
     static const hx_op_attr no_attr;
     const hx_op_info *info = &table[op];
@@ -164,6 +173,7 @@ hx_status hx_op_run(hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const
     HX_TRY(info->infer(&args, want));
     bool records = hx__tape_wants(ctx, in, n_in);
     if (records && info->vjp == NULL) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s has no derivative", info->name);
+    if (records) HX_TRY(check_saved(info, &args, want, skip));
 
     hx_op_call call = {.op = op, .n_in = n_in, .n_out = info->n_out, .attr = *args.attr};
     for (int i = 0; i < n_in; i++) call.in[i] = hx_op_operand(in[i]);

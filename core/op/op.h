@@ -200,7 +200,8 @@ struct hx_ctx;
  *              (f32 for a half type too, but for where, cat, gather and pad: the result is then not rounded), and
  *              repeat no element (stride 0); for elementwise ops, and from logits to their gradient, it may be an
  *              input itself, otherwise overlapping one is HX_ERR_ARG; entries of `skip` (bit i) are neither created
- *              nor written, and an op that updates its outputs works without them where its row says so
+ *              nor written, and an op that updates its outputs works without them where its row says so; what
+ *              backward needs (saves) cannot be skipped while the tape records: HX_ERR_ARG
  *  On failure no new output is left behind. */
 hx_status hx_op_run(struct hx_ctx *ctx, hx_op op, hx_tensor *const *in, int n_in, const hx_op_attr *attr,
                     unsigned skip, hx_tensor **out);

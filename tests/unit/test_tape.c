@@ -404,6 +404,31 @@ Test(tape, a_leaf_on_two_live_tapes_is_one_variable_on_each) {
     hx_tape_destroy(&other);
 }
 
+/* Skipped where nothing is recorded, refused where backward would miss them, and no output is left behind. */
+Test(tape, an_output_that_backward_needs_cannot_be_skipped) {
+    static const struct {
+        hx_op op;
+        int n_in;
+        unsigned skip;
+        hx_op_attr attr;
+        const char *message;
+    } rows[] = {{HX_OP_add_layernorm, 3, 8, {.norm = {.eps = 1}}, "add_layernorm: output 3 is skipped"},
+                {HX_OP_add_rmsnorm, 3, 4, {.norm = {.eps = 1}}, "add_rmsnorm: output 2 is skipped"},
+                {HX_OP_layernorm, 2, 6, {.norm = {.eps = 1}}, "layernorm: output 1 is skipped"},
+                {HX_OP_topk, 1, 2, {.topk = {.k = 2}}, "topk: output 1 is skipped"}};
+    HX_AUTO_TENSOR x = leaf(3, (double[]){1, 2, 4});
+    hx_ctx quiet = hx_no_grad(&ctx);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hx_tensor *out[HX_OP_MAX_OUT] = {NULL}, *in[] = {x, x, x};
+        cr_expect_eq(hx_op_run(&ctx, rows[i].op, in, rows[i].n_in, &rows[i].attr, rows[i].skip, out), HX_ERR_ARG, "%s", rows[i].message);
+        cr_expect(strstr(hx_error_message(), rows[i].message) != NULL, "%s", hx_error_message());
+        for (int k = 0; k < HX_OP_MAX_OUT; k++) cr_expect_null(out[k]);
+        cr_expect_eq(hx_op_run(&quiet, rows[i].op, in, rows[i].n_in, &rows[i].attr, rows[i].skip, out), HX_OK, "%s", hx_error_message());
+        for (int k = 0; k < HX_OP_MAX_OUT; k++) hx_tensor_destroy(&out[k]);
+    }
+    cr_expect_eq(hx_tape_length(tape), 0);
+}
+
 Test(tape, many_leaves_keep_their_variables_while_the_table_grows) {
     enum { N = 500 };
     hx_tensor *x[N], *sum = leaf(1, (double[]){0});
