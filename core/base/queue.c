@@ -12,10 +12,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/base/mem.h"
 
-#define SLOTS         256
+#define SLOTS         HX_QUEUE_JOBS
 #define MESSAGE_BYTES 2048
 
 struct hx_signal {
@@ -118,7 +119,11 @@ hx_status hx_queue_create(const char *name, hx_queue **out) {
     HX_TRY(hx_mem_alloc_array(1, sizeof *q, (void **)&q));
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->pushed, NULL);
-    pthread_cond_init(&q->done, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* of hx_queue_wait */
+    pthread_cond_init(&q->done, &attr);
+    pthread_condattr_destroy(&attr);
     HX_TRY_GOTO(hx_mem_alloc_array(SLOTS, sizeof *q->slots, (void **)&q->slots), failed);
     sigset_t all, before;
     sigfillset(&all);
@@ -158,11 +163,14 @@ void hx_queue_destroy(hx_queue **queue) {
     hx_mem_free((void **)queue);
 }
 
-/* Called with the lock held. */
-static void wait_for_done(hx_queue *q, uint64_t n) {
+/* Until n jobs have run; called with the lock held. @param until  NULL: without limit @return whether they have */
+static bool wait_for_done(hx_queue *q, uint64_t n, const struct timespec *until) {
+    int error = 0;
     q->n_waiting++;
-    while (q->n_done < n) pthread_cond_wait(&q->done, &q->lock);
+    while (q->n_done < n && error == 0)
+        error = until ? pthread_cond_timedwait(&q->done, &q->lock, until) : pthread_cond_wait(&q->done, &q->lock);
     q->n_waiting--;
+    return q->n_done >= n;
 }
 
 static hx_status push(hx_queue *q, hx_job_fn job, bool runs_always, const void *arg, size_t n_bytes) {
@@ -173,7 +181,7 @@ static hx_status push(hx_queue *q, hx_job_fn job, bool runs_always, const void *
                        SLOTS);
     }
     /* Between waking and taking the lock another thread may have taken the slot: look again. */
-    while (q->n_pushed - q->n_done == SLOTS) wait_for_done(q, q->n_pushed - SLOTS + 1);
+    while (q->n_pushed - q->n_done == SLOTS) (void)wait_for_done(q, q->n_pushed - SLOTS + 1, NULL);
     slot *s = &q->slots[q->n_pushed % SLOTS];
     s->job = job;
     s->runs_always = runs_always;
@@ -225,8 +233,22 @@ hx_status hx_queue_sync(hx_queue *queue) {
     if (pthread_equal(pthread_self(), queue->thread))
         return HX_FAIL(HX_ERR_STATE, "called by a job of the same queue: it would wait for itself");
     pthread_mutex_lock(&queue->lock);
-    wait_for_done(queue, queue->n_pushed);
+    (void)wait_for_done(queue, queue->n_pushed, NULL);
     return report_and_unlock(queue, false);
+}
+
+bool hx_queue_wait(hx_queue *queue, int n_left, int timeout_ms) {
+    struct timespec until;
+    if (pthread_equal(pthread_self(), queue->thread)) return true;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += timeout_ms % 1000 * 1000000L;
+    until.tv_sec += timeout_ms / 1000 + until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    pthread_mutex_lock(&queue->lock);
+    uint64_t n_pushed = queue->n_pushed, n_may_wait = (uint64_t)n_left;
+    bool is_so = n_pushed <= n_may_wait || wait_for_done(queue, n_pushed - n_may_wait, &until);
+    pthread_mutex_unlock(&queue->lock);
+    return is_so;
 }
 
 bool hx_queue_is_idle(hx_queue *queue) {

@@ -44,6 +44,7 @@ void hx_signal_wait(hx_signal *signal);
 
 typedef struct hx_queue hx_queue;
 
+#define HX_QUEUE_JOBS      256  /* that have not run: a queue holds no more */
 #define HX_QUEUE_JOB_BYTES 4096 /* a job's argument is copied into the queue */
 
 typedef hx_status (*hx_job_fn)(void *arg);
@@ -52,7 +53,7 @@ typedef hx_status (*hx_job_fn)(void *arg);
 hx_status hx_queue_create(const char *name, hx_queue **out);
 /** Runs what is queued, then ends the thread. */
 void hx_queue_destroy(hx_queue **queue);
-/** Append a job; blocks while the queue (256 jobs) is full. Thread-safe. No allocation.
+/** Append a job; blocks while the queue is full (HX_QUEUE_JOBS). Thread-safe. No allocation.
  *  After a job failed, later jobs are skipped until the failure has been taken by hx_queue_error.
  *  @param arg  n_bytes <= HX_QUEUE_JOB_BYTES, copied */
 hx_status hx_queue_push(hx_queue *queue, hx_job_fn job, const void *arg, size_t n_bytes);
@@ -62,6 +63,10 @@ hx_status hx_queue_push_signal(hx_queue *queue, hx_signal *signal);
 hx_status hx_queue_push_wait(hx_queue *queue, hx_signal *signal);
 /** Wait until all jobs pushed so far have run. Returns the sticky failure and keeps it. */
 hx_status hx_queue_sync(hx_queue *queue);
+/** Wait, but no longer than timeout_ms, until at most n_left of the jobs pushed so far have not run: 0 as hx_queue_sync does,
+ *  HX_QUEUE_JOBS - 1 as hx_queue_push does. For a caller who has to look at something else meanwhile.
+ *  @return whether that is so; true on the queue's own thread, which cannot wait: hx_queue_sync and hx_queue_push tell */
+bool hx_queue_wait(hx_queue *queue, int n_left, int timeout_ms);
 /** True when nothing is queued or running. */
 bool hx_queue_is_idle(hx_queue *queue);
 /** The sticky failure, described on the calling thread; HX_OK when there is none.

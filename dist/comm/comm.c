@@ -85,7 +85,7 @@ void hx_comm_close(hx_comm **handle) {
     hx_comm *comm = *handle;
     if (comm == NULL) return;
     (void)hx__comm_device_release(comm->engine);
-    (void)hx_queue_sync(comm->engine->queue);
+    (void)hx__comm_wait(comm->engine);
     release_producers(comm);
     hx_status failure = hx_comm_failure(comm); /* the provider on the device may have failed alone */
     if (failure != HX_OK) {
@@ -147,7 +147,7 @@ void hx__outcome_note(hx__outcome *outcome, hx_status status) {
 static hx_status drain(hx_comm *comm, hx_status device) {
     hx__outcome side = {.status = HX_OK};
     hx__outcome_note(&side, device);
-    HX_TRY(hx_queue_sync(comm->engine->queue));
+    HX_TRY(hx__comm_wait(comm->engine));
     HX_TRY(hx_comm_failure(comm));
     return hx_error_adopt(side.status, side.message);
 }
@@ -214,7 +214,7 @@ static hx_status run_job(void *arg) {
 /* An entry of the ring that no queued job uses. */
 static hx_status take_producer(hx_comm *comm, hx_device *device, hx_event **out) {
     if (comm->n_recorded - atomic_load(&comm->n_released) >= HX_COMM_PRODUCERS)
-        HX_TRY(hx_queue_sync(comm->engine->queue));
+        HX_TRY(hx__comm_wait(comm->engine));
     hx_event **entry = &comm->producers[comm->n_recorded % HX_COMM_PRODUCERS];
     if (*entry == NULL) HX_TRY(hx_event_create(device, entry));
     *out = *entry;
@@ -224,7 +224,7 @@ static hx_status take_producer(hx_comm *comm, hx_device *device, hx_event **out)
 /* The ring holds events of one device at a time. */
 static hx_status use_device(hx_comm *comm, hx_device *device) {
     if (device == comm->device) return HX_OK;
-    HX_TRY(hx_queue_sync(comm->engine->queue)); /* jobs may hold events of the other device */
+    HX_TRY(hx__comm_wait(comm->engine)); /* jobs may hold events of the other device */
     release_producers(comm);
     comm->device = device;
     return HX_OK;
@@ -270,10 +270,10 @@ static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stre
         HX_TRY(hx_event_arm(done));
     else
         job.result = &result;
-    hx_status status = hx_queue_push(comm->engine->queue, run_job, &job, sizeof job);
+    hx_status status = hx__comm_push(comm->engine, run_job, &job, sizeof job);
     if (status != HX_OK && done != NULL) hx_event_fire(done, status, hx_error_message());
     if (status != HX_OK || done != NULL) return status;
-    HX_TRY(hx_queue_sync(comm->engine->queue));
+    HX_TRY(hx__comm_wait(comm->engine));
     return hx_error_adopt(result.status, result.message);
 }
 _Static_assert(sizeof(comm_job) <= HX_QUEUE_JOB_BYTES, "a collective must fit into a queue's slot");

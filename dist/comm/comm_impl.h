@@ -81,8 +81,12 @@ hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream
 hx_status hx__comm_device_sync(hx__comm_engine *engine);
 /** The same, and give their stream, event and pinned memory back. */
 hx_status hx__comm_device_release(hx__comm_engine *engine);
-/** Before the calling thread waits for the communication thread: what a lost device will not bring, that does not wait for. */
+/** A device that is found lost does not keep the communication thread waiting for what it will not bring. */
 void hx__comm_device_look(hx__comm_engine *engine);
+/** hx_queue_sync of the communication thread, with a look at the device from time to time: it may be lost meanwhile. */
+hx_status hx__comm_wait(hx__comm_engine *engine);
+/** hx_queue_push to it, likewise while the queue is full. */
+hx_status hx__comm_push(hx__comm_engine *engine, hx_job_fn job, const void *arg, size_t n_bytes);
 
 /** Let providers see at most n elements per call, 1 <= n <= HX_COMM_MAX_ELEMS, so that small tests cover the loops
  *  for large counts. The same on all ranks. */

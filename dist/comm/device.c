@@ -33,6 +33,7 @@
 #define PIECE_BYTES ((size_t)4 << 20) /* large enough that PCIe and the network run at their speed */
 #define N_SLOTS     2
 #define LOST_MS     5000
+#define LOOK_MS     50
 
 struct hx__comm_side {
     hx_device *device;
@@ -87,6 +88,20 @@ void hx__comm_device_look(hx__comm_engine *engine) {
     bool idle;
     if (engine->side == NULL || all_arrived(engine->side)) return;
     if (hx_stream_poll(engine->side->stream, &idle) != HX_OK) break_side(engine->side);
+}
+
+static void wait_for_queue(hx__comm_engine *engine, int n_left) {
+    while (!hx_queue_wait(engine->queue, n_left, LOOK_MS)) hx__comm_device_look(engine);
+}
+
+hx_status hx__comm_wait(hx__comm_engine *engine) {
+    wait_for_queue(engine, 0);
+    return hx_queue_sync(engine->queue);
+}
+
+hx_status hx__comm_push(hx__comm_engine *engine, hx_job_fn job, const void *arg, size_t n_bytes) {
+    wait_for_queue(engine, HX_QUEUE_JOBS - 1);
+    return hx_queue_push(engine->queue, job, arg, n_bytes);
 }
 
 /* ---- life ---- */
@@ -271,17 +286,17 @@ static void begin_piece(staging *s, int64_t piece) {
 
 /* Where the device cannot wait for the word, this thread waits for the provider. */
 static void end_piece(staging *s, int64_t piece) {
-    hx_queue *queue = s->comm->engine->queue;
+    hx__comm_engine *engine = s->comm->engine;
     piece_job job = {.comm = s->comm, .call = *s->call, .side = s->side, .number = s->first_number + (uint32_t)piece};
     job.call.data = s->side->data[piece % N_SLOTS];
     job.call.source = s->side->source[piece % N_SLOTS];
     job.call.count = piece_count(s, piece);
-    hx_status pushed = hx_queue_push(queue, run_piece, &job, sizeof job);
+    hx_status pushed = hx__comm_push(engine, run_piece, &job, sizeof job);
     hx__outcome_note(&s->outcome, pushed);
     if (pushed == HX_OK) {
         hx_status waits = hx_stream_wait_word(s->side->stream, s->side->exchanged, job.number);
         if (waits != HX_ERR_UNSUPPORTED) hx__outcome_note(&s->outcome, waits);
-        if (waits != HX_OK) (void)hx_queue_sync(queue);
+        if (waits != HX_OK) (void)hx__comm_wait(engine);
     }
     hx__outcome_note(&s->outcome, copy_out(s, piece));
 }
@@ -309,9 +324,9 @@ static hx_status run_blank(hx_comm *comm, const hx_comm_call *call) {
     job.call.source = (char *)blank + PIECE_BYTES;
     for (int64_t piece = 0; piece < s.n_pieces; piece++) {
         job.call.count = piece_count(&s, piece);
-        (void)hx_queue_push(comm->engine->queue, run_piece, &job, sizeof job);
+        (void)hx__comm_push(comm->engine, run_piece, &job, sizeof job);
     }
-    (void)hx_queue_sync(comm->engine->queue);
+    (void)hx__comm_wait(comm->engine);
     hx_mem_free(&blank);
     return HX_OK;
 }

@@ -377,6 +377,36 @@ Test(emu_comm, a_rank_whose_device_is_lost_in_a_collective_fails_alone) { check_
 
 Test(emu_comm, a_rank_whose_device_is_lost_after_a_collective_fails_alone) { check_lost(false); }
 
+static void lose_device(void *arg) {
+    const struct timespec late = {.tv_nsec = 200000000};
+    nanosleep(&late, NULL);
+    if (*(bool *)arg) setenv("HELIX_EMU_LOST", "1", 1);
+}
+
+/* The same, with n collectives on their way, when the ranks wait for their communication threads already. */
+static void check_lost_late(int n) {
+    fixture f;
+    hx_status status = HX_OK;
+    open_world(&f);
+    bool is_failing = f.size > 1 && f.rank == f.size - 1;
+    buffer b = produce(&f, HX_F32, 40);
+    OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, NULL));
+    OK(hx_stream_host_call(f.stream, lose_device, &is_failing));
+    for (int i = 0; i < n; i++) {
+        hx_status one = hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_MAX, f.stream, f.done);
+        if (status == HX_OK) status = one;
+    }
+    OK(hx_comm_agree(f.comm, HX_OK));
+    if (status == HX_OK) status = hx_event_sync(f.done);
+    cr_expect_eq(status, is_failing ? HX_ERR_DEVICE : HX_OK, "%s", hx_error_message());
+    release(&f, &b);
+    close_world(&f);
+}
+
+Test(emu_comm, a_device_that_is_lost_while_the_host_waits_for_the_queue_holds_nobody_up) { check_lost_late(1); }
+
+Test(emu_comm, nor_does_one_that_is_lost_while_the_queue_is_full) { check_lost_late(HX_QUEUE_JOBS + 20); }
+
 static void expect_message(const char *part) {
     cr_expect_not_null(strstr(hx_error_message(), part), "%s\nlacks: %s", hx_error_message(), part);
 }

@@ -129,6 +129,26 @@ Test(threads, queue_keeps_the_first_failure_and_skips_jobs_until_it_is_taken) {
     hx_signal_destroy(&s);
 }
 
+Test(threads, queue_wait_ends_at_its_deadline_or_when_few_enough_jobs_are_left) {
+    hx_queue *q;
+    hx_signal *gates[2];
+    cr_assert_eq(hx_queue_create("q", &q), HX_OK);
+    cr_expect(hx_queue_wait(q, 0, 0), "nothing has been pushed");
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(hx_signal_create(&gates[i]), HX_OK);
+        cr_assert_eq(hx_queue_push_wait(q, gates[i]), HX_OK);
+    }
+    cr_expect(hx_queue_wait(q, 2, 0));
+    cr_expect_not(hx_queue_wait(q, 1, 30));
+    hx_signal_set(gates[0]);
+    cr_expect(hx_queue_wait(q, 1, 60000));
+    cr_expect_not(hx_queue_wait(q, 0, 1030));
+    hx_signal_set(gates[1]);
+    cr_expect(hx_queue_wait(q, 0, 60000));
+    hx_queue_destroy(&q);
+    for (int i = 0; i < 2; i++) hx_signal_destroy(&gates[i]);
+}
+
 Test(threads, queue_waits_for_a_signal_of_another_queue) {
     hx_queue *a, *b;
     hx_signal *gate, *passed;
