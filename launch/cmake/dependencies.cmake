@@ -42,14 +42,14 @@ elseif(NOT HELIX_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
-    find_package(CUDAToolkit 12 QUIET)
+    find_package(CUDAToolkit 12.5 QUIET) # cudaGetDriverEntryPointByVersion
   endif()
   if(TARGET CUDA::cublasLt)
     set(HELIX_HAS_CUDA ON)
   elseif(HELIX_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "\nHELIX_CUDA=ON, but a CUDA toolkit, version 12 or later, with a working nvcc and cuBLASLt was not found: put nvcc "
+    message(FATAL_ERROR "\nHELIX_CUDA=ON, but a CUDA toolkit, version 12.5 or later, with a working nvcc and cuBLASLt was not found: put nvcc "
                         "on the PATH, or set CUDACXX.")
   else()
-    message(STATUS "CUDA plug-in: no; there is no CUDA compiler with cuBLASLt")
+    message(STATUS "CUDA plug-in: no; there is no CUDA compiler of version 12.5 or later with cuBLASLt")
   endif()
 endif()
