@@ -76,9 +76,9 @@ hx_status hx__comm_create(const hx_comm_ops *ops, hx__comm_engine *engine, int r
 }
 
 /* The queue must be empty. */
-static void release_producers(hx_comm *comm) {
-    for (int i = 0; i < HX_COMM_PRODUCERS; i++) hx_event_destroy(&comm->producers[i]);
-    comm->device = NULL;
+static void release_producers(hx__comm_engine *engine) {
+    for (int i = 0; i < HX_COMM_PRODUCERS; i++) hx_event_destroy(&engine->producers[i]);
+    engine->device = NULL;
 }
 
 void hx_comm_close(hx_comm **handle) {
@@ -86,7 +86,7 @@ void hx_comm_close(hx_comm **handle) {
     if (comm == NULL) return;
     (void)hx__comm_device_release(comm->engine);
     (void)hx__comm_wait(comm->engine);
-    release_producers(comm);
+    release_producers(comm->engine);
     hx_status failure = hx_comm_failure(comm); /* the provider on the device may have failed alone */
     if (failure != HX_OK) {
         hx__comm_set_failure(comm, failure, hx_error_message());
@@ -156,7 +156,7 @@ hx_status hx_comm_sync(hx_comm *comm) { return drain(comm, hx__comm_device_sync(
 
 hx_status hx_comm_release_device(hx_comm *comm) {
     hx_status status = drain(comm, hx__comm_device_release(comm->engine));
-    release_producers(comm);
+    release_producers(comm->engine);
     return status;
 }
 
@@ -192,7 +192,7 @@ static hx_status run_job(void *arg) {
     hx__outcome *given = &job->given;
     if (job->producer != NULL) {
         hx__outcome_note(given, hx_event_sync(job->producer));
-        atomic_fetch_add(&job->comm->n_released, 1);
+        atomic_fetch_add(&job->comm->engine->n_released, 1);
     }
     hx_status status = hx__comm_execute(job->comm, &job->call);
     const char *message = hx_error_message();
@@ -212,35 +212,34 @@ static hx_status run_job(void *arg) {
 /* ---- the caller's thread ---- */
 
 /* An entry of the ring that no queued job uses. */
-static hx_status take_producer(hx_comm *comm, hx_device *device, hx_event **out) {
-    if (comm->n_recorded - atomic_load(&comm->n_released) >= HX_COMM_PRODUCERS)
-        HX_TRY(hx__comm_wait(comm->engine));
-    hx_event **entry = &comm->producers[comm->n_recorded % HX_COMM_PRODUCERS];
+static hx_status take_producer(hx__comm_engine *engine, hx_device *device, hx_event **out) {
+    if (engine->n_recorded - atomic_load(&engine->n_released) >= HX_COMM_PRODUCERS) HX_TRY(hx__comm_wait(engine));
+    hx_event **entry = &engine->producers[engine->n_recorded % HX_COMM_PRODUCERS];
     if (*entry == NULL) HX_TRY(hx_event_create(device, entry));
     *out = *entry;
     return HX_OK;
 }
 
 /* The ring holds events of one device at a time. */
-static hx_status use_device(hx_comm *comm, hx_device *device) {
-    if (device == comm->device) return HX_OK;
-    HX_TRY(hx__comm_wait(comm->engine)); /* jobs may hold events of the other device */
-    release_producers(comm);
-    comm->device = device;
+static hx_status use_device(hx__comm_engine *engine, hx_device *device) {
+    if (device == engine->device) return HX_OK;
+    HX_TRY(hx__comm_wait(engine)); /* jobs may hold events of the other device */
+    release_producers(engine);
+    engine->device = device;
     return HX_OK;
 }
 
 /* Makes the job wait for the stream's earlier work; a failed stream is noted in the job. */
 static hx_status await_stream(comm_job *job, hx_stream *stream) {
-    hx_comm *comm = job->comm;
+    hx__comm_engine *engine = job->comm->engine;
     bool idle = false;
-    HX_TRY(use_device(comm, hx_stream_device(stream)));
+    HX_TRY(use_device(engine, hx_stream_device(stream)));
     hx_status status = hx_stream_poll(stream, &idle);
     if (status == HX_OK && idle) return HX_OK;
     hx_event *event = NULL;
     if (status == HX_OK) {
         /* Without memory for an event the host waits itself: the others count on this rank's part. */
-        bool has_event = take_producer(comm, hx_stream_device(stream), &event) == HX_OK;
+        bool has_event = take_producer(engine, hx_stream_device(stream), &event) == HX_OK;
         status = has_event ? hx_event_record(event, stream) : hx_stream_sync(stream);
         if (status == HX_OK && !has_event) return HX_OK;
     }
@@ -248,7 +247,7 @@ static hx_status await_stream(comm_job *job, hx_stream *stream) {
         hx__outcome_note(&job->given, status);
         return HX_OK;
     }
-    comm->n_recorded++;
+    engine->n_recorded++;
     job->producer = event;
     return HX_OK;
 }

@@ -14,7 +14,7 @@
 
 #define HX_COMM_HOST_BYTES 64
 #define HX_COMM_TEXT_BYTES 1024 /* of a failure's message that is kept or sent */
-#define HX_COMM_PRODUCERS  64   /* events in use at once by one communicator */
+#define HX_COMM_PRODUCERS  64   /* events in use at once */
 
 #define HX_COMM_MAX_SUM    64   /* doubles of an agreement's sum; core/train/hooks.h */
 
@@ -35,6 +35,13 @@ typedef struct hx__comm_engine {
     atomic_int n_users;
     hx__comm_side *side; /* for memory of a device; NULL: not used, or given back */
     void (*finish)(void); /* when the last user is gone; may be NULL */
+
+    /* Events recorded on producers' streams, made when a stream is first found busy. Record k uses entry
+     * k mod HX_COMM_PRODUCERS, which is free when n_released > k - HX_COMM_PRODUCERS. */
+    hx_device *device; /* of the events; NULL: there are none */
+    hx_event *producers[HX_COMM_PRODUCERS];
+    int64_t n_recorded;
+    atomic_llong n_released;
 } hx__comm_engine;
 
 struct hx_comm {
@@ -48,13 +55,6 @@ struct hx_comm {
     int rank, size;
     char host[HX_COMM_HOST_BYTES];
     int64_t max_elems;
-
-    /* Events recorded on producers' streams, made when a stream is first found busy. Record k uses entry
-     * k mod HX_COMM_PRODUCERS, which is free when n_released > k - HX_COMM_PRODUCERS. */
-    hx_device *device; /* of the events */
-    hx_event *producers[HX_COMM_PRODUCERS];
-    int64_t n_recorded;
-    atomic_llong n_released;
 
     pthread_mutex_t lock; /* guards the failure, which the communication thread writes */
     hx_status failure;

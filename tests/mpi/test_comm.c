@@ -296,6 +296,29 @@ Test(comm, more_collectives_may_be_in_flight_than_any_queue_holds) {
     close_world(&f);
 }
 
+/* The device is closed while the communicator that recorded events on its streams is still open. */
+Test(comm, release_device_gives_back_what_all_communicators_keep_of_it) {
+    fixture f;
+    hx_comm *child;
+    int32_t x = 1;
+    open_world(&f);
+    OK(hx_comm_split(f.comm, 0, f.rank, &child));
+    for (int i = 0; i < 40; i++) OK(hx_stream_copy(f.stream, f.slow, f.slow_source, SLOW_BYTES, HX_COPY_ON_DEVICE));
+    OK(hx_comm_all_reduce(child, &x, 1, HX_I32, HX_SUM, f.stream, f.done));
+    cr_expect_not_null(f.comm->engine->producers[0], "the stream was idle");
+    OK(hx_event_sync(f.done));
+    cr_expect_eq(x, f.size);
+    OK(hx_comm_release_device(f.comm));
+    for (int i = 0; i < HX_COMM_PRODUCERS; i++) cr_assert_null(child->engine->producers[i]);
+    hx_event_destroy(&f.done);
+    hx_stream_destroy(&f.stream);
+    hx_device_close(&f.device);
+    hx_comm_close(&child);
+    hx_comm_close(&f.comm);
+    hx_mem_free(&f.slow);
+    hx_mem_free(&f.slow_source);
+}
+
 Test(comm, split_orders_by_key_and_leaves_out_negative_colors) {
     fixture f;
     hx_comm *reversed, *part;
