@@ -297,12 +297,10 @@ static hx_status cuda_exec(void *self, void *stream, const hx_op_call *call) {
     return keep_failure(s, hx__cuda_exec(s, call));
 }
 
-/* A failed stream's batch ends as well: nothing that it held is launched any more. */
+/* What a failed stream holds is never launched: nothing more comes through enter_stream. */
 static hx_status cuda_batch(void *self, void *stream, bool begin) {
     hx_cuda_stream *s = stream;
     (void)self;
-    if (s->failure != HX_OK) s->held.launch = NULL;
-    if (!begin) s->is_batch = false;
     HX_TRY(enter_stream(s));
     return keep_failure(s, hx__cuda_batch(s, begin));
 }

@@ -187,6 +187,25 @@ Test(batch, a_strided_operand_between_dense_ones_keeps_the_order) {
     hx_tensor_destroy(&flat);
 }
 
+/* Another op may accumulate into the output as well: what is held for it goes first. */
+Test(batch, a_sum_between_norms_of_one_output_keeps_the_order) {
+    static const hx_op ops[] = {HX_OP_sumsq, HX_OP_sumsq, HX_OP_sum, HX_OP_sumsq};
+    hx_tensor *x = drawn(HX_F64, 100, 0, 5), *part[2];
+    for (int k = 0; k < 2; k++) {
+        MUST(hx_tensor_create(dev, HX_F64, HX_SCALAR, &part[k]));
+        MUST(hx_tensor_fill(stream, part[k], 99));
+        if (k) MUST(hx_stream_batch(stream, true));
+        for (int i = 0; i < 4; i++) {
+            hx_op_attr attr = {.reduce = {.n_dims = ops[i] == HX_OP_sum, .accumulate = i > 0}};
+            MUST(hx_op_run(&ctx, ops[i], &x, 1, &attr, 0, &part[k]));
+        }
+        if (k) MUST(hx_stream_batch(stream, false));
+    }
+    expect_same(part[0], part[1], "sum");
+    for (int k = 0; k < 2; k++) hx_tensor_destroy(&part[k]);
+    hx_tensor_destroy(&x);
+}
+
 /* An op of another kind in the middle of a batch, as clipping by value is all of it. */
 Test(batch, other_ops_run_as_they_come) {
     hx_tensor *x = drawn(HX_F32, 10, 0, 1), *y = drawn(HX_F32, 10, 0, 2);
