@@ -129,10 +129,8 @@ hx_status hx__nccl_settle(hx__nccl *n, const char *what) {
         double waited = hx__nccl_now() - began;
         if (waited < SPIN_S) continue;
         HX_TRY(hx__nccl_listen(n));
-        if (waited > n->timeout_s) {
-            hx__nccl_abort(n);
+        if (waited > n->timeout_s)
             return HX_FAIL(HX_ERR_COMM, "%s: the ranks did not meet within %g s: the communicator was aborted", what, waited);
-        }
         hx__nccl_pause(SETTLE_STEP_S);
     }
 }

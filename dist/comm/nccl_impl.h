@@ -55,7 +55,8 @@ typedef struct hx__nccl {
 
 /** The status of a call of NCCL, with its error's text. ncclInProgress is no failure. @param call  for the message */
 hx_status hx__nccl_check(hx__nccl *n, ncclResult_t result, const char *call);
-/** Wait until the communicator is through with the last call. @return HX_ERR_COMM, aborted, after the deadline
+/** Wait until the communicator is through with the last call. @return HX_ERR_COMM, after the deadline too: the
+ *  caller ends the communicator, and decides who is told
  *  @param what  for the message: "all_reduce of 4 f32" */
 hx_status hx__nccl_settle(hx__nccl *n, const char *what);
 /** End all work of the communicator. Idempotent, from any thread. */

@@ -10,6 +10,7 @@
  *   stall:N    the N-th operation, from 1, of a communicator never starts
  *   error:N    so does this one, and the communicator reports ncclRemoteError
  *   refuse:N   the call of it fails
+ *   busy:N     the call of it is in progress for ever
  */
 #include <nccl.h>
 
@@ -17,6 +18,7 @@
 
 #include <mpi.h>
 
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -308,7 +310,7 @@ static ncclResult_t submit(const std::shared_ptr<operation> &op, cudaStream_t st
     c.n_running++;
     c.pending.push_back([op, stream] { emu_enqueue(stream, "an operation of nccl", [op] { return poll(op); }); });
     if (c.is_nonblocking) {
-        c.n_busy = (int)emu_common_draws().below(3);
+        c.n_busy = is_planted("busy", op->number) ? INT_MAX : (int)emu_common_draws().below(3);
         if (c.n_busy > 0) return ncclInProgress;
     }
     for (; !c.pending.empty(); c.pending.pop_front()) c.pending.front()();
