@@ -49,8 +49,9 @@ static bool look(hx__nccl *n, int64_t at) {
     hx__nccl_entry *entry = &n->entries[at % HX_NCCL_OUTSTANDING], copy;
     char why[64];
     bool done = false;
+    hx_status asked = ask_nccl(n); /* first: what it finds after the event's poll may be the next collective's */
     hx_status status = hx_event_poll(entry->end, &done);
-    if (status == HX_OK && !done) status = ask_nccl(n);
+    if (status == HX_OK && !done) status = asked;
     if (status == HX_OK && !done) status = hx__nccl_listen(n);
     pthread_mutex_lock(&n->lock);
     double now = hx__nccl_now();
