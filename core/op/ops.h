@@ -198,7 +198,8 @@ hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **ou
 hx_status hx_layernorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *b, double eps, hx_tensor **out);
 /** Root-mean-square normalisation over the last dim (Zhang & Sennrich 2019). */
 hx_status hx_rmsnorm_op(hx_ctx *ctx, hx_tensor *x, hx_tensor *w, double eps, hx_tensor **out);
-/** A residual sum and its norm in one pass: the bits of hx_add and hx_layernorm_op (hx_rmsnorm_op) one after the other.
+/** A residual sum and its norm in one pass: the bits of hx_add and hx_layernorm_op (hx_rmsnorm_op) one after the other
+ *  (on cuda where x and r begin on 16 bytes, as tensors of their own do).
  *  @param x, r [..,C] of one shape; @param w [C]; @param b [C] or NULL
  *  @param[out] y  [..,C] the norm of s
  *  @param[out] s  [..,C] x + r, rounded to their dtype before its norm is taken; gradients flow from both results
