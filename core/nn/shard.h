@@ -37,7 +37,8 @@ typedef enum hx_cut { HX_CUT_COLUMNS, HX_CUT_ROWS } hx_cut;
 
 /* Each of these makes an existing layer hold its rank's part: before initialisation, as values are lost, and once. `shard` is
  * borrowed as long as the layer lives. @return HX_ERR_CONFIG: the ranks do not divide what is cut, both numbers named;
- * HX_ERR_STATE: cut already; HX_ERR_ARG: a layer of another type */
+ * HX_ERR_STATE: cut already; HX_ERR_ARG: a layer of another type. After a failure a layer of several parameters may be cut in
+ * part: it is of use for destruction only */
 
 /** HX_CUT_COLUMNS: x [..,in] the same on all ranks -> [..,out/size]. HX_CUT_ROWS: x [..,in/size] -> [..,out], the same on all
  *  ranks; the bias, which all ranks hold, is added once. */

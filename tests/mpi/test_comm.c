@@ -9,6 +9,7 @@
 #include "backends/backends.h"
 #include "core/base/mem.h"
 #include "dist/comm/comm_impl.h"
+#include "tests/support/elements.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 
@@ -47,37 +48,6 @@ static void close_world(fixture *f) {
     hx_device_close(&f->device);
     hx_comm_close(&f->comm);
     cr_expect_null(f->comm);
-}
-
-static void set(void *data, hx_dtype dtype, int64_t i, int value) {
-    hx_elem_set_complex(dtype, data, i, (double[2]){value, -value});
-}
-
-/* True if the element is what `set` stores; other parts than the real one count too. */
-static bool holds(const void *data, hx_dtype dtype, int64_t i, int value) {
-    double want[2], got[2], element[2]; /* room for any dtype */
-    set(element, dtype, 0, value);
-    hx_elem_get_complex(dtype, element, 0, want);
-    hx_elem_get_complex(dtype, data, i, got);
-    return got[0] == want[0] && got[1] == want[1];
-}
-
-static bool is_reducible(hx_dtype dtype, hx_reduce reduce) {
-    return !hx_dtype_is_half(dtype) && dtype != HX_BOOL && (reduce == HX_SUM || !hx_dtype_is_complex(dtype));
-}
-
-/* Element i of what a rank puts in. */
-static int given(int rank, int64_t i) {
-    return (int)((rank * 7 + i * 3) % 23);
-}
-
-static int reduced(int size, int64_t i, hx_reduce reduce) {
-    int r = given(0, i);
-    for (int rank = 1; rank < size; rank++) {
-        int x = given(rank, i);
-        r = reduce == HX_SUM ? r + x : reduce == HX_MAX ? (x > r ? x : r) : (x < r ? x : r);
-    }
-    return r;
 }
 
 /* A buffer of the test: [n] of `dtype` with this rank's values, produced by the stream in asynchronous mode. */

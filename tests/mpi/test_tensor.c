@@ -13,6 +13,7 @@
 #include "core/train/trainer.h"
 #include "dist/mesh.h"
 #include "dist/model/tensor.h"
+#include "dist/params.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 
@@ -179,6 +180,42 @@ Test(tensor, blocks_that_are_computed_again_give_the_same_gradients) {
     hx_gpt_config config = gpt2(1);
     config.recompute = 1;
     compare(config, 1e-14, 1e-12);
+}
+
+/* Ranks that hold parts of a model: what each has whole becomes the first one's, the parts stay, and what differs is named. */
+Test(tensor, whole_parameters_are_made_the_same_and_parts_are_left) {
+    hx_comm *world;
+    hx_device *device;
+    hx_stream *stream;
+    hx_tensor_parallel *tp;
+    hx_layer *linear = NULL;
+    hx_param_list params = {0};
+    double part = 0, whole = 0;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    const int rank = hx_comm_rank(world), size = hx_comm_size(world);
+    OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &device));
+    OK(hx_stream_create(device, &stream));
+    OK(hx_tensor_parallel_create(world, &tp));
+    OK(hx_linear_create(device, HX_F64, size, 1, true, &linear));
+    OK(hx_linear_set_shard(linear, hx_tensor_parallel_shard(tp), HX_CUT_ROWS));
+    OK(hx_layer_params(linear, &params)); /* weight [1,1] of [1,size], bias [1] */
+    for (int i = 0; i < 2; i++) OK(hx_tensor_fill(stream, params.items[i]->value, 10 + rank));
+    OK(hx_params_same(world, &params));
+    OK(hx_params_broadcast(world, stream, &params, true));
+    OK(hx_tensor_item(stream, params.items[0]->value, &part));
+    OK(hx_tensor_item(stream, params.items[1]->value, &whole));
+    cr_expect_eq(part, 10 + rank);
+    cr_expect_eq(whole, 10);
+    params.items[1]->is_frozen = rank == 0;
+    cr_expect_eq(hx_params_same(world, &params), size == 1 ? HX_OK : HX_ERR_CONFIG);
+    cr_expect(size == 1 || strstr(hx_error_message(), "parameter bias") != NULL, "%s", hx_error_message());
+    hx_param_list_destroy(&params);
+    hx_layer_destroy(&linear);
+    hx_tensor_parallel_destroy(&tp);
+    hx_stream_destroy(&stream);
+    hx_device_close(&device);
+    hx_comm_close(&world);
 }
 
 Test(tensor, what_cannot_be_cut_is_refused_by_name) {
