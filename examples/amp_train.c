@@ -78,7 +78,7 @@ static hx_status train(hx_session *session, int dtype, training *t) {
     optim.lr = 1e-2;
     HX_TRY(open_model(ctx, dtype, t));
     HX_TRY(open_data(ctx, world, t, &source));
-    HX_TRY(hx_ddp_create(world, ctx->device, ctx->stream, &t->params, &ddp, &t->ddp));
+    HX_TRY(hx_ddp_create(&(hx_ddp_setup){.dp = world, .device = ctx->device, .stream = ctx->stream, .params = &t->params, .config = &ddp}, &t->ddp));
     HX_TRY(hx_optim_create_default(ctx->device, ctx->stream, &t->params, &optim, &t->optim));
     hx_ddp_hook(t->ddp, &sync);
     hx_comm_agreement(world, &agreement);

@@ -299,7 +299,8 @@ static hx_status assemble(train_run *r) {
     HX_TRY(load_weights(r));
     HX_TRY(unify_parts(r));
     if (hx_comm_size(dp) > 1) {
-        HX_TRY(hx_comm_agree(s->world, hx_ddp_create(dp, s->device, s->stream, &r->params, &s->config.ddp, &r->ddp)));
+        const hx_ddp_setup setup = {.dp = dp, .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp};
+        HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
         hx_ddp_hook(r->ddp, &r->sync);
     }
     HX_TRY(hx__session_first(s, create_optimizer, r));

@@ -139,28 +139,27 @@ template <class T> __device__ __forceinline__ T hx_warp_max(T x) {
     for (int lane = HX_WARP / 2; lane > 0; lane /= 2) x = hx_max_nan(x, __shfl_xor_sync(HX_FULL_MASK, x, lane));
     return x;
 }
-/** Sum and maximum over a block of whole warps, at most 1024 threads along x; every thread gets it. All threads call it. */
-template <class T> __device__ T hx_block_sum(T x) {
+struct hx_join_sum {
+    template <class T> __device__ __forceinline__ T warp(T x) const { return hx_warp_sum(x); }
+    template <class T> __device__ __forceinline__ T two(T a, T b) const { return a + b; }
+};
+struct hx_join_max {
+    template <class T> __device__ __forceinline__ T warp(T x) const { return hx_warp_max(x); }
+    template <class T> __device__ __forceinline__ T two(T a, T b) const { return hx_max_nan(a, b); }
+};
+template <class J, class T> __device__ T hx_block_join(J join, T x) {
     HX_SHARED(T, part, [HX_WARP]);
     const int warp = (int)threadIdx.x / HX_WARP, n_warps = (int)blockDim.x / HX_WARP;
-    x = hx_warp_sum(x);
+    x = join.warp(x);
     __syncthreads(); /* part may still be read from the last call */
     if (threadIdx.x % HX_WARP == 0) part[warp] = x;
     __syncthreads();
-    T sum = part[0];
-    for (int i = 1; i < n_warps; i++) sum += part[i];
-    return sum;
+    T all = part[0];
+    for (int i = 1; i < n_warps; i++) all = join.two(all, part[i]);
+    return all;
 }
-template <class T> __device__ T hx_block_max(T x) {
-    HX_SHARED(T, part, [HX_WARP]);
-    const int warp = (int)threadIdx.x / HX_WARP, n_warps = (int)blockDim.x / HX_WARP;
-    x = hx_warp_max(x);
-    __syncthreads();
-    if (threadIdx.x % HX_WARP == 0) part[warp] = x;
-    __syncthreads();
-    T most = part[0];
-    for (int i = 1; i < n_warps; i++) most = hx_max_nan(most, part[i]);
-    return most;
-}
+/** Sum and maximum over a block of whole warps, at most 1024 threads along x; every thread gets it. All threads call it. */
+template <class T> __device__ T hx_block_sum(T x) { return hx_block_join(hx_join_sum(), x); }
+template <class T> __device__ T hx_block_max(T x) { return hx_block_join(hx_join_max(), x); }
 
 #endif

@@ -323,6 +323,14 @@ hx_status hx_param_own(const hx_param *param, hx_tensor *x, hx_tensor **out) {
     return HX_OK;
 }
 
+hx_status hx_param_own_grad(const hx_param *param, hx_tensor **out) {
+    hx_tensor *whole = hx_tensor_grad(param->value);
+    *out = NULL;
+    if (param->own_grad != NULL) *out = hx_tensor_retain(param->own_grad);
+    else if (whole != NULL) HX_TRY(hx_param_own(param, whole, out));
+    return HX_OK;
+}
+
 /* ---- paths ---- */
 
 uint64_t hx__layer_hash(const hx_layer *layer, const char *text) {

@@ -50,6 +50,8 @@ struct hx_param {
     bool is_split;            /* other ranks hold the other parts: core/nn/shard.h */
     bool is_shared;           /* ranks that all have the values update a share each (ZeRO): */
     int64_t own_begin, own_end; /* elements of the storage that this rank updates; all, unless is_shared */
+    hx_tensor *own_grad;      /* gradient of these [own_end-own_begin], where the rest is not kept; borrowed. NULL: hx_tensor_grad(value) */
+    bool is_partial;          /* its gradient is one of several that the ranks of a tensor-parallel group are to add up */
     hx_layout layout;         /* owned; of the whole storage, what n_parts == 0 means */
     int n_parts;              /* 0: the whole parameter is one logical tensor */
     hx_param_part *parts;     /* owned */
@@ -104,6 +106,8 @@ void hx_param_logical(const hx_param *param, int i, char path[HX_NAME_BYTES], co
 /** Of a tensor with the parameter's elements (its value, its gradient) those that this rank updates: the tensor itself, retained,
  *  or a window [n] of it. */
 hx_status hx_param_own(const hx_param *param, hx_tensor *x, hx_tensor **out);
+/** The gradient of what this rank updates, in the same way; NULL: there is none. */
+hx_status hx_param_own_grad(const hx_param *param, hx_tensor **out);
 
 typedef struct hx_param_list {
     hx_param **items; /* owned array of borrowed parameters, in order of registration, depth first */

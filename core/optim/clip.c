@@ -15,10 +15,9 @@ static hx_status part_op(double p, hx_op *out) {
 
 /* What this rank updates of it. *grad stays NULL for a frozen parameter. */
 static hx_status gradient_of(const hx_param *param, hx_tensor **grad) {
-    hx_tensor *found = param->is_frozen ? NULL : hx_tensor_grad(param->value);
     if (param->is_frozen) return HX_OK;
-    if (found == NULL) return HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
-    return hx_param_own(param, found, grad);
+    HX_TRY(hx_param_own_grad(param, grad));
+    return *grad != NULL ? HX_OK : HX_FAIL(HX_ERR_STATE, "parameter %s has no gradient", param->path);
 }
 
 /* The tensors follow in the order of the list, each in the fixed blocks of its op: the part does not depend on the

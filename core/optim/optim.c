@@ -219,7 +219,7 @@ static hx_status update(const hx_optim *optim, hx_ctx *ctx, hx__optim_entry *ent
     HX_AUTO_TENSOR value = NULL;
     HX_AUTO_TENSOR grad = NULL;
     HX_TRY(hx_param_own(entry->param, entry->param->value, &value));
-    HX_TRY(hx_param_own(entry->param, hx_tensor_grad(entry->param->value), &grad));
+    HX_TRY(hx_param_own_grad(entry->param, &grad));
     hx_tensor *const in[2] = {grad, gscale};
     hx_tensor *out[HX_OP_MAX_OUT] = {entry->master ? entry->master : value};
     unsigned skip = 0;
@@ -256,7 +256,7 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
     if (!isfinite(lr)) return HX_FAIL(HX_ERR_ARG, "lr = %g: expected a finite number", lr);
     /* All gradients are looked for first: a failure leaves no parameter updated. */
     for (int64_t i = 0; i < optim->n_entries; i++)
-        if (hx_tensor_grad(optim->entries[i].param->value) == NULL)
+        if (hx_tensor_grad(optim->entries[i].param->value) == NULL && optim->entries[i].param->own_grad == NULL)
             return HX_FAIL(HX_ERR_STATE,
                            "parameter %s has no gradient: it took no part in the loss; freeze it if that "
                            "is meant",

@@ -3,6 +3,13 @@
 #include <string.h>
 #include "core/base/mem.h"
 
+int64_t hx_leaves_count(const hx_leaves *l) {
+    if (l->is_interleaved) return (l->n - l->rank + l->size - 1) / l->size;
+    return l->n * (l->rank + 1) / l->size - l->n * l->rank / l->size;
+}
+
+int64_t hx_leaves_at(const hx_leaves *l, int64_t i) { return l->is_interleaved ? i * l->size + l->rank : l->n * l->rank / l->size + i; }
+
 void hx_agreement_copies(const hx_agreement *ranks, bool is_split, bool is_shared, int *copy, int *n_copies) {
     const bool has_parts = ranks != NULL && ranks->n_parts > 1;
     *copy = ranks == NULL ? 0 : ranks->rank;

@@ -28,6 +28,8 @@ typedef struct hx_agreement {
     hx_status (*sum)(void *self, double *values, int n);
     /** Collective: in place the largest over ranks of one double; NaN wins. NULL: not offered. */
     hx_status (*max)(void *self, double *value);
+    /** Collective: each of n doubles is other than 0 on one rank at most, which tells it to all. NULL: not offered. */
+    hx_status (*join)(void *self, double *values, int64_t n);
     /** Collective: copy n_bytes from rank 0 to all. */
     hx_status (*broadcast)(void *self, void *data, size_t n_bytes);
 } hx_agreement;
@@ -42,7 +44,21 @@ typedef struct hx_batch {
     int64_t sample_base; /* position of the first sample in the step's global batch */
 } hx_batch;
 
-/* A source deals the global batch out to ranks. Its whole state is `cursor`, the number of samples that all ranks
+/* Elastic training: the global batch is n numbered micro-batches, its leaves, and each gradient is their sum in one binary tree,
+ * sum(first..end) of the two halves, so that its bits do not depend on who computed which leaf. A rank takes the leaves
+ * [n r / size, n (r+1) / size), or, interleaved, r, r + size, r + 2 size, ... */
+typedef struct hx_leaves {
+    int64_t n; /* a power of two; 0: not elastic */
+    int rank, size;
+    bool is_interleaved;
+} hx_leaves;
+
+/** Leaves that this rank computes. */
+int64_t hx_leaves_count(const hx_leaves *leaves);
+/** Number of the i-th of them; they rise. */
+int64_t hx_leaves_at(const hx_leaves *leaves, int64_t i);
+
+/* A source deals the global batch out to ranks; in elastic training it deals leaves, and every rank may ask for any of them. Its whole state is `cursor`, the number of samples that all ranks
  * together have consumed: any number of ranks continues from it. */
 typedef struct hx_batch_source {
     void *self;
@@ -62,8 +78,9 @@ typedef struct hx_batch_source {
 
 typedef struct hx_grad_sync {
     void *self;
-    /** Start of a step's backward passes. `is_last`: this micro-batch is the rank's last one: gradients that
-     *  become final from now on are sent. */
+    hx_leaves leaves; /* n > 0: the sums are elastic, and these are this rank's micro-batches, all of which begin */
+    /** A micro-batch begins. `is_last`: it is the rank's last one in this step: gradients that become final from now on are
+     *  sent. In elastic training parameters have no gradient after it. */
     hx_status (*begin)(void *self, bool is_last);
     /** A leaf's gradient is final (the tape's ready hook; called during backward). */
     hx_status (*ready)(void *self, hx_tensor *leaf);

@@ -118,11 +118,11 @@ static double seed_of(const hx_trainer *t) { return t->seed != NULL ? t->state.l
 static const char *find_bad_gradient(hx_trainer *t) {
     for (int64_t i = 0; i < t->params.n_items; i++) {
         const hx_param *param = t->params.items[i];
-        hx_tensor *grad = hx_tensor_grad(param->value);
         double squares;
-        if (param->is_frozen || grad == NULL) continue;
+        if (param->is_frozen) continue;
         HX_AUTO_TENSOR own = NULL;
-        if (hx_param_own(param, grad, &own) != HX_OK) return NULL;
+        if (hx_param_own_grad(param, &own) != HX_OK) return NULL;
+        if (own == NULL) continue;
         if (hx_sumsq_into(&t->quiet, own, false, t->sums.sum[HX__SUM_NORM]) != HX_OK) return NULL;
         if (hx_tensor_item(t->ctx.stream, t->sums.sum[HX__SUM_NORM], &squares) != HX_OK) return NULL;
         if (!isfinite(squares)) return param->path;

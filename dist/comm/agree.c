@@ -74,6 +74,11 @@ static hx_status hook_max(void *self, double *value) {
     return HX_OK;
 }
 
+/* Sums with zeros are exact in any order. */
+static hx_status hook_join(void *self, double *values, int64_t n) {
+    return hx_comm_all_reduce(self, values, n, HX_F64, HX_SUM, NULL, NULL);
+}
+
 static hx_status hook_broadcast(void *self, void *data, size_t n_bytes) {
     return send_all(self, data, n_bytes, 0);
 }
@@ -85,5 +90,6 @@ void hx_comm_agreement(hx_comm *comm, hx_agreement *out) {
                           .agree = hook_agree,
                           .sum = hook_sum,
                           .max = hook_max,
+                          .join = hook_join,
                           .broadcast = hook_broadcast};
 }

@@ -41,16 +41,21 @@ static void note(first_failure *first, hx_status status) {
 
 /* ---- making ---- */
 
-static hx_status check_local(hx_device *device, const hx_param_list *params, const hx_ddp_config *config) {
+static hx_status check_local(const hx_ddp_setup *setup) {
+    const hx_ddp_config *config = setup->config;
+    const hx_param_list *params = setup->params;
+    if (setup->n_leaves > 0) return HX_FAIL(HX_ERR_UNSUPPORTED, "elastic sums of %lld leaves: not offered", (long long)setup->n_leaves);
     if (config->zero < 0 || config->zero > 1)
         return HX_FAIL(HX_ERR_CONFIG, "ddp.zero = %lld: expected 0 or 1", (long long)config->zero);
     if (config->bucket_bytes < 1)
         return HX_FAIL(HX_ERR_CONFIG, "ddp.bucket_bytes = %lld: expected at least 1", (long long)config->bucket_bytes);
     for (int64_t i = 0; i < params->n_items; i++) {
         const hx_tensor *value = params->items[i]->value;
-        if (hx_tensor_device(value) != device || !hx_tensor_is_contiguous(value))
+        if (hx_tensor_device(value) != setup->device || !hx_tensor_is_contiguous(value))
             return HX_FAIL(HX_ERR_ARG, "parameter %s: expected a contiguous tensor on device %s", params->items[i]->path,
-                           hx_device_name(device));
+                           hx_device_name(setup->device));
+        if (params->items[i]->is_partial)
+            return HX_FAIL(HX_ERR_UNSUPPORTED, "parameter %s: gradients that are parts of a sum over tensor-parallel ranks", params->items[i]->path);
     }
     return HX_OK;
 }
@@ -64,18 +69,19 @@ static hx_status unify(hx_comm *comm, hx_stream *stream, const hx_param_list *pa
     return hx_comm_agree(comm, hx_params_broadcast(comm, stream, params, false));
 }
 
-hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, const hx_param_list *params,
-                        const hx_ddp_config *config, hx_ddp **out) {
+hx_status hx_ddp_create(const hx_ddp_setup *setup, hx_ddp **out) {
+    hx_comm *comm = setup->dp;
+    const hx_ddp_config *config = setup->config;
     hx_ddp *ddp = NULL;
     hx_status status = hx_mem_alloc_array(1, sizeof *ddp, (void **)&ddp);
-    if (status == HX_OK) status = check_local(device, params, config);
+    if (status == HX_OK) status = check_local(setup);
     if (status == HX_OK) {
         ddp->comm = comm;
-        ddp->stream = stream;
+        ddp->stream = setup->stream;
         const hx__share share = {hx_comm_rank(comm), config->zero > 0 ? hx_comm_size(comm) : 1};
-        status = hx__buckets_create(&ddp->buckets, device, stream, params, config->bucket_bytes, share);
+        status = hx__buckets_create(&ddp->buckets, setup->device, setup->stream, setup->params, config->bucket_bytes, share);
     }
-    status = unify(comm, stream, params, config, status);
+    status = unify(comm, setup->stream, setup->params, config, status);
     if (status != HX_OK) {
         hx_ddp_destroy(&ddp);
         return status;

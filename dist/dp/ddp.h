@@ -9,7 +9,7 @@
  * order. Gradients are sums over samples: whoever updates divides by the global count. On micro-batches other
  * than the last nothing is sent.
  *
- *     hx_ddp *ddp; HX_TRY(hx_ddp_create(dp, dev, stream, &params, &cfg, &ddp));   // also broadcasts the parameters
+ *     hx_ddp *ddp; HX_TRY(hx_ddp_create(&setup, &ddp));   // also broadcasts the parameters
  *     hx_grad_sync sync; hx_ddp_hook(ddp, &sync);                                  // give this to the trainer
  */
 #ifndef HX_DIST_DP_DDP_H
@@ -33,11 +33,20 @@ extern const int hx_ddp_n_options;
 
 typedef struct hx_ddp hx_ddp;
 
-/** Collective over comm. Gives every trained parameter a gradient in a bucket, checks that all ranks have the same
+typedef struct hx_ddp_setup {
+    hx_comm *dp; /* ranks with the same parameters and other samples */
+    hx_comm *tp; /* ranks that sum gradients of hx_param.is_partial before; NULL: there are none */
+    hx_device *device;
+    hx_stream *stream;
+    const hx_param_list *params;
+    const hx_ddp_config *config;
+    int64_t n_leaves; /* of the global batch, in elastic training (hx_leaves); else 0 */
+} hx_ddp_setup;
+
+/** Collective over dp. Gives every trained parameter a gradient in a bucket, checks that all ranks have the same
  *  parameters (name, shape, dtype), and broadcasts rank 0's values. Everything is borrowed. With zero, parameters are shared
  *  out (hx_param.is_shared) from now on, and their values are new tensors: make the optimizer afterwards. */
-hx_status hx_ddp_create(hx_comm *comm, hx_device *device, hx_stream *stream, const hx_param_list *params,
-                        const hx_ddp_config *config, hx_ddp **out);
+hx_status hx_ddp_create(const hx_ddp_setup *setup, hx_ddp **out);
 void hx_ddp_destroy(hx_ddp **ddp);
 void hx_ddp_hook(hx_ddp *ddp, hx_grad_sync *out);
 int hx_ddp_n_buckets(const hx_ddp *ddp);

@@ -62,7 +62,7 @@ static void open_world(world *w, bool with_nccl, int64_t bucket_bytes) {
     }
     OK(hx_layer_params(w->root, &w->params));
     config.bucket_bytes = bucket_bytes;
-    OK(hx_ddp_create(w->comm, w->device, w->stream, &w->params, &config, &w->ddp));
+    OK(hx_ddp_create(&(hx_ddp_setup){.dp = w->comm, .device = w->device, .stream = w->stream, .params = &w->params, .config = &config}, &w->ddp));
     hx_ddp_hook(w->ddp, &w->sync);
     hx_tape_set_ready_hook(w->tape, w->sync.ready, w->sync.self);
 }

@@ -60,7 +60,7 @@ static void close_world(world *w) {
 static void create_ddp(world *w, int64_t bucket_bytes) {
     hx_ddp_config config = HX_DDP_DEFAULT;
     config.bucket_bytes = bucket_bytes;
-    OK(hx_ddp_create(w->comm, w->device, w->stream, &w->params, &config, &w->ddp));
+    OK(hx_ddp_create(&(hx_ddp_setup){.dp = w->comm, .device = w->device, .stream = w->stream, .params = &w->params, .config = &config}, &w->ddp));
     hx_ddp_hook(w->ddp, &w->sync);
     hx_tape_set_ready_hook(w->tape, w->sync.ready, w->sync.self);
 }
@@ -399,7 +399,7 @@ Test(ddp, a_rank_whose_values_fail_late_ends_all_ranks) {
         OK(hx_event_wait(bad, w.stream));
         cr_assert_eq(pthread_create(&firing, NULL, fire_late, bad), 0);
     }
-    hx_status status = hx_ddp_create(w.comm, w.device, w.stream, &w.params, &config, &ddp);
+    hx_status status = hx_ddp_create(&(hx_ddp_setup){.dp = w.comm, .device = w.device, .stream = w.stream, .params = &w.params, .config = &config}, &ddp);
     cr_expect_eq(status, is_failing ? HX_ERR_NUMERIC : HX_ERR_REMOTE, "%s", hx_error_message());
     cr_expect_not_null(strstr(hx_error_message(), "the kernel broke"), "%s", hx_error_message());
     if (is_failing) pthread_join(firing, NULL);
@@ -416,16 +416,16 @@ Test(ddp, models_that_differ_between_ranks_are_refused_on_all) {
     hx_ddp *ddp = NULL;
     hx_status expected = w.size == 1 ? HX_OK : HX_ERR_CONFIG;
     build_bag(&w, odd_one ? 8 : 7, 3);
-    cr_expect_eq(hx_ddp_create(w.comm, w.device, w.stream, &w.params, &config, &ddp), expected);
+    cr_expect_eq(hx_ddp_create(&(hx_ddp_setup){.dp = w.comm, .device = w.device, .stream = w.stream, .params = &w.params, .config = &config}, &ddp), expected);
     if (w.size > 1) cr_expect_not_null(strstr(hx_error_message(), "parameter a, f64 ["), "%s", hx_error_message());
     hx_ddp_destroy(&ddp);
     close_model(&w);
     build_bag(&w, 7, odd_one ? 2 : 3);
-    cr_expect_eq(hx_ddp_create(w.comm, w.device, w.stream, &w.params, &config, &ddp), expected);
+    cr_expect_eq(hx_ddp_create(&(hx_ddp_setup){.dp = w.comm, .device = w.device, .stream = w.stream, .params = &w.params, .config = &config}, &ddp), expected);
     if (w.size > 1) cr_expect_not_null(strstr(hx_error_message(), "number of parameters"), "%s", hx_error_message());
     hx_ddp_destroy(&ddp);
     config.bucket_bytes = odd_one ? 0 : 1;
-    cr_expect_neq(hx_ddp_create(w.comm, w.device, w.stream, &w.params, &config, &ddp), HX_OK);
+    cr_expect_neq(hx_ddp_create(&(hx_ddp_setup){.dp = w.comm, .device = w.device, .stream = w.stream, .params = &w.params, .config = &config}, &ddp), HX_OK);
     cr_expect_not_null(strstr(hx_error_message(), "bucket_bytes = 0"), "%s", hx_error_message());
     close_world(&w);
 }

@@ -122,7 +122,7 @@ static void train(hx_comm *comm, const job *j, result *out) {
     OK(hx_linear_create(dev, j->dtype, N_IN, 1, false, &layer));
     OK(hx_layer_params(layer, &params));
     OK(hx_param_init(params.items[0], stream, 3, HX_INIT_NORMAL, 0.1));
-    OK(hx_ddp_create(comm, dev, stream, &params, &dc, &ddp));
+    OK(hx_ddp_create(&(hx_ddp_setup){.dp = comm, .device = dev, .stream = stream, .params = &params, .config = &dc}, &ddp));
     hx_ddp_hook(ddp, &sync);
     hx_comm_agreement(comm, &agreement);
     OK(hx_optim_create_default(dev, stream, &params, &oc, &optim));

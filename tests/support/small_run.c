@@ -20,7 +20,7 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     OK(hx_gpt_init(run->gpt, run->stream, 42));
     OK(hx_layer_freeze_list(run->gpt, config->freeze ? config->freeze : "", NULL));
     OK(hx_layer_params(run->gpt, &run->params));
-    OK(hx_ddp_create(comm, run->device, run->stream, &run->params, &ddp, &run->ddp));
+    OK(hx_ddp_create(&(hx_ddp_setup){.dp = comm, .device = run->device, .stream = run->stream, .params = &run->params, .config = &ddp}, &run->ddp));
     hx_ddp_hook(run->ddp, &run->sync);
 }
 
