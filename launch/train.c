@@ -302,6 +302,7 @@ static hx_status assemble(train_run *r) {
         const hx_ddp_setup setup = {.dp = dp, .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp};
         HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
         hx_ddp_hook(r->ddp, &r->sync);
+        hx_ddp_copies(r->ddp, &r->agreement.share_copy, &r->agreement.n_share_copies);
     }
     HX_TRY(hx__session_first(s, create_optimizer, r));
     HX_TRY(open_checkpoints(r));

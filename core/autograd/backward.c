@@ -117,15 +117,21 @@ static hx_status differentiate(hx_ctx *quiet, hx_tape *tape, hx__node *node) {
     return call_vjp(&ctx, tape, node);
 }
 
+/* Room for a leaf's gradient where it has none. */
+static hx_status place_gradient(const hx_ctx *quiet, const hx_tape *tape, hx_tensor *leaf) {
+    if (leaf->grad == NULL && tape->place != NULL) HX_TRY(tape->place(tape->place_self, leaf));
+    if (leaf->grad != NULL) return HX_OK;
+    return hx_tensor_create(quiet->device, hx_dtype_accum(leaf->array.dtype), hx_array_shape(&leaf->array), &leaf->grad);
+}
+
 /* A leaf with hooks has its gradient collected aside, so that hooks see this backward's alone. */
 static hx_status finish_hooked_leaf(hx_ctx *quiet, hx_tape *tape, int32_t index) {
     hx__variable *var = &tape->vars[index];
     hx_tensor *leaf = var->leaf;
     if (var->grad == NULL) return HX_OK;
     HX_TRY(run_hooks(quiet, tape, index));
-    bool accumulate = leaf->grad != NULL && leaf->grad_is_set;
-    if (leaf->grad == NULL)
-        HX_TRY(hx_tensor_create(quiet->device, hx_dtype_accum(leaf->array.dtype), hx_array_shape(&leaf->array), &leaf->grad));
+    HX_TRY(place_gradient(quiet, tape, leaf));
+    const bool accumulate = leaf->grad_is_set;
     leaf->grad_is_set = true;
     leaf->grad->storage->version++;
     HX_TRY(hx__grad_put(&(hx_vjp){.ctx = quiet}, leaf->grad, var->grad, accumulate));
@@ -235,6 +241,7 @@ hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate) {
     bool in_leaf = var->leaf != NULL && !var->has_hooks; /* else collected here */
     hx_dtype dtype = var->leaf ? hx_dtype_accum(v->in_dtype[i]) : v->in_dtype[i];
     hx_tensor **grad = in_leaf ? &var->leaf->grad : &var->grad;
+    if (in_leaf) HX_TRY(place_gradient(v->ctx, v->tape, var->leaf));
     if (*grad == NULL) {
         HX_TRY(hx_tensor_create(v->ctx->device, dtype, v->in_shape[i], grad));
         *accumulate = false;

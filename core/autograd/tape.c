@@ -57,6 +57,11 @@ void hx_tape_set_ready_hook(hx_tape *tape, hx_ready_fn ready, void *self) {
     tape->ready_self = self;
 }
 
+void hx_tape_set_place_hook(hx_tape *tape, hx_place_fn place, void *self) {
+    tape->place = place;
+    tape->place_self = self;
+}
+
 int64_t hx_tape_length(const hx_tape *tape) {
     return tape->n_nodes;
 }

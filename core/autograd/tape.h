@@ -32,6 +32,10 @@ void hx_tape_reset(hx_tape *tape);
  *  used but received no gradient is reported too, with hx_tensor_grad_is_set false. A failure ends backward. */
 typedef hx_status (*hx_ready_fn)(void *self, hx_tensor *leaf);
 void hx_tape_set_ready_hook(hx_tape *tape, hx_ready_fn ready, void *self);
+/** Called before backward first writes the gradient of a leaf that has none: it may give the leaf one (hx_tensor_set_grad), else the
+ *  tape allocates it. NULL: always the tape. */
+typedef hx_status (*hx_place_fn)(void *self, hx_tensor *leaf);
+void hx_tape_set_place_hook(hx_tape *tape, hx_place_fn place, void *self);
 /** Ops recorded since the last reset. */
 int64_t hx_tape_length(const hx_tape *tape);
 

@@ -69,6 +69,8 @@ struct hx_tape {
     int64_t replay_at, replay_end; /* the next node to refill, and the segment's end */
     hx_ready_fn ready;
     void *ready_self;
+    hx_place_fn place;
+    void *place_self;
 };
 
 /* True if x was recorded on this tape since its last reset. Serials tell recordings of one device apart. */

@@ -14,9 +14,10 @@ void hx_agreement_copies(const hx_agreement *ranks, bool is_split, bool is_share
     const bool has_parts = ranks != NULL && ranks->n_parts > 1;
     *copy = ranks == NULL ? 0 : ranks->rank;
     *n_copies = ranks == NULL ? 1 : ranks->size;
-    if (is_shared) { /* each share is on one rank of those with the same part */
-        *copy = has_parts && !is_split ? ranks->part : 0;
-        *n_copies = has_parts && !is_split ? ranks->n_parts : 1;
+    if (is_shared) { /* each share is on one rank of those with the same part, or on one on each host */
+        const int each = has_parts && !is_split ? ranks->n_parts : 1, n = ranks != NULL && ranks->n_share_copies > 0 ? ranks->n_share_copies : 1;
+        *copy = (each > 1 ? ranks->part : 0) + each * (n > 1 ? ranks->share_copy : 0);
+        *n_copies = each * n;
     } else if (is_split && has_parts) {
         *copy = ranks->replica;
         *n_copies = ranks->n_replicas;

@@ -20,6 +20,9 @@ typedef struct hx_agreement {
     /* Tensor parallelism: ranks that compute the same samples, each with its part of the split parameters, and those of the
      * others that hold the same part. n_parts 0 or 1: every rank holds everything. */
     int part, n_parts, replica, n_replicas;
+    /* Of parameters that replicas share out (hx_param.is_shared) this rank's share is copy share_copy of n_share_copies;
+     * 0 of 0 is the only one. */
+    int share_copy, n_share_copies;
     /** Collective: every rank passes its own status; all return HX_OK together, or the failing rank returns its
      *  own status and the others HX_ERR_REMOTE, whose message names the lowest failing rank, its host and text. */
     hx_status (*agree)(void *self, hx_status mine);
@@ -78,14 +81,18 @@ typedef struct hx_batch_source {
 
 typedef struct hx_grad_sync {
     void *self;
+    /** Collective: a step of n_micro micro-batches on this rank begins. NULL: not needed. */
+    hx_status (*start)(void *self, int64_t n_micro);
     hx_leaves leaves; /* n > 0: the sums are elastic, and these are this rank's micro-batches, all of which begin */
     /** A micro-batch begins. `is_last`: it is the rank's last one in this step: gradients that become final from now on are
      *  sent. In elastic training parameters have no gradient after it. */
     hx_status (*begin)(void *self, bool is_last);
+    /** A leaf has no gradient yet (the tape's place hook). NULL: not needed. */
+    hx_status (*place)(void *self, hx_tensor *leaf);
     /** A leaf's gradient is final (the tape's ready hook; called during backward). */
     hx_status (*ready)(void *self, hx_tensor *leaf);
-    /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, so that no
-     *  rank waits for ever. @param partial  this rank's gradients are incomplete, because its backward failed or it had
+    /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, whatever went wrong before,
+     *  so that no rank waits for ever. @param partial  this rank's gradients are incomplete, because its backward failed or it had
      *  no samples: those that are missing count as zero
      *  @return HX_ERR_STATE names a parameter that took no part on this rank, unless `partial` */
     hx_status (*finish)(void *self, hx_stream *stream, bool partial);

@@ -70,6 +70,7 @@ static hx_status run_share(hx_trainer *t) {
         return HX_FAIL(HX_ERR_STATE, "training state: step %lld, cursor %lld: expected counts that can go on",
                        (long long)state->step, (long long)state->cursor);
     HX_TRY(find_share(t, &n_micro));
+    if (sync != NULL && sync->start != NULL) HX_TRY(sync->start(sync->self, n_micro));
     HX_TRY(prepare(t));
     if (t->is_idle) return sync->begin(sync->self, true);
     for (int64_t i = 0; i < n_micro; i++) HX_TRY(run_micro(t, i, i == n_micro - 1));

@@ -121,7 +121,7 @@ static hx_status list_normed(hx_trainer *t) {
         if (!is_split || param->is_split || agreement->part == 0) t->normed.items[t->normed.n_items++] = param;
     }
     t->norm_is_joint = is_split || is_shared;
-    t->counts_norm = is_shared || !is_split || agreement->replica == 0;
+    t->counts_norm = is_shared ? agreement == NULL || agreement->share_copy == 0 : !is_split || agreement->replica == 0;
     if (t->norm_is_joint && agreement->max == NULL && hx_clip_norm_p(t->setup.optim_config) == HUGE_VAL)
         return HX_FAIL(HX_ERR_ARG, "clip_norm_type = inf with parameters on several ranks: expected an agreement with max");
     return HX_OK;
@@ -158,6 +158,7 @@ static hx_status init(hx_trainer *t) {
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
     hx_tape_set_ready_hook(s->ctx.tape, s->sync ? s->sync->ready : NULL, s->sync ? s->sync->self : NULL);
+    hx_tape_set_place_hook(s->ctx.tape, s->sync ? s->sync->place : NULL, s->sync ? s->sync->self : NULL);
     return HX_OK;
 }
 
@@ -181,7 +182,10 @@ hx_status hx_trainer_create(const hx_trainer_setup *setup, hx_trainer **out) {
 void hx_trainer_destroy(hx_trainer **trainer) {
     hx_trainer *t = *trainer;
     if (t == NULL) return;
-    if (t->setup.ctx.tape != NULL) hx_tape_set_ready_hook(t->setup.ctx.tape, NULL, NULL);
+    if (t->setup.ctx.tape != NULL) {
+        hx_tape_set_ready_hook(t->setup.ctx.tape, NULL, NULL);
+        hx_tape_set_place_hook(t->setup.ctx.tape, NULL, NULL);
+    }
     hx__loss_sums_destroy(&t->sums);
     hx_tensor_destroy(&t->gscale);
     hx_tensor_destroy(&t->seed);

@@ -108,6 +108,8 @@ const char *hx_comm_host(const hx_comm *comm) { return comm->host; }
 
 const char *hx_comm_name(const hx_comm *comm) { return comm->ops->name; }
 
+bool hx_comm_sums_in_tree(const hx_comm *comm) { return comm->sums_in_tree; }
+
 const char *hx_comm_transport(const hx_comm *comm) { return comm->transport ? comm->transport : comm->ops->name; }
 
 const char *hx_comm_device_name(const hx_comm *comm) { return comm->on_device ? comm->on_device->ops->name : "staged"; }

@@ -109,6 +109,8 @@ const char *hx_comm_host(const hx_comm *comm);
 const char *hx_comm_name(const hx_comm *comm);
 /** What moves memory of the host, in words: "shared memory", "mpi", ... Static storage. */
 const char *hx_comm_transport(const hx_comm *comm);
+/** True if sums of host memory are taken in the tree over ranks that is described above. */
+bool hx_comm_sums_in_tree(const hx_comm *comm);
 /** What moves memory of a device: "nccl", or "staged". */
 const char *hx_comm_device_name(const hx_comm *comm);
 /** Pointer to the MPI_Comm, for parallel HDF5; NULL if there is none ("self"). Use it only from a thread that has

@@ -49,6 +49,7 @@ struct hx_comm {
     void *state;      /* the provider's own */
     void *mpi_handle; /* MPI_Comm *, or NULL */
     void *warning;    /* what this rank has sent the others over MPI before it gave up; NULL: nothing */
+    bool sums_in_tree; /* what hx_comm_sums_in_tree says */
     const char *transport; /* what hx_comm_transport says; NULL: the provider's name */
     hx__comm_engine *engine;
     hx_comm *on_device; /* the same ranks, by a provider that moves memory of a device; owned; NULL: staged */

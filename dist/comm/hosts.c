@@ -134,6 +134,7 @@ static hx_status share_hosts(hx_comm *comm) {
         return HX_OK;
     }
     comm->transport = size == comm->size ? "shared memory" : "shared memory in each host, MPI between them";
+    comm->sums_in_tree = size == comm->size;
     if (size < comm->size) MPI_TRY(MPI_Comm_split, handle_of(comm), rank, comm->rank, &h->peers);
     return HX_OK;
 }

@@ -1,35 +1,37 @@
-/* Buckets: 1. parameters in reverse order are placed, each in the open bucket of its dtype (half types apart from f32, so that
- * values too can lie in one buffer); one that would make it
- * larger than asked closes it and opens the next; 2. the buffers are made and sliced; 3. a table finds slots. */
+/* Buckets: 1. parameters in reverse order are placed, each in the open bucket of its kind: of its dtype (half types apart from f32,
+ * so that values too can lie in one buffer) and of whole or partial gradients; one that would make it larger than asked closes
+ * it and opens the next; 2. the buffers are made and sliced; 3. a table finds slots. */
 #include "core/base/mem.h"
 #include "dist/dp/ddp_impl.h"
 
 /* Slices start on cache lines, as kernels like it. The gaps are zero and stay zero under sums. */
-static int64_t aligned(int64_t offset, hx_dtype dtype) {
-    int64_t unit = (int64_t)(HX_MEM_ALIGN / hx_dtype_bytes(dtype));
+static int64_t aligned(int64_t offset, hx_dtype dtype, int64_t unit) {
+    if (unit == 0) unit = (int64_t)(HX_MEM_ALIGN / hx_dtype_bytes(dtype));
     return (offset + unit - 1) / unit * unit;
 }
 
-static hx_status open_bucket(hx__buckets *b, hx_dtype value_dtype, int64_t *out) {
+static hx_status open_bucket(hx__buckets *b, const hx_param *param, int64_t *out) {
+    const hx_dtype value_dtype = hx_tensor_dtype(param->value);
     HX_TRY(hx_mem_grow((void **)&b->items, &b->capacity, b->n_items + 1, sizeof *b->items));
-    b->items[b->n_items] = (hx__bucket){.value_dtype = value_dtype, .dtype = hx_dtype_accum(value_dtype), .first_slot = -1};
+    b->items[b->n_items] = (hx__bucket){
+        .value_dtype = value_dtype, .dtype = hx_dtype_accum(value_dtype), .is_partial = param->is_partial, .first_slot = -1};
     *out = b->n_items++;
     return HX_OK;
 }
 
-static hx_status place(hx__buckets *b, const hx_param_list *params, int64_t bucket_bytes) {
-    int64_t open[HX_DTYPE_COUNT];
-    for (int i = 0; i < HX_DTYPE_COUNT; i++) open[i] = -1;
+static hx_status place(hx__buckets *b, const hx_param_list *params, int64_t bucket_bytes, int64_t unit) {
+    int64_t open[2][HX_DTYPE_COUNT];
+    for (int i = 0; i < HX_DTYPE_COUNT; i++) open[0][i] = open[1][i] = -1;
     HX_TRY(hx_mem_alloc_array(params->n_items, sizeof *b->slots, (void **)&b->slots));
     for (int64_t i = params->n_items - 1; i >= 0; i--) {
         hx_param *param = params->items[i];
         hx_dtype value_dtype = hx_tensor_dtype(param->value), dtype = hx_dtype_accum(value_dtype);
         int64_t count = hx_tensor_count(param->value), item_bytes = (int64_t)hx_dtype_bytes(dtype);
         if (param->is_frozen) continue;
-        int64_t at = open[value_dtype], offset = at < 0 ? 0 : aligned(b->items[at].count, dtype);
+        int64_t at = open[param->is_partial][value_dtype], offset = at < 0 ? 0 : aligned(b->items[at].count, dtype, unit);
         if (at < 0 || (offset > 0 && count > bucket_bytes / item_bytes - offset)) {
-            HX_TRY(open_bucket(b, value_dtype, &at));
-            open[value_dtype] = at;
+            HX_TRY(open_bucket(b, param, &at));
+            open[param->is_partial][value_dtype] = at;
             offset = 0;
         }
         hx__bucket *bucket = &b->items[at];
@@ -46,22 +48,33 @@ static hx_status place(hx__buckets *b, const hx_param_list *params, int64_t buck
 }
 
 /* The count becomes that of equal shares, each of which begins on a cache line in values and gradients. */
-static void divide(hx__bucket *bucket, int n_shares) {
-    const int64_t each = (bucket->count + n_shares - 1) / n_shares;
-    bucket->share = n_shares > 1 ? aligned(each, bucket->value_dtype) : each;
-    bucket->count = bucket->share * n_shares;
+static void divide(hx__bucket *bucket, const hx__deal *deal) {
+    const int64_t each = (bucket->count + deal->n_parts - 1) / deal->n_parts;
+    bucket->share = deal->n_parts > 1 ? aligned(each, bucket->value_dtype, deal->unit) : each;
+    bucket->count = bucket->share * deal->n_parts;
 }
 
-static hx_status allocate(hx__bucket *bucket, hx_device *device, hx_stream *stream, int n_shares) {
+static hx_status create_zeroed(const hx__buckets *b, hx_stream *stream, hx_dtype dtype, int64_t count, hx_tensor **out) {
+    HX_TRY(hx_tensor_create_in(b->device, HX_POOL_COMM, dtype, HX_SHAPE(count), out));
+    return hx_tensor_fill(stream, *out, 0);
+}
+
+hx_status hx__bucket_flat(const hx__buckets *b, const hx__bucket *bucket, hx_tensor **out) {
+    return hx_tensor_create_in(b->device, HX_POOL_COMM, bucket->dtype, HX_SHAPE(bucket->count), out);
+}
+
+static hx_status allocate(const hx__buckets *b, hx__bucket *bucket, hx_stream *stream, const hx__deal *deal) {
     bucket->n_pending = bucket->n_slots;
-    divide(bucket, n_shares);
-    HX_TRY(hx_tensor_create_in(device, HX_POOL_COMM, bucket->dtype, HX_SHAPE(bucket->count), &bucket->flat));
-    HX_TRY(hx_tensor_fill(stream, bucket->flat, 0));
-    if (n_shares > 1) {
-        HX_TRY(hx_tensor_create_in(device, HX_POOL_COMM, bucket->value_dtype, HX_SHAPE(bucket->count), &bucket->values));
-        HX_TRY(hx_tensor_fill(stream, bucket->values, 0));
+    divide(bucket, deal);
+    if (deal->is_shared) HX_TRY(create_zeroed(b, stream, bucket->value_dtype, bucket->count, &bucket->values));
+    for (int i = 0; i < deal->n_sums; i++) {
+        hx_tensor *sum = NULL;
+        HX_TRY(create_zeroed(b, stream, bucket->dtype, deal->is_transient ? bucket->share : bucket->count, &sum));
+        hx__tree_give_consume(&bucket->tree, &sum);
     }
-    return hx_event_create(device, &bucket->done);
+    if (deal->n_sums > 0) return HX_OK;
+    return create_zeroed(b, stream, bucket->dtype, deal->is_transient ? bucket->share : bucket->count,
+                         deal->is_transient ? &bucket->shard : &bucket->flat);
 }
 
 /* The parameter moves into the bucket's buffer; this rank updates what of it lies in its share. */
@@ -82,20 +95,42 @@ static hx_status move_value(hx__slot *slot, const hx__bucket *bucket, hx_device 
     hx_tensor_destroy(&slot->leaf);
     slot->leaf = hx_tensor_retain(moved);
     param->is_shared = true;
-    param->own_begin = first < 0 ? 0 : first > count ? count : first;
-    param->own_end = last < 0 ? 0 : last > count ? count : last;
+    const bool is_none = last <= 0 || first >= count;
+    param->own_begin = is_none || first < 0 ? 0 : first;
+    param->own_end = is_none ? 0 : last > count ? count : last;
     return HX_OK;
 }
 
-static hx_status allocate_all(hx__buckets *b, hx_device *device, hx_stream *stream, hx__share share) {
-    for (int64_t i = 0; i < b->n_items; i++) HX_TRY(allocate(&b->items[i], device, stream, share.n_shares));
+static hx_status place_slot(hx__slot *slot, hx_tensor *flat) {
+    hx_tensor_destroy(&slot->slice);
+    HX_TRY(hx_tensor_window(flat, slot->offset, hx_tensor_shape(slot->leaf), &slot->slice));
+    return hx_tensor_set_grad(slot->leaf, slot->slice);
+}
+
+hx_status hx__bucket_place(hx__buckets *b, hx__bucket *bucket) {
+    for (int64_t i = bucket->first_slot; i >= 0; i = b->slots[i].next) HX_TRY(place_slot(&b->slots[i], bucket->flat));
+    return HX_OK;
+}
+
+static void take_away(hx__slot *slot) {
+    if (slot->slice != NULL && hx_tensor_grad(slot->leaf) == slot->slice)
+        (void)hx_tensor_set_grad(slot->leaf, NULL); /* taking away cannot fail */
+    hx_tensor_destroy(&slot->slice);
+}
+
+void hx__bucket_take_away(hx__buckets *b, hx__bucket *bucket) {
+    for (int64_t i = bucket->first_slot; i >= 0; i = b->slots[i].next) take_away(&b->slots[i]);
+}
+
+static hx_status allocate_all(hx__buckets *b, hx_stream *stream, const hx__deal *deal) {
+    for (int64_t i = 0; i < b->n_items; i++) HX_TRY(allocate(b, &b->items[i], stream, deal));
     for (int64_t i = 0; i < b->n_slots; i++) {
         hx__slot *slot = &b->slots[i];
         const hx__bucket *bucket = &b->items[slot->bucket];
-        if (bucket->values != NULL) HX_TRY(move_value(slot, bucket, device, stream, share.index));
-        HX_TRY(hx_tensor_window(bucket->flat, slot->offset, hx_tensor_shape(slot->leaf), &slot->slice));
-        HX_TRY(hx_tensor_set_grad(slot->leaf, slot->slice));
+        if (bucket->values != NULL) HX_TRY(move_value(slot, bucket, b->device, stream, deal->index));
     }
+    for (int64_t i = 0; i < b->n_items; i++)
+        if (b->items[i].flat != NULL) HX_TRY(hx__bucket_place(b, &b->items[i]));
     return HX_OK;
 }
 
@@ -112,7 +147,7 @@ hx__slot *hx__buckets_find(const hx__buckets *b, const hx_tensor *leaf) {
 }
 
 bool hx__slot_has_gradient(const hx__slot *slot) {
-    return hx_tensor_grad_is_set(slot->leaf) && hx_tensor_grad(slot->leaf) == slot->slice;
+    return slot->slice != NULL && hx_tensor_grad_is_set(slot->leaf) && hx_tensor_grad(slot->leaf) == slot->slice;
 }
 
 static hx_status index_slots(hx__buckets *b) {
@@ -134,26 +169,28 @@ static hx_status index_slots(hx__buckets *b) {
 }
 
 hx_status hx__buckets_create(hx__buckets *buckets, hx_device *device, hx_stream *stream, const hx_param_list *params,
-                             int64_t bucket_bytes, hx__share share) {
-    HX_TRY(place(buckets, params, bucket_bytes));
+                             int64_t bucket_bytes, const hx__deal *deal) {
+    buckets->device = device;
+    HX_TRY(place(buckets, params, bucket_bytes, deal->unit));
     HX_TRY(index_slots(buckets));
-    HX_TRY(allocate_all(buckets, device, stream, share));
-    return share.n_shares > 1 ? index_slots(buckets) : HX_OK; /* leaves that moved are other tensors */
+    HX_TRY(allocate_all(buckets, stream, deal));
+    return deal->is_shared ? index_slots(buckets) : HX_OK; /* leaves that moved are other tensors */
 }
 
 void hx__buckets_destroy(hx__buckets *b) {
     for (int64_t i = 0; i < b->n_slots; i++) {
         hx__slot *slot = &b->slots[i];
-        if (slot->slice != NULL && hx_tensor_grad(slot->leaf) == slot->slice)
-            (void)hx_tensor_set_grad(slot->leaf, NULL); /* taking away cannot fail */
+        take_away(slot);
         slot->param->is_shared = false;
         slot->param->own_begin = 0;
         slot->param->own_end = hx_tensor_count(slot->param->value);
-        hx_tensor_destroy(&slot->slice);
+        slot->param->own_grad = NULL;
+        hx_tensor_destroy(&slot->own);
         hx_tensor_destroy(&slot->leaf);
     }
     for (int64_t i = 0; i < b->n_items; i++) {
-        hx_event_destroy(&b->items[i].done);
+        hx__tree_destroy(&b->items[i].tree);
+        hx_tensor_destroy(&b->items[i].shard);
         hx_tensor_destroy(&b->items[i].flat);
         hx_tensor_destroy(&b->items[i].values);
     }
