@@ -10,9 +10,10 @@
 #include "core/tensor/tensor_impl.h"
 
 #define MAX_BACKENDS 16
-/* Size classes: four to an octave from 256 bytes on, so that at most a fifth of a block is slack. */
+/* Size classes: the multiples of 256 bytes up to 8 KiB, then 32 to an octave, so that at most a thirtieth of a large block is slack. */
 #define CLASS_MIN    256
-#define CLASS_COUNT  160
+#define CLASS_STEPS  32 /* in an octave; as many below the first */
+#define CLASS_COUNT  (CLASS_STEPS * 41)
 #define SLAB_RECORDS 64
 
 static const hx_backend *registry[MAX_BACKENDS]; /* by falling priority */
@@ -176,17 +177,18 @@ int64_t hx__device_next_serial(hx_device *device) {
 
 /* ---- caching allocator ---- */
 
-/* Class 4 o + q holds CLASS_MIN 2^o (1 + q/4) bytes. */
+/* Class STEPS o + q holds (STEPS + q + 1) MIN 2^(o-1) bytes; of o = 0, (q + 1) MIN. */
 static size_t class_bytes(int class) {
-    return ((size_t)CLASS_MIN << (class / 4)) / 4 * (size_t)(4 + class % 4);
+    const int octave = class / CLASS_STEPS, step = class % CLASS_STEPS + 1;
+    return octave == 0 ? (size_t)CLASS_MIN * (size_t)step : ((size_t)CLASS_MIN << (octave - 1)) * (size_t)(CLASS_STEPS + step);
 }
 
 /* The smallest class that holds n bytes. */
 static int class_of(size_t n) {
-    if (n <= CLASS_MIN) return 0;
-    int octave = 63 - __builtin_clzll((n - 1) / CLASS_MIN);
-    size_t base = (size_t)CLASS_MIN << octave, quarter = base / 4;
-    return octave * 4 + (int)((n - base + quarter - 1) / quarter);
+    const size_t units = n > CLASS_MIN ? (n - 1) / CLASS_MIN : 0; /* whole ones before the last byte */
+    if (units < CLASS_STEPS) return (int)units;
+    const int octave = 64 - __builtin_clzll(units / CLASS_STEPS); /* from 1 */
+    return octave * CLASS_STEPS + (int)((units >> (octave - 1)) - CLASS_STEPS);
 }
 
 /* A block is freed when nobody will enqueue work on it any more: work enqueued before may still use it. That is no

@@ -9,6 +9,7 @@
 #include "backends/backends.h"
 #include "core/autograd/tape.h"
 #include "core/nn/layers.h"
+#include "core/optim/optim.h"
 #include "dist/comm/comm_impl.h"
 #include "dist/dp/ddp.h"
 
@@ -397,6 +398,43 @@ Test(zero, settings_that_do_not_go_together_are_refused_on_all_ranks) {
         cr_expect_eq(hx_ddp_create(&(hx_ddp_setup){.dp = w.dp, .device = w.device, .stream = w.stream, .params = &w.params, .config = &config,
                                                    .n_leaves = bad[i].n_leaves}, &w.ddp), HX_ERR_CONFIG);
         cr_expect_not_null(strstr(hx_error_message(), bad[i].says), "%s", hx_error_message());
+    }
+    close_world(&w);
+}
+
+/* ---- memory ---- */
+
+/* Bytes of N parameters in f32 under AdamW: 4 N values, 4 N gradients (stage 2: divided), 8 N moments (stages 1 and 2: divided). */
+static double theory(double n, int zero, double ranks) { return 4 * n + 4 * n / (zero == 2 ? ranks : 1) + 8 * n / (zero > 0 ? ranks : 1); }
+
+Test(zero, memory_is_that_of_theory_within_3_percent) {
+    world w;
+    open_world(&w, "auto", 1);
+    for (int zero = 0; zero <= 2; zero++) {
+        hx_device_stats before, after;
+        hx_gpt_config gpt = HX_GPT_DEFAULT;
+        hx_ddp_config ddp = HX_DDP_DEFAULT;
+        hx_optim_config adamw = HX_OPTIM_DEFAULT;
+        hx_optim *optim = NULL;
+        gpt.dim = 192;
+        gpt.heads = 6;
+        gpt.layers = 12;
+        ddp.zero = zero;
+        ddp.bucket_bytes = 256 << 10; /* of which stage 2 keeps one */
+        hx_device_stats_get(w.device, &before);
+        OK(hx_gpt_create(w.device, &gpt, &w.root));
+        OK(hx_gpt_init(w.root, w.stream, 1));
+        OK(hx_layer_params(w.root, &w.params));
+        OK(hx_ddp_create(&(hx_ddp_setup){.dp = w.dp, .device = w.device, .stream = w.stream, .params = &w.params, .config = &ddp}, &w.ddp));
+        OK(hx_optim_create_default(w.device, w.stream, &w.params, &adamw, &optim));
+        hx_device_stats_get(w.device, &after);
+        const double n = (double)hx_param_list_count(&w.params), expected_bytes = theory(n, zero, hx_comm_size(w.dp)),
+                     found = (double)(after.live_bytes - before.live_bytes);
+        cr_log_info("stage %d on %d ranks: %.0f bytes, theory %.0f, ratio %.4f", zero, hx_comm_size(w.dp), found, expected_bytes, found / expected_bytes);
+        cr_expect_float_eq(found / expected_bytes, 1, 0.03, "stage %d on %d ranks: %.0f bytes, theory %.0f", zero, hx_comm_size(w.dp), found,
+                           expected_bytes);
+        hx_optim_destroy(&optim);
+        close_ddp(&w);
     }
     close_world(&w);
 }
