@@ -48,7 +48,7 @@ int hx_config_sections(hx_config *config, hx_option_section out[HX_CONFIG_MAX_SE
 /* Variables that other parts of Helix read themselves; they are described in the README. */
 static bool is_read_elsewhere(const char *name, size_t n) {
     static const char *const names[] = {"HELIX_STREAM", "HELIX_CPU_ISA", "HELIX_GEMM", "HELIX_ALLOC", "HELIX_CUDA_PLUGIN", "HELIX_CUDA_SHARE",
-                                        "HELIX_NCCL_TIMEOUT", "HELIX_SHM", "HELIX_COMM_CHECK"};
+                                        "HELIX_NCCL_TIMEOUT", "HELIX_SHM", "HELIX_COMM_CHECK", "HELIX_COMM_TIMES"};
     static const char *const prefixes[] = {"HELIX_TEST_", "HELIX_EMU_"}; /* tests, and the CUDA device that they emulate */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strlen(names[i]) == n && memcmp(names[i], name, n) == 0) return true;

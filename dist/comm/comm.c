@@ -26,6 +26,7 @@ typedef struct comm_job {
     hx_event *done;     /* NULL: `result` */
     hx__outcome *result;
     hx__outcome given; /* failure of the producer that was known at the call */
+    double called;     /* seconds; where times are written */
 } comm_job;
 
 /* ---- life ---- */
@@ -50,6 +51,7 @@ void hx__comm_engine_release(hx__comm_engine **engine) {
     if (atomic_fetch_sub(&e->n_users, 1) != 1) return;
     void (*finish)(void) = e->finish;
     hx_queue_destroy(&e->queue);
+    if (e->times != NULL) fclose(e->times);
     hx_mem_free((void **)&e);
     if (finish != NULL) finish();
 }
@@ -196,7 +198,10 @@ static hx_status run_job(void *arg) {
         hx__outcome_note(given, hx_event_sync(job->producer));
         atomic_fetch_add(&job->comm->engine->n_released, 1);
     }
+    FILE *times = job->comm->engine->times;
+    const double began = times != NULL ? hx__times_now() : 0;
     hx_status status = hx__comm_execute(job->comm, &job->call);
+    if (times != NULL) hx__times_write(times, job->comm, &job->call, job->called, began);
     const char *message = hx_error_message();
     if (status == HX_OK) {
         status = given->status;
@@ -261,7 +266,7 @@ static bool is_host_memory(const hx_stream *stream) {
 }
 
 static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
-    comm_job job = {.comm = comm, .call = *call, .done = done};
+    comm_job job = {.comm = comm, .call = *call, .done = done, .called = comm->engine->times != NULL ? hx__times_now() : 0};
     hx__outcome result = {.status = HX_OK};
     HX_TRY(hx_comm_failure(comm));
     if (stream != NULL && !is_host_memory(stream)) return hx__comm_device_run(comm, call, stream, done);

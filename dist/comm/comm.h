@@ -26,7 +26,8 @@
  * HELIX_SHM=off leaves all to MPI, HELIX_SHM=on fails where nothing is shared. Ranks of one host whose calls differ get
  * HX_ERR_COMM, which names them and both calls; with HELIX_COMM_CHECK=1 so do ranks that go by MPI, for an exchange more per
  * call. (Sends, receives and memory of a device that NCCL moves are not compared.) HELIX_TEST_HOSTS=n is for tests: the world's
- * ranks pretend to be on n hosts.
+ * ranks pretend to be on n hosts. HELIX_COMM_TIMES=PREFIX writes when each collective of the host's memory was called, began and
+ * ended to PREFIX.<rank>.jsonl.
  *
  * In place is the rule for all_reduce and broadcast; for reduce_scatter the result is the rank's own part of the
  * buffer, for all_gather the rank's own part is the input. `done` may be NULL: the call then returns when it is done.

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "core/base/threads.h"
 #include "dist/comm/comm.h"
@@ -35,6 +36,7 @@ typedef struct hx__comm_engine {
     atomic_int n_users;
     hx__comm_side *side; /* for memory of a device; NULL: not used, or given back */
     void (*finish)(void); /* when the last user is gone; may be NULL */
+    FILE *times;          /* what HELIX_COMM_TIMES writes; NULL: nothing */
 
     /* Events recorded on producers' streams, made when a stream is first found busy. Record k uses entry
      * k mod HX_COMM_PRODUCERS, which is free when n_released > k - HX_COMM_PRODUCERS. */
@@ -75,6 +77,15 @@ void hx__comm_engine_release(hx__comm_engine **engine);
 void hx__outcome_note(hx__outcome *outcome, hx_status status);
 /** Let the provider run on the communication thread; a failure becomes sticky. */
 hx_status hx__comm_execute(hx_comm *comm, const hx_comm_call *call);
+/* ---- times.c ---- */
+
+double hx__times_now(void);
+/** The file that HELIX_COMM_TIMES names; NULL: it names none. */
+hx_status hx__times_open(int rank, FILE **out);
+void hx__times_write(FILE *file, const hx_comm *comm, const hx_comm_call *call, double called, double began);
+
+/* ---- device.c ---- */
+
 /** A checked collective on memory that only the device reaches. Takes part whatever has failed on this rank.
  *  @param done  NULL: returns when it is done. @return the first failure that is known at return */
 hx_status hx__comm_device_run(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done);

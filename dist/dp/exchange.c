@@ -8,8 +8,6 @@
  * A flight is a bucket on its way: sent; summed, when the first exchange is there and this rank has added what is to be added;
  * settled, when all is there. By parts and with ZeRO 2 flights need buffers, so four take turns, and sending waits for the second
  * last one to be summed: it depends on counts only, never on time, what is called in which order and how much memory is held. */
-#include <time.h>
-
 #include "core/base/mem.h"
 #include "dist/dp/ddp_impl.h"
 
@@ -79,19 +77,13 @@ static void enqueue(hx_ddp *ddp, hx__flight *f, hx_comm *comm, const hx_comm_cal
     ddp->n_bytes += n * (int64_t)hx_dtype_bytes(c->dtype);
 }
 
-static double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* The host waits, and with it all that is enqueued later. Were the wait left to a stream that runs behind, the next
  * step could arm an event again before the stream had looked at it. */
 static void await(hx_ddp *ddp, hx__flight *f, hx__outcome *first) {
-    const double began = seconds_now();
+    const double began = hx__times_now();
     for (int i = 0; i < f->n_waiting; i++) hx__outcome_note(first, hx_event_sync(f->events[i]));
     f->n_waiting = 0;
-    ddp->wait_s += seconds_now() - began;
+    ddp->wait_s += hx__times_now() - began;
 }
 
 /* ---- pieces of buffers ---- */
