@@ -75,7 +75,11 @@ typedef struct hx_session hx_session;
  *  process), sets the identity of error messages, chooses threads from the binding, opens device, stream and mesh.
  *  @param config  copied */
 hx_status hx_session_open(const hx_config *config, hx_session **out);
-/** Closes everything; with MPI this finalises it. */
+/** Collective over `world`. The same over a communicator of yours: sessions one after another in one process, a session of some of
+ *  the ranks (hx_comm_split), or of this process alone (hx_comm_self_open).
+ *  @param world  borrowed: close it after the session. One session at a time: the identity of error messages is the newest's */
+hx_status hx_session_open_on(const hx_config *config, hx_comm *world, hx_session **out);
+/** Closes everything it opened; where that was MPI, this finalises it. */
 void hx_session_close(hx_session **session);
 /** Device and stream for building a model. The tape records. Borrowed. */
 hx_ctx *hx_session_ctx(hx_session *session);

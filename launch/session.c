@@ -126,14 +126,10 @@ static hx_status open_tensor_parallel(hx_session *s) {
     return hx_comm_agree(s->world, hx_tensor_parallel_create(hx_mesh_axis(s->mesh, HX_AXIS_TP), &s->tp));
 }
 
-hx_status hx_session_open(const hx_config *config, hx_session **out) {
-    hx_session *s;
+/* Collective over the session's world. Closes the session on failure. */
+static hx_status open_parts(hx_session *s, hx_session **out) {
     hx_status status = HX_OK;
-    HX_TRY(hx_mem_alloc_array(1, sizeof *s, (void **)&s));
-    s->config = *config;
-    HX_TRY_GOTO(register_own_backends(), failed);
-    HX_TRY_GOTO(hx_comm_was_launched() ? hx_comm_mpi_open(&s->world) : hx_comm_self_open(&s->world), failed);
-    int size = hx_comm_size(s->world);
+    const int size = hx_comm_size(s->world);
     hx_error_set_identity(hx_comm_rank(s->world), size, size > 1 ? hx_comm_host(s->world) : NULL);
     HX_TRY_GOTO(check_same_program(s), failed);
     HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
@@ -144,9 +140,41 @@ hx_status hx_session_open(const hx_config *config, hx_session **out) {
     *out = s;
     return HX_OK;
 failed:
-    if (s->world) status = hx__session_fail(s, status);
+    status = hx__session_fail(s, status);
     hx_session_close(&s);
     return status;
+}
+
+static hx_status create_session(const hx_config *config, hx_session **out) {
+    hx_session *s;
+    HX_TRY(register_own_backends());
+    HX_TRY(hx_mem_alloc_array(1, sizeof *s, (void **)&s));
+    s->config = *config;
+    *out = s;
+    return HX_OK;
+}
+
+hx_status hx_session_open(const hx_config *config, hx_session **out) {
+    hx_session *s = NULL;
+    HX_TRY(create_session(config, &s)); /* before MPI, so that a rank that fails here keeps nobody waiting in it */
+    hx_status status = hx_comm_was_launched() ? hx_comm_mpi_open(&s->world) : hx_comm_self_open(&s->world);
+    if (status != HX_OK) {
+        hx_session_close(&s);
+        return status;
+    }
+    s->owns_world = true;
+    return open_parts(s, out);
+}
+
+hx_status hx_session_open_on(const hx_config *config, hx_comm *world, hx_session **out) {
+    hx_session *s = NULL;
+    hx_status status = hx_comm_agree(world, create_session(config, &s));
+    if (status != HX_OK) {
+        hx_session_close(&s);
+        return status;
+    }
+    s->world = world;
+    return open_parts(s, out);
 }
 
 void hx_session_close(hx_session **session) {
@@ -158,7 +186,7 @@ void hx_session_close(hx_session **session) {
     if (s->world) (void)hx_comm_release_device(s->world);
     hx_stream_destroy(&s->stream);
     hx_device_close(&s->device);
-    hx_comm_close(&s->world);
+    if (s->owns_world) hx_comm_close(&s->world);
     hx_deadline_cancel(&s->closing);
     hx_mem_free((void **)session);
 }

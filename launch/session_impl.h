@@ -14,6 +14,7 @@ enum { HX_RUN_COMM_AUTO, HX_RUN_COMM_NCCL, HX_RUN_COMM_STAGED }; /* run.comm */
 struct hx_session {
     hx_config config;
     hx_comm *world;
+    bool owns_world;
     hx_mesh *mesh;
     hx_tensor_parallel *tp; /* NULL: none */
     hx_device *device;
