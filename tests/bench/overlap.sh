@@ -1,0 +1,69 @@
+#!/bin/sh
+# How much of data parallelism's communication backward hides, over a link of limited rate between two hosts of their own
+# (tests/cluster/hosts.sh; needs root). `helix train` with one rank on each host, one thread each, on a core of its own:
+#     alone    both at once, each by itself, on what would be its share of the batch: no communication, the same load
+#     overlap  2 ranks; buckets are sent while backward goes on
+#     after    2 ranks; one bucket as large as the model, which is sent when backward is through
+# hidden = 1 - (overlap - alone) / (after - alone), of medians over the steps of all rounds, which take turns. metrics.jsonl
+# tells how long a step waited for communication in all; when each bucket was full, begun and done it does not tell.
+#     tests/bench/overlap.sh <build folder> [rate, e.g. 1gbit] [rounds] [steps]
+set -eu
+build=$(realpath "${1:?usage: overlap.sh BUILD_FOLDER [rate] [rounds] [steps]}")
+rate=${2:-1gbit} rounds=${3:-3} steps=${4:-20}
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/bench/train.sh
+. "$here/train.sh"
+hosts=$here/../cluster/hosts.sh
+helix=$build/helix
+[ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }
+work=$(mktemp -d)
+export HX_HOSTS="$work/hosts"
+trap '"$hosts" down; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+make_run "$work"
+SLOTS=1 "$hosts" up 2
+for host in hx1 hx2; do "$hosts" rate $host "$rate"; done
+
+alone() { "$hosts" run "$1" taskset -c "$2" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --out "$work/$1" >"$work/$1.log" 2>&1; }
+# together OUT BUCKET_BYTES
+together() {
+    "$hosts" mpirun -n 2 "$work/pinned" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --train.batch 16 \
+        --out "$work/$1" --ddp.bucket_bytes "$2" --progress lines >"$work/$1.log" 2>&1
+}
+# keep RUN NAME: seconds of its steps, and of their waiting for communication
+keep() {
+    step_values "$work/$1/metrics.jsonl" seconds >>"$work/$2.s"
+    step_values "$work/$1/metrics.jsonl" 'seconds * comm_share' >>"$work/$2.wait"
+}
+
+i=0
+while [ "$i" -lt "$rounds" ]; do
+    rm -rf "$work/hx1" "$work/hx2" "$work/overlap" "$work/after"
+    alone hx1 0 &
+    good=yes
+    alone hx2 1 || good=no
+    wait $! || good=no
+    [ $good = yes ] || { cat "$work/hx1.log" "$work/hx2.log" >&2; exit 1; }
+    together overlap 1Mi || { cat "$work/overlap.log" >&2; exit 1; }
+    together after 1Gi || { cat "$work/after.log" >&2; exit 1; }
+    for host in hx1 hx2; do keep $host alone; done
+    for run in overlap after; do keep $run $run; done
+    i=$((i + 1))
+done
+
+bytes=$(sed -n 's/^\([0-9]*\) parameters.*/\1/p' "$work/overlap.log" | awk '{ print 4 * $1 }')
+"$hosts" mpirun -n 2 "$work/pinned" "$helix" bench comm --min "$bytes" --max "$bytes" --json >"$work/comm.json"
+comm=$(sed 's/.*"all_reduce","bytes":[0-9]*,"seconds":\([-+.0-9e]*\).*/\1/' "$work/comm.json")
+
+echo "2 hosts, $rate, $bytes bytes of gradients, $rounds rounds of $steps steps"
+awk -v bytes="$bytes" -v comm="$comm" -v a="$(median "$work/alone.s")" -v b="$(median "$work/overlap.s")" -v c="$(median "$work/after.s")" \
+    -v wb="$(median "$work/overlap.wait")" -v wc="$(median "$work/after.wait")" 'BEGIN {
+    printf "alone     %8.1f ms a step\n", 1e3 * a
+    printf "overlap   %8.1f ms a step, of which it waits for communication %8.1f ms (%.0f %%)\n", 1e3 * b, 1e3 * wb, 100 * wb / b
+    printf "after     %8.1f ms a step, of which it waits for communication %8.1f ms (%.0f %%)\n", 1e3 * c, 1e3 * wc, 100 * wc / c
+    printf "all-reduce%8.1f ms by itself\n", 1e3 * comm
+    if (c > a) printf "hidden by step times     %5.1f %%\n", 100 * (1 - (b - a) / (c - a))
+    else print "hidden by step times: not known, a step with communication after it takes no longer than one without"
+    if (wc > 0) printf "hidden by waiting times  %5.1f %%\n", 100 * (1 - wb / wc)
+    print "(of single buckets there is no record: metrics.jsonl has the waiting of a whole step)" }'
