@@ -4,8 +4,8 @@
 #     alone    both at once, each by itself, on what would be its share of the batch: no communication, the same load
 #     overlap  2 ranks; buckets are sent while backward goes on
 #     after    2 ranks; one bucket as large as the model, which is sent when backward is through
-# hidden = 1 - (overlap - alone) / (after - alone), of medians over the steps of all rounds, which take turns. metrics.jsonl
-# tells how long a step waited for communication in all; when each bucket was full, begun and done it does not tell.
+# hidden = 1 - (overlap - alone) / (after - alone), of medians over the steps of all rounds, which take turns; and by what a step
+# waits for communication of all that it communicates. The timeline is of one step: when each bucket was full, begun and done.
 #     tests/bench/overlap.sh <build folder> [rate, e.g. 1gbit] [rounds] [steps]
 set -eu
 build=$(realpath "${1:?usage: overlap.sh BUILD_FOLDER [rate] [rounds] [steps]}")
@@ -28,7 +28,7 @@ for host in hx1 hx2; do "$hosts" rate $host "$rate"; done
 alone() { "$hosts" run "$1" taskset -c "$2" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --out "$work/$1" >"$work/$1.log" 2>&1; }
 # together OUT BUCKET_BYTES
 together() {
-    "$hosts" mpirun -n 2 "$work/pinned" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --train.batch 16 \
+    "$hosts" mpirun -n 2 -x HELIX_COMM_TIMES="$work/$1.times" "$work/pinned" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --train.batch 16 \
         --out "$work/$1" --ddp.bucket_bytes "$2" --progress lines >"$work/$1.log" 2>&1
 }
 # keep RUN NAME: seconds of its steps, and of their waiting for communication
@@ -65,5 +65,16 @@ awk -v bytes="$bytes" -v comm="$comm" -v a="$(median "$work/alone.s")" -v b="$(m
     printf "all-reduce%8.1f ms by itself\n", 1e3 * comm
     if (c > a) printf "hidden by step times     %5.1f %%\n", 100 * (1 - (b - a) / (c - a))
     else print "hidden by step times: not known, a step with communication after it takes no longer than one without"
-    if (wc > 0) printf "hidden by waiting times  %5.1f %%\n", 100 * (1 - wb / wc)
-    print "(of single buckets there is no record: metrics.jsonl has the waiting of a whole step)" }'
+    if (wc > 0) printf "hidden by waiting times  %5.1f %%\n", 100 * (1 - wb / wc) }'
+# Large collectives of the last training: those of a step follow a pause.
+python3 - "$work/overlap.times.0.jsonl" <<'END'
+import json, sys
+calls = [c for c in map(json.loads, open(sys.argv[1])) if c["kind"] == "all_reduce" and c["bytes"] > 100000]
+n = len({i for i, c in enumerate(calls) if c["bytes"] == calls[0]["bytes"]}) and next(
+    (p for p in range(1, len(calls)) if [c["bytes"] for c in calls[:p]] * (len(calls) // p) == [c["bytes"] for c in calls[: p * (len(calls) // p)]]), len(calls))
+step = calls[len(calls) // n // 2 * n:][:n]
+start = step[0]["called"]
+print("a step of rank 0, ms since its first bucket was full:\nbucket      bytes     full    begun     done")
+for i, c in enumerate(step):
+    print(f"{i:6d} {c['bytes']:10d} " + " ".join(f"{1e3 * (c[k] - start):8.1f}" for k in ("called", "began", "ended")))
+END
