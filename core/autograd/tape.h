@@ -123,6 +123,10 @@ typedef struct hx_custom {
  *  Does nothing if the context has no tape or no input needs a gradient. */
 hx_status hx_tape_record_custom(hx_ctx *ctx, const hx_custom *custom, hx_tensor *const *in, int n_in,
                                 hx_tensor *const *out, int n_out);
+/* The two halves of the derivative of hx_linear_op, for nodes of inputs x, w, bias around it: dx [..,K] from dy and the saved w,
+ * and, given the x [..,K] of the product (not looked at if neither is wanted), the gradients of inputs 1 and 2. */
+hx_status hx__vjp_linear_input(const hx_vjp *v, hx_tensor **dx);
+hx_status hx__vjp_linear_params(hx_vjp *v, hx_tensor *x);
 /* As above for an op of the table; called by dispatch. */
 hx_status hx__tape_record(hx_ctx *ctx, hx_op op, const hx_op_attr *attr, hx_tensor *const *in, int n_in,
                           hx_tensor *const *out, int n_out);

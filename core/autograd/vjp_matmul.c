@@ -34,20 +34,33 @@ hx_status hx__vjp_matmul(hx_vjp *v) {
     return HX_OK;
 }
 
-/* x, dy as [R,..]: dx = dy w, dw = dy^T x, dbias = sum of dy over rows */
-hx_status hx__vjp_linear(hx_vjp *v) {
-    int64_t k = v->in_shape[1].dims[1], n = v->in_shape[1].dims[0];
+/* The gradient of y as rows. */
+static hx_status linear_rows(const hx_vjp *v, hx_tensor **dy) {
     int64_t rows = 1;
-    for (int d = 0; d < v->in_shape[0].ndim - 1; d++) rows *= v->in_shape[0].dims[d];
+    for (int d = 0; d < v->out_shape[0].ndim - 1; d++) rows *= v->out_shape[0].dims[d];
+    return hx_reshape(v->ctx, v->grad_out[0], HX_SHAPE(rows, v->in_shape[1].dims[0]), dy);
+}
+
+hx_status hx__vjp_linear_input(const hx_vjp *v, hx_tensor **dx) {
     HX_AUTO_TENSOR dy = NULL;
-    HX_TRY(hx_reshape(v->ctx, v->grad_out[0], HX_SHAPE(rows, n), &dy));
-    if (hx_vjp_wants(v, 0)) HX_TRY(product_into(v, 0, HX_SHAPE(rows, k), dy, v->in[1]));
+    HX_AUTO_TENSOR flat = NULL;
+    hx_shape shape = v->out_shape[0];
+    shape.dims[shape.ndim - 1] = v->in_shape[1].dims[1];
+    HX_TRY(linear_rows(v, &dy));
+    HX_TRY(hx_matmul(v->ctx, dy, v->in[1], &flat));
+    return hx_reshape(v->ctx, flat, shape, dx);
+}
+
+hx_status hx__vjp_linear_params(hx_vjp *v, hx_tensor *x) {
+    const int64_t k = v->in_shape[1].dims[1], n = v->in_shape[1].dims[0];
+    HX_AUTO_TENSOR dy = NULL;
+    HX_TRY(linear_rows(v, &dy));
     if (hx_vjp_wants(v, 1)) {
         HX_AUTO_TENSOR dyt = NULL;
-        HX_AUTO_TENSOR x = NULL;
+        HX_AUTO_TENSOR flat = NULL;
         HX_TRY(hx_tensor_transpose(dy, 0, 1, &dyt));
-        HX_TRY(hx_reshape(v->ctx, v->in[0], HX_SHAPE(rows, k), &x));
-        HX_TRY(product_into(v, 1, HX_SHAPE(n, k), dyt, x));
+        HX_TRY(hx_reshape(v->ctx, x, HX_SHAPE(hx_tensor_dim(dy, 0), k), &flat));
+        HX_TRY(product_into(v, 1, HX_SHAPE(n, k), dyt, flat));
     }
     if (hx_vjp_wants(v, 2)) {
         hx_tensor *dst;
@@ -56,4 +69,14 @@ hx_status hx__vjp_linear(hx_vjp *v) {
         HX_TRY(hx_op_run(v->ctx, HX_OP_sum, &dy, 1, &attr, 0, &dst));
     }
     return HX_OK;
+}
+
+/* x, dy as [R,..]: dx = dy w, dw = dy^T x, dbias = sum of dy over rows */
+hx_status hx__vjp_linear(hx_vjp *v) {
+    if (hx_vjp_wants(v, 0)) {
+        HX_AUTO_TENSOR dy = NULL;
+        HX_TRY(linear_rows(v, &dy));
+        HX_TRY(product_into(v, 0, HX_SHAPE(hx_tensor_dim(dy, 0), v->in_shape[1].dims[1]), dy, v->in[1]));
+    }
+    return hx__vjp_linear_params(v, v->in[0]);
 }
