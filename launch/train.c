@@ -288,9 +288,27 @@ static hx_status unify_parts(train_run *r) {
     return hx_comm_agree(s->world, hx_params_broadcast(tp, s->stream, &r->params, true));
 }
 
+static bool has_partial(const hx_param_list *params) {
+    for (int64_t i = 0; i < params->n_items; i++)
+        if (params->items[i]->is_partial) return true;
+    return false;
+}
+
+/* Ranks without replicas have gradients to add up too, where they deal positions out. */
+static hx_status create_ddp(train_run *r) {
+    hx_session *s = r->session;
+    const bool is_partial = has_partial(&r->params);
+    const hx_ddp_setup setup = {.dp = hx_mesh_axis(s->mesh, HX_AXIS_DP), .tp = is_partial ? hx_mesh_axis(s->mesh, HX_AXIS_TP) : NULL,
+                                .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp};
+    if (hx_comm_size(setup.dp) == 1 && !is_partial) return HX_OK;
+    HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
+    hx_ddp_hook(r->ddp, &r->sync);
+    hx_ddp_copies(r->ddp, &r->agreement.share_copy, &r->agreement.n_share_copies);
+    return HX_OK;
+}
+
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
-    hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
     hx__session_ranks(s, &r->agreement);
     HX_TRY(hx_comm_agree(s->world, open_folder(r)));
     HX_TRY(share_resume(r));
@@ -298,12 +316,7 @@ static hx_status assemble(train_run *r) {
     HX_TRY(hx__session_first(s, prepare_model, r));
     HX_TRY(load_weights(r));
     HX_TRY(unify_parts(r));
-    if (hx_comm_size(dp) > 1) {
-        const hx_ddp_setup setup = {.dp = dp, .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp};
-        HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
-        hx_ddp_hook(r->ddp, &r->sync);
-        hx_ddp_copies(r->ddp, &r->agreement.share_copy, &r->agreement.n_share_copies);
-    }
+    HX_TRY(create_ddp(r));
     HX_TRY(hx__session_first(s, create_optimizer, r));
     HX_TRY(open_checkpoints(r));
     HX_TRY(create_trainer(r));
