@@ -21,7 +21,8 @@ typedef enum hx_axis { HX_AXIS_PP, HX_AXIS_DP, HX_AXIS_CP, HX_AXIS_EP, HX_AXIS_T
 
 #define HX_MESH_OPTIONS(X)                                                                                   \
     X(INT, dp, 0, 0, 1 << 20, "data-parallel degree; 0 means all ranks that are left")                       \
-    X(INT, tp, 1, 0, 1 << 20, "tensor-parallel degree: ranks that share each layer's weights; 0 as dp")
+    X(INT, tp, 1, 0, 1 << 20, "tensor-parallel degree: ranks that share each layer's weights; 0 as dp")      \
+    X(BOOL, sequence, false, 0, 0, "split norms and dropouts of tensor-parallel models by position; without effect if tp is 1")
 
 HX_OPTIONS_STRUCT(hx_mesh_config, HX_MESH_OPTIONS);
 #define HX_MESH_DEFAULT HX_OPTIONS_DEFAULT(HX_MESH_OPTIONS)

@@ -85,8 +85,9 @@ void hx_session_close(hx_session **session);
 hx_ctx *hx_session_ctx(hx_session *session);
 hx_comm *hx_session_world(hx_session *session);
 hx_mesh *hx_session_mesh(hx_session *session);
-/** What cuts a model's layers into parts for the tensor-parallel ranks (core/nn/shard.h); NULL: mesh.tp is 1. hx_session_gpt
- *  has done it; a model of your own does it before its parameters are filled. Borrowed. */
+/** What cuts a model's layers into parts for the tensor-parallel ranks (core/nn/shard.h), and with mesh.sequence what lies
+ *  between them by position; NULL: mesh.tp is 1. hx_session_gpt has done it; a model of your own does it before its parameters
+ *  are filled. Borrowed. */
 const hx_shard *hx_session_shard(const hx_session *session);
 const hx_config *hx_session_config(const hx_session *session);
 

@@ -123,7 +123,7 @@ static hx_status open_device(hx_session *s, void *arg) {
 }
 
 static hx_status open_tensor_parallel(hx_session *s) {
-    return hx_comm_agree(s->world, hx_tensor_parallel_create(hx_mesh_axis(s->mesh, HX_AXIS_TP), &s->tp));
+    return hx_comm_agree(s->world, hx_tensor_parallel_create(hx_mesh_axis(s->mesh, HX_AXIS_TP), s->config.mesh.sequence, &s->tp));
 }
 
 /* Collective over the session's world. Closes the session on failure. */

@@ -27,7 +27,6 @@ static hx_status attend(const attention *a, hx_ctx *ctx, hx_tensor *q, hx_tensor
 static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const attention *a = (const attention *)layer;
     hx_tensor *parts[3];
-    HX_AUTO_TENSOR shared = NULL; /* x */
     HX_AUTO_TENSOR fused = NULL;  /* [B,T,(H+2G)*D] */
     HX_AUTO_TENSOR heads = NULL;  /* [B,T,H+2G,D] */
     HX_AUTO_TENSOR mixed = NULL;  /* [B,T,H,D] */
@@ -39,9 +38,8 @@ static hx_status attention_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, h
         return HX_FAIL(HX_ERR_SHAPE, "x %s: expected [B,T,%lld]", hx_shape_text(&shape, text),
                        (long long)dim);
     }
-    const int64_t B = hx_tensor_dim(x, 0), T = hx_tensor_dim(x, 1);
-    if (a->shard != NULL) HX_TRY(a->shard->enter(a->shard->self, ctx, x, &shared));
-    HX_TRY(hx_linear_op(ctx, shared ? shared : x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
+    HX_TRY(hx__linear_columns(a->shard, ctx, x, a->weight->value, a->bias ? a->bias->value : NULL, &fused));
+    const int64_t B = hx_tensor_dim(fused, 0), T = hx_tensor_dim(fused, 1); /* x may be a part of the sequence */
     HX_TRY(hx_reshape(ctx, fused, HX_SHAPE(B, T, H + 2 * a->n_kv_heads, D), &heads));
     HX_TRY(hx_split(ctx, heads, 2, sizes, 3, parts));
     HX_AUTO_TENSOR q = parts[0];

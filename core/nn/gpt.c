@@ -22,41 +22,54 @@ hx_dtype hx__gpt_dtype(const hx_gpt_config *config) {
     return dtypes[config->dtype];
 }
 
-/* tok[ids] + pos[0..T-1], the rows broadcast over the batch. */
+/* The residual stream is dealt out by position. */
+static bool is_split(const gpt *g) { return g->shard != NULL && g->shard->is_sequence; }
+
+/* tok[ids] + pos[0..T-1], the rows broadcast over the batch; with is_sequence of the rank's positions alone. */
 static hx_status embed(const gpt *g, hx_ctx *ctx, hx_tensor *ids, hx_tensor **out) {
-    const int64_t T = hx_tensor_dim(ids, 1);
     HX_AUTO_TENSOR tokens = NULL;    /* [B,T,dim] */
     HX_AUTO_TENSOR positions = NULL; /* [T,dim] */
     HX_AUTO_TENSOR sum = NULL;       /* [B,T,dim] */
     HX_TRY(hx_layer_forward(g->tok, ctx, ids, &tokens));
     if (g->pos == NULL) return hx_layer_forward(g->drop, ctx, tokens, out);
+    const int64_t T = hx_tensor_dim(tokens, 1), first = is_split(g) ? g->shard->rank * T : 0;
     /* The whole table needs no slice, whose derivative would fill zeros around the gradient. */
     if (T == g->config.ctx)
         positions = hx_tensor_retain(weight_of(g->pos));
     else
-        HX_TRY(hx_slice(ctx, weight_of(g->pos), 0, 0, T, 1, &positions));
+        HX_TRY(hx_slice(ctx, weight_of(g->pos), 0, first, first + T, 1, &positions));
     HX_TRY(hx_add(ctx, tokens, positions, &sum));
     return hx_layer_forward(g->drop, ctx, sum, out);
 }
 
+static hx_status check_ids(const gpt *g, const hx_tensor *ids) {
+    char text[HX_SHAPE_TEXT];
+    hx_shape shape = hx_tensor_shape(ids);
+    if (shape.ndim != 2 || shape.dims[1] < 1 || shape.dims[1] > g->config.ctx)
+        return HX_FAIL(HX_ERR_SHAPE, "ids %s: expected [B,T] with 1 <= T <= ctx = %lld",
+                       hx_shape_text(&shape, text), (long long)g->config.ctx);
+    if (is_split(g) && shape.dims[1] % g->shard->size != 0)
+        return HX_FAIL(HX_ERR_SHAPE, "ids %s: T is dealt out over %d tensor-parallel ranks: expected a multiple of %d",
+                       hx_shape_text(&shape, text), g->shard->size, g->shard->size);
+    return HX_OK;
+}
+
 static hx_status gpt_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *ids, hx_tensor **logits) {
     const gpt *g = (const gpt *)layer;
+    hx_ctx own = *ctx; /* where the stream lies; what is between enter and leave draws no random numbers */
     HX_AUTO_TENSOR embedded = NULL;
     HX_AUTO_TENSOR hidden = NULL;
     HX_AUTO_TENSOR normed = NULL;
-    HX_AUTO_TENSOR shared = NULL; /* normed */
-    if (hx_tensor_ndim(ids) != 2 || hx_tensor_dim(ids, 1) < 1 || hx_tensor_dim(ids, 1) > g->config.ctx) {
-        char text[HX_SHAPE_TEXT];
-        hx_shape shape = hx_tensor_shape(ids);
-        return HX_FAIL(HX_ERR_SHAPE, "ids %s: expected [B,T] with 1 <= T <= ctx = %lld",
-                       hx_shape_text(&shape, text), (long long)g->config.ctx);
+    HX_TRY(check_ids(g, ids));
+    if (is_split(g)) {
+        own.seq_total = hx_tensor_dim(ids, 1);
+        own.seq_first = own.seq_total / g->shard->size * g->shard->rank;
     }
-    HX_TRY(embed(g, ctx, ids, &embedded));
-    HX_TRY(hx_layer_forward(g->blocks, ctx, embedded, &hidden));
-    HX_TRY(hx_layer_forward(g->norm, ctx, hidden, &normed));
-    if (g->head != NULL) return hx_layer_forward(g->head, ctx, normed, logits);
-    if (g->shard != NULL) HX_TRY(g->shard->enter(g->shard->self, ctx, normed, &shared));
-    return hx_linear_op(ctx, shared ? shared : normed, weight_of(g->tok), NULL, logits);
+    HX_TRY(embed(g, &own, ids, &embedded));
+    HX_TRY(hx_layer_forward(g->blocks, &own, embedded, &hidden));
+    HX_TRY(hx_layer_forward(g->norm, &own, hidden, &normed));
+    if (g->head != NULL) return hx_layer_forward(g->head, &own, normed, logits);
+    return hx__linear_columns(g->shard, &own, normed, weight_of(g->tok), NULL, logits);
 }
 
 static const hx_layer_type gpt_type = {
@@ -146,7 +159,8 @@ done:
 /* ---- tensor parallelism ---- */
 
 /* Before anything is cut. */
-static hx_status check_cut(const hx_gpt_config *c, int size) {
+static hx_status check_cut(const hx_gpt_config *c, const hx_shard *shard) {
+    const int size = shard->size;
     const struct {
         const char *name;
         int64_t value;
@@ -156,16 +170,20 @@ static hx_status check_cut(const hx_gpt_config *c, int size) {
         if (dealt[i].value % size != 0)
             return HX_FAIL(HX_ERR_CONFIG, "model.%s = %lld on %d tensor-parallel ranks: expected a multiple of %d", dealt[i].name,
                            (long long)dealt[i].value, size, size);
+    if (shard->is_sequence && c->ctx % size != 0)
+        return HX_FAIL(HX_ERR_CONFIG, "mesh.sequence: model.ctx = %lld on %d tensor-parallel ranks: expected a multiple of %d", (long long)c->ctx, size, size);
     return HX_OK;
 }
 
 hx_status hx_gpt_set_shard(hx_layer *layer, const hx_shard *shard) {
     HX_TRY(hx__layer_check_type(layer, &gpt_type));
     gpt *g = (gpt *)layer;
-    HX_TRY(check_cut(&g->config, shard->size));
+    HX_TRY(check_cut(&g->config, shard));
     HX_TRY(hx_embedding_set_shard(g->tok, shard));
     for (int i = 0; i < g->blocks->n_children; i++) HX_TRY(hx__gpt_block_set_shard(g->blocks->children[i], shard));
     if (g->head != NULL) HX_TRY(hx_linear_set_shard(g->head, shard, HX_CUT_COLUMNS));
+    if (g->pos != NULL) hx_layer_set_partial(g->pos, shard);
+    hx_layer_set_partial(g->norm, shard);
     g->shard = shard;
     return HX_OK;
 }

@@ -111,6 +111,8 @@ done:
 
 hx_status hx__gpt_block_set_shard(hx_layer *layer, const hx_shard *shard) {
     const block *b = (const block *)layer;
+    hx_layer_set_partial(b->norm1, shard);
+    hx_layer_set_partial(b->norm2, shard);
     HX_TRY(hx_attention_set_shard(b->attn, shard));
     if (b->mlp->type != &mlp_type) return hx_swiglu_set_shard(b->mlp, shard);
     const mlp *m = (const mlp *)b->mlp;

@@ -7,12 +7,6 @@ typedef struct linear {
     hx_cut cut;
 } linear;
 
-static hx_status forward_columns(const linear *l, hx_ctx *ctx, hx_tensor *x, hx_tensor *bias, hx_tensor **y) {
-    HX_AUTO_TENSOR shared = NULL;
-    HX_TRY(l->shard->enter(l->shard->self, ctx, x, &shared));
-    return hx_linear_op(ctx, shared, l->weight->value, bias, y);
-}
-
 static hx_status forward_rows(const linear *l, hx_ctx *ctx, hx_tensor *x, hx_tensor *bias, hx_tensor **y) {
     HX_AUTO_TENSOR part = NULL;
     HX_AUTO_TENSOR sum = NULL;
@@ -25,8 +19,8 @@ static hx_status forward_rows(const linear *l, hx_ctx *ctx, hx_tensor *x, hx_ten
 static hx_status linear_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const linear *l = (const linear *)layer;
     hx_tensor *bias = l->bias ? l->bias->value : NULL;
-    if (l->shard == NULL) return hx_linear_op(ctx, x, l->weight->value, bias, y);
-    return l->cut == HX_CUT_COLUMNS ? forward_columns(l, ctx, x, bias, y) : forward_rows(l, ctx, x, bias, y);
+    if (l->shard != NULL && l->cut == HX_CUT_ROWS) return forward_rows(l, ctx, x, bias, y);
+    return hx__linear_columns(l->shard, ctx, x, l->weight->value, bias, y);
 }
 
 static const hx_layer_type linear_type = {
@@ -54,6 +48,7 @@ hx_status hx_linear_set_shard(hx_layer *layer, const hx_shard *shard, hx_cut cut
     linear *l = (linear *)layer;
     HX_TRY(hx_param_set_shard(l->weight, cut == HX_CUT_COLUMNS ? 0 : 1, shard));
     if (cut == HX_CUT_COLUMNS && l->bias != NULL) HX_TRY(hx_param_set_shard(l->bias, 0, shard));
+    if (cut == HX_CUT_ROWS && l->bias != NULL) l->bias->is_partial = shard->is_sequence; /* it is added to what has left */
     l->shard = shard;
     l->cut = cut;
     return HX_OK;

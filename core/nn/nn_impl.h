@@ -22,6 +22,9 @@ hx_status hx__layer_adopt(hx_layer *parent, const char *name, hx_layer **child, 
 #define HX__MAX_FUSED 3
 hx_status hx__param_name_rows(hx_param *param, int n, const int64_t *rows, const char *const *names);
 
+/* y = enter(x) w^T + bias: the first of a pair of products, whose outputs `shard` deals out; NULL: it is whole. */
+hx_status hx__linear_columns(const hx_shard *shard, hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **y);
+
 /* HX_ERR_ARG unless the layer is of that type. */
 hx_status hx__layer_check_type(const hx_layer *layer, const hx_layer_type *type);
 

@@ -56,6 +56,48 @@ done:
     return status;
 }
 
+void hx_layer_set_partial(hx_layer *layer, const hx_shard *shard) {
+    for (int i = 0; i < layer->n_params; i++) layer->params[i]->is_partial = shard->is_sequence;
+}
+
+/* ---- columns ---- */
+
+/* dx = the rank's positions of the sum over ranks of dy w; dw and dbias are those of the whole x, which is gathered again. */
+static hx_status gathered_backward(hx_vjp *v) {
+    const hx_shard *shard = v->user;
+    HX_AUTO_TENSOR whole = NULL; /* [B,T,in] */
+    if (hx_vjp_wants(v, 0)) {
+        HX_AUTO_TENSOR part = NULL; /* [B,T,in] */
+        hx_tensor *dx;
+        HX_TRY(hx__vjp_linear_input(v, &part));
+        HX_TRY(shard->leave(shard->self, v->ctx, part, &dx));
+        HX_TRY(hx_vjp_give_consume(v, 0, &dx));
+    }
+    if (hx_vjp_wants(v, 1)) HX_TRY(shard->enter(shard->self, v->ctx, v->in[0], &whole));
+    return hx__vjp_linear_params(v, whole);
+}
+
+/* The product's own record would keep the gathered x, as large on each rank as without is_sequence; this one keeps the part. */
+static hx_status gathered_product(const hx_shard *shard, hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **y) {
+    const hx_custom custom = {.name = "gathered_linear", .vjp = gathered_backward, .user = (void *)(uintptr_t)shard, .saves = 1 | 2};
+    hx_ctx quiet = hx_no_grad(ctx);
+    HX_AUTO_TENSOR whole = NULL;
+    HX_AUTO_TENSOR product = NULL;
+    HX_TRY(shard->enter(shard->self, &quiet, x, &whole));
+    HX_TRY(hx_linear_op(&quiet, whole, w, bias, &product));
+    HX_TRY(hx_tape_record_custom(ctx, &custom, (hx_tensor *[]){x, w, bias}, bias ? 3 : 2, &product, 1));
+    *y = hx_tensor_move(&product);
+    return HX_OK;
+}
+
+hx_status hx__linear_columns(const hx_shard *shard, hx_ctx *ctx, hx_tensor *x, hx_tensor *w, hx_tensor *bias, hx_tensor **y) {
+    HX_AUTO_TENSOR same = NULL;
+    if (shard == NULL) return hx_linear_op(ctx, x, w, bias, y);
+    if (shard->is_sequence) return gathered_product(shard, ctx, x, w, bias, y);
+    HX_TRY(shard->enter(shard->self, ctx, x, &same));
+    return hx_linear_op(ctx, same, w, bias, y);
+}
+
 /* ---- loss ---- */
 
 /* log(e^a + e^b) = max(a, b) + ln(1 + e^-|a - b|) */
@@ -102,7 +144,7 @@ hx_status hx_shard_cross_entropy(const hx_shard *shard, hx_ctx *ctx, hx_tensor *
     HX_TRY(hx_logsumexp_part(&quiet, logits, targets, start, total, &part));
     HX_TRY(join_logsumexp(shard, &quiet, part, &lse));
     HX_TRY(hx_cross_entropy_part(ctx, logits, targets, ignore_index, start, total, lse, &mine, &n));
-    HX_TRY(shard->leave(shard->self, ctx, mine, loss_sum));
+    HX_TRY(shard->sum(shard->self, ctx, mine, loss_sum));
     *count = hx_tensor_move(&n);
     return HX_OK;
 }

@@ -13,11 +13,9 @@ typedef struct swiglu {
 
 static hx_status swiglu_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
     const swiglu *s = (const swiglu *)layer;
-    HX_AUTO_TENSOR shared = NULL; /* x */
-    HX_AUTO_TENSOR fused = NULL;  /* [..,2*hidden] */
-    HX_AUTO_TENSOR gated = NULL;  /* [..,hidden] */
-    if (s->shard != NULL) HX_TRY(s->shard->enter(s->shard->self, ctx, x, &shared));
-    HX_TRY(hx_linear_op(ctx, shared ? shared : x, s->weight->value, s->bias ? s->bias->value : NULL, &fused));
+    HX_AUTO_TENSOR fused = NULL; /* [..,2*hidden] */
+    HX_AUTO_TENSOR gated = NULL; /* [..,hidden] */
+    HX_TRY(hx__linear_columns(s->shard, ctx, x, s->weight->value, s->bias ? s->bias->value : NULL, &fused));
     HX_TRY(hx_swiglu(ctx, fused, &gated));
     return hx_layer_forward(s->out, ctx, gated, y);
 }

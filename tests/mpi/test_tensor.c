@@ -1,6 +1,7 @@
 /* A GPT whose layers are cut over ranks computes what the whole one does: loss, gradients, and the values it begins with.
  * Tolerances: a row-parallel product adds its terms in as many sums as there are ranks, and the loss likewise, so f64 agrees
- * to some roundings of 1e-16, f32 of 6e-8; bf16 rounds each rank's partial sum to 8 bits before they are added. */
+ * to some roundings of 1e-16, f32 of 6e-8; bf16 rounds each rank's partial sum to 8 bits before they are added. With the stream
+ * between cut layers dealt out by position the same holds, once partial gradients are added up. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 
-enum { B = 3, T = 8, VOCAB = 36 }; /* like heads and widths below, a multiple of 1 to 4 ranks */
+enum { B = 3, T = 12, VOCAB = 36 }; /* like heads and widths below, a multiple of 1 to 4 ranks */
 
 typedef struct run {
     hx_device *device;
@@ -28,6 +29,7 @@ typedef struct run {
     double loss;
     int64_t count;
     int64_t peak_bytes; /* after the model has been made */
+    int64_t kept_bytes; /* by the tape, when forward is done */
 } run;
 
 static hx_gpt_config gpt2(int dtype) {
@@ -43,11 +45,19 @@ static hx_gpt_config llama(int dtype) {
 }
 
 /* Ids that depend on their place only, some of them left out as targets. */
-static void make_ids(const run *r, bool is_target, hx_tensor **out) {
-    int32_t ids[B * T];
-    for (int i = 0; i < B * T; i++) ids[i] = is_target && i % 7 == 3 ? (int32_t)HX_IGNORE_INDEX : (i * 13 + 5 * is_target) % VOCAB;
-    OK(hx_tensor_create(r->device, HX_I32, HX_SHAPE(B, T), out));
+static void make_ids(const run *r, int64_t n_tokens, bool is_target, hx_tensor **out) {
+    const int n = B * (int)n_tokens;
+    int32_t *ids = malloc(sizeof *ids * (size_t)n);
+    for (int i = 0; i < n; i++) ids[i] = is_target && i % 7 == 3 ? (int32_t)HX_IGNORE_INDEX : (i * 13 + 5 * is_target) % VOCAB;
+    OK(hx_tensor_create(r->device, HX_I32, HX_SHAPE(B, n_tokens), out));
     OK(hx_tensor_write(r->stream, *out, ids));
+    free(ids);
+}
+
+static int64_t live_bytes(const run *r) {
+    hx_device_stats stats;
+    hx_device_stats_get(r->device, &stats);
+    return stats.live_bytes;
 }
 
 /* Forward, loss and backward of one batch. @param shard  NULL: whole; else the model is cut on the device meta */
@@ -68,11 +78,13 @@ static void open_run(run *r, const hx_gpt_config *config, const hx_shard *shard,
     r->peak_bytes = stats.peak_bytes;
     OK(hx_gpt_init(r->gpt, r->stream, 7));
     OK(hx_layer_params(r->gpt, &r->params));
-    make_ids(r, false, &input);
-    make_ids(r, true, &target);
+    make_ids(r, config->ctx, false, &input);
+    make_ids(r, config->ctx, true, &target);
     hx_ctx ctx = {.device = r->device, .stream = r->stream, .tape = r->tape, .training = true, .seed = 11};
     const hx_batch batch = {.input = input, .target = target, .n_samples = B};
+    const int64_t before = live_bytes(r);
     OK(hx_lm_loss(r->gpt, &ctx, &batch, &loss, &count));
+    r->kept_bytes = live_bytes(r) - before;
     OK(hx_tensor_item(r->stream, loss, &r->loss));
     OK(hx_tensor_read(r->stream, count, &r->count));
     OK(hx_backward(&ctx, loss, NULL));
@@ -139,7 +151,19 @@ static double largest(const run *cut, const run *whole, int what) {
     return most;
 }
 
-static void compare(hx_gpt_config config, double loss, double gradient) {
+/* What data parallelism does with partial gradients. @return how many there are */
+static int64_t add_up_partial(const run *r, hx_comm *world) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->params.n_items; i++) {
+        if (!r->params.items[i]->is_partial) continue;
+        hx_tensor *grad = hx_tensor_grad(r->params.items[i]->value);
+        OK(hx_comm_all_reduce(world, hx_tensor_data(grad), hx_tensor_count(grad), hx_tensor_dtype(grad), HX_SUM, r->stream, NULL));
+        n++;
+    }
+    return n;
+}
+
+static void compare(hx_gpt_config config, bool sequence, double loss, double gradient) {
     hx_comm *world;
     hx_tensor_parallel *tp;
     run cut, whole;
@@ -147,10 +171,12 @@ static void compare(hx_gpt_config config, double loss, double gradient) {
     OK(hx_backend_register(&hx_backend_meta));
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
-    OK(hx_tensor_parallel_create(world, &tp));
+    OK(hx_tensor_parallel_create(world, sequence, &tp));
     OK(hx_device_open("meta", NULL, &meta));
     open_run(&whole, &config, NULL, NULL);
     open_run(&cut, &config, hx_tensor_parallel_shard(tp), meta);
+    const int64_t n_partial = add_up_partial(&cut, world);
+    cr_expect((n_partial > 0) == (sequence && hx_comm_size(world) > 1), "%lld partial gradients", (long long)n_partial);
     cr_expect_eq(cut.count, whole.count);
     cr_expect_eq(largest(&cut, &whole, 0), 0, "initial values differ by %g", largest(&cut, &whole, 0));
     cr_expect_leq(fabs(cut.loss - whole.loss), loss * fabs(whole.loss), "loss %.17g, whole %.17g", cut.loss, whole.loss);
@@ -170,16 +196,153 @@ static void compare(hx_gpt_config config, double loss, double gradient) {
     hx_comm_close(&world);
 }
 
-Test(tensor, gpt2_cut_over_ranks_in_f64_equals_the_whole) { compare(gpt2(1), 1e-14, 1e-12); }
-Test(tensor, gpt2_cut_over_ranks_in_f32_equals_the_whole_within_rounding) { compare(gpt2(0), 1e-6, 1e-5); }
-Test(tensor, gpt2_cut_over_ranks_in_bf16_equals_the_whole_within_rounding) { compare(gpt2(2), 2e-3, 5e-2); }
-Test(tensor, llama_cut_over_ranks_in_f64_equals_the_whole) { compare(llama(1), 1e-14, 1e-12); }
+Test(tensor, gpt2_cut_over_ranks_in_f64_equals_the_whole) { compare(gpt2(1), false, 1e-14, 1e-12); }
+Test(tensor, gpt2_cut_over_ranks_in_f32_equals_the_whole_within_rounding) { compare(gpt2(0), false, 1e-6, 1e-5); }
+Test(tensor, gpt2_cut_over_ranks_in_bf16_equals_the_whole_within_rounding) { compare(gpt2(2), false, 2e-3, 5e-2); }
+Test(tensor, llama_cut_over_ranks_in_f64_equals_the_whole) { compare(llama(1), false, 1e-14, 1e-12); }
+
+Test(tensor, gpt2_split_by_position_in_f64_equals_the_whole) { compare(gpt2(1), true, 1e-14, 1e-12); }
+Test(tensor, gpt2_split_by_position_in_f32_equals_the_whole_within_rounding) { compare(gpt2(0), true, 1e-6, 1e-5); }
+Test(tensor, gpt2_split_by_position_in_bf16_equals_the_whole_within_rounding) { compare(gpt2(2), true, 2e-3, 5e-2); }
+Test(tensor, llama_split_by_position_in_f64_equals_the_whole) { compare(llama(1), true, 1e-14, 1e-12); }
+
+/* Grouped heads, RMS norms and SwiGLU with learned positions, biases and a tied head; the two blocks are one segment. */
+Test(tensor, mixed_shapes_split_by_position_equal_the_whole) {
+    hx_gpt_config config = llama(1);
+    config.positions = 0, config.bias = true, config.tied = true, config.recompute = 2;
+    compare(config, true, 1e-14, 1e-12);
+}
 
 /* The second run of a block's forward meets the other ranks' second runs. */
 Test(tensor, blocks_that_are_computed_again_give_the_same_gradients) {
     hx_gpt_config config = gpt2(1);
     config.recompute = 1;
-    compare(config, 1e-14, 1e-12);
+    compare(config, false, 1e-14, 1e-12);
+}
+
+/* Masks of the second run are those of the rank's positions too. */
+Test(tensor, blocks_split_by_position_that_are_computed_again_give_the_same_gradients) {
+    hx_gpt_config config = gpt2(1);
+    config.recompute = 1, config.tied = false;
+    compare(config, true, 1e-14, 1e-12);
+}
+
+/* Kept by each rank: [split] of a model of many blocks. Cut layers alone leave the residual stream, norms and dropouts whole. */
+Test(tensor, what_is_kept_for_backward_falls_by_the_number_of_ranks) {
+    hx_gpt_config config = gpt2(0);
+    hx_comm *world;
+    hx_device *meta;
+    run whole, cut[2];
+    config.layers = 6, config.ctx = 96;
+    OK(hx_backend_register(&hx_backend_meta));
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    OK(hx_device_open("meta", NULL, &meta));
+    const int size = hx_comm_size(world);
+    open_run(&whole, &config, NULL, NULL);
+    for (int split = 0; split < 2; split++) {
+        hx_tensor_parallel *tp;
+        OK(hx_tensor_parallel_create(world, split, &tp));
+        open_run(&cut[split], &config, hx_tensor_parallel_shard(tp), meta);
+        hx_device_stats stats;
+        hx_device_stats_get(cut[split].device, &stats);
+        cut[split].peak_bytes = stats.peak_bytes;
+        close_run(&cut[split]);
+        hx_tensor_parallel_destroy(&tp);
+    }
+    close_run(&whole);
+    cr_log_info("%d ranks: forward keeps %lld bytes, %lld with cut layers, %lld split; peaks %lld, %lld", size, (long long)whole.kept_bytes,
+                (long long)cut[0].kept_bytes, (long long)cut[1].kept_bytes, (long long)cut[0].peak_bytes, (long long)cut[1].peak_bytes);
+    /* all of the whole model's but for what does not divide evenly: blocks of memory are multiples of some size */
+    cr_expect_leq(cut[1].kept_bytes * size, whole.kept_bytes * 21 / 20, "%lld bytes, whole %lld", (long long)cut[1].kept_bytes, (long long)whole.kept_bytes);
+    if (size > 1) cr_expect_lt(cut[1].kept_bytes * 5, cut[0].kept_bytes * 4, "%lld bytes, %lld", (long long)cut[1].kept_bytes, (long long)cut[0].kept_bytes);
+    if (size > 1) cr_expect_lt(cut[1].peak_bytes, cut[0].peak_bytes, "%lld bytes, %lld", (long long)cut[1].peak_bytes, (long long)cut[0].peak_bytes);
+    hx_device_close(&meta);
+    hx_comm_close(&world);
+}
+
+/* x [n,2 size,3], the same on all ranks, leaves, of which each has its positions, and enters again: size x. The gradient of the
+ * sum over ranks of x enter(leave(x)) is 2 size x. */
+static void leave_and_enter(hx_comm *world, hx_device *device, hx_stream *stream, const hx_shard *shard, int64_t n) {
+    const int size = hx_comm_size(world), rank = hx_comm_rank(world);
+    const int64_t count = n * 2 * size * 3;
+    double x[2 * 8 * 3], out[2 * 8 * 3], part[2 * 2 * 3];
+    hx_ctx ctx = {.device = device, .stream = stream};
+    HX_AUTO_TENSOR in = NULL;
+    HX_AUTO_TENSOR left = NULL;
+    HX_AUTO_TENSOR product = NULL;
+    HX_AUTO_TENSOR all = NULL;
+    for (int64_t i = 0; i < count; i++) x[i] = (double)i;
+    OK(hx_tape_create(device, &ctx.tape));
+    OK(hx_tensor_create(device, HX_F64, HX_SHAPE(n, 2 * size, 3), &in));
+    OK(hx_tensor_write(stream, in, x));
+    hx_tensor_set_requires_grad(in, true);
+    OK(shard->leave(shard->self, &ctx, in, &left));
+    OK(shard->enter(shard->self, &ctx, left, &all));
+    cr_assert_eq(hx_tensor_count(left) * size, count);
+    OK(hx_tensor_read(stream, left, part));
+    OK(hx_tensor_read(stream, all, out));
+    for (int64_t i = 0; i < count; i++) cr_expect_eq(out[i], size * x[i], "%lld: %g", (long long)i, out[i]);
+    for (int64_t b = 0; b < n; b++)
+        for (int64_t i = 0; i < 6; i++) cr_expect_eq(part[6 * b + i], size * x[6 * (b * size + rank) + i]);
+    OK(hx_mul(&ctx, all, in, &product));
+    OK(hx_backward(&ctx, product, NULL));
+    OK(hx_tensor_read(stream, hx_tensor_grad(in), out));
+    for (int64_t i = 0; i < count; i++) cr_expect_eq(out[i], 2 * size * x[i], "%lld: gradient %g", (long long)i, out[i]);
+    hx_tape_destroy(&ctx.tape);
+}
+
+Test(tensor, a_stream_is_dealt_out_and_gathered_by_position) {
+    hx_comm *world;
+    hx_device *device;
+    hx_stream *stream;
+    hx_tensor_parallel *tp;
+    hx_tensor *x = NULL, *y = NULL;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_comm_mpi_open(&world));
+    OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &device));
+    OK(hx_stream_create(device, &stream));
+    OK(hx_tensor_parallel_create(world, true, &tp));
+    const hx_shard *shard = hx_tensor_parallel_shard(tp);
+    cr_expect_eq(shard->is_sequence, hx_comm_size(world) > 1);
+    for (int64_t n = 1; shard->is_sequence && n <= 2; n++) leave_and_enter(world, device, stream, shard, n);
+    hx_ctx ctx = {.device = device, .stream = stream};
+    OK(hx_tensor_create(device, HX_F32, HX_SHAPE(2, hx_comm_size(world) + 1, 3), &x));
+    const hx_status status = shard->leave(shard->self, &ctx, x, &y);
+    cr_expect_eq(status, shard->is_sequence ? HX_ERR_SHAPE : HX_OK);
+    hx_tensor_destroy(&x);
+    hx_tensor_destroy(&y);
+    hx_tensor_parallel_destroy(&tp);
+    hx_stream_destroy(&stream);
+    hx_device_close(&device);
+    hx_comm_close(&world);
+}
+
+/* The longest sequence is refused when the model is cut, the length of one batch when it comes. */
+Test(tensor, positions_that_the_ranks_do_not_divide_are_refused) {
+    const hx_shard shard = {.rank = 1, .size = 3, .is_sequence = true};
+    hx_gpt_config config = gpt2(0);
+    hx_device *device;
+    hx_layer *gpt = NULL;
+    hx_tensor *ids = NULL, *logits = NULL;
+    OK(hx_backend_register(&hx_backend_cpu));
+    OK(hx_device_open("cpu", NULL, &device));
+    config.ctx = 8;
+    OK(hx_gpt_create(device, &config, &gpt));
+    cr_expect_eq(hx_gpt_set_shard(gpt, &shard), HX_ERR_CONFIG);
+    cr_expect_not_null(strstr(hx_error_message(), "model.ctx = 8 on 3"), "%s", hx_error_message());
+    hx_layer_destroy(&gpt);
+    config.ctx = 9;
+    OK(hx_gpt_create(device, &config, &gpt));
+    OK(hx_gpt_set_shard(gpt, &shard));
+    OK(hx_tensor_create(device, HX_I32, HX_SHAPE(2, 8), &ids));
+    hx_ctx ctx = {.device = device};
+    cr_expect_eq(hx_layer_forward(gpt, &ctx, ids, &logits), HX_ERR_SHAPE);
+    cr_expect_not_null(strstr(hx_error_message(), "ids [2,8]"), "%s", hx_error_message());
+    cr_expect_not_null(strstr(hx_error_message(), "multiple of 3"), "%s", hx_error_message());
+    hx_tensor_destroy(&ids);
+    hx_layer_destroy(&gpt);
+    hx_device_close(&device);
 }
 
 /* Ranks that hold parts of a model: what each has whole becomes the first one's, the parts stay, and what differs is named. */
@@ -196,7 +359,7 @@ Test(tensor, whole_parameters_are_made_the_same_and_parts_are_left) {
     const int rank = hx_comm_rank(world), size = hx_comm_size(world);
     OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &device));
     OK(hx_stream_create(device, &stream));
-    OK(hx_tensor_parallel_create(world, &tp));
+    OK(hx_tensor_parallel_create(world, false, &tp));
     OK(hx_linear_create(device, HX_F64, size, 1, true, &linear));
     OK(hx_linear_set_shard(linear, hx_tensor_parallel_shard(tp), HX_CUT_ROWS));
     OK(hx_layer_params(linear, &params)); /* weight [1,1] of [1,size], bias [1] */
