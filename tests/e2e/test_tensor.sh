@@ -23,10 +23,14 @@ same_model '2 x 2 -> 3 x 1 ranks, ZeRO 1' whole/ckpt/step-00000020.h5 shared/ckp
 # what is asked of the logits is the same on any layout
 expect 0 '"loss"' "${ranks[@]}" 2 "$helix" eval moved --json --mesh.tp 2 --data.path corpus.txt
 expect 0 '"loss"' "$helix" eval moved --json --data.path corpus.txt
-losses=$(for tp in 1 2; do "${ranks[@]}" $tp "$helix" eval moved --json --mesh.tp $tp --data.path corpus.txt | grep -oE '"loss": *[0-9.]{12}'; done | sort -u)
-[ "$(wc -l <<<"$losses")" -eq 1 ] || fail "eval differs between layouts: $losses"
+losses=$(for layout in '1' '2' '2 --mesh.sequence'; do
+    # shellcheck disable=SC2086
+    "${ranks[@]}" ${layout%% *} "$helix" eval moved --json --mesh.tp $layout --data.path corpus.txt | grep -oE '"loss": *[0-9.]{12}'
+done | sort | uniq -c)
+[[ "$losses" =~ ^\ *3\ [^$'\n']*$ ]] || fail "eval differs between layouts: $losses"
 
 expect 2 'model.heads = 6' "${ranks[@]}" 4 "${train[@]}" --out a --mesh.tp 4
+expect 2 'model.ctx = 33' "${ranks[@]}" 2 "${train[@]}" --out a --mesh.tp 2 --mesh.sequence --model.ctx=33
 expect 2 'tp=2 makes 2 ranks, but there are 3' "${ranks[@]}" 3 "${train[@]}" --out a --mesh.tp 2
 expect 2 'both 0' "${ranks[@]}" 2 "${train[@]}" --out a --mesh.tp 0
 expect 2 'tp=2' "${train[@]}" --out a --mesh.tp 2
