@@ -44,7 +44,7 @@ extern "C" {
     X(HX_ERR_OVERFLOW, 2, "a size does not fit its type")                                                    \
     X(HX_ERR_IO, 4, "reading or writing failed")                                                             \
     X(HX_ERR_FORMAT, 5, "a file is not what it should be")                                                   \
-    X(HX_ERR_CORRUPT, 5, "stored data fail their checksum")                                                  \
+    X(HX_ERR_CORRUPT, 5, "data fail their checksum")                                                         \
     X(HX_ERR_MISMATCH, 6, "a checkpoint belongs to another model")                                           \
     X(HX_ERR_NUMERIC, 7, "a number is not finite")                                                           \
     X(HX_ERR_COMM, 8, "communication failed")                                                                \
