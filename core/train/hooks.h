@@ -17,6 +17,7 @@ extern "C" {
 typedef struct hx_agreement {
     void *self; /* NULL fields below: one process */
     int rank, size;
+    const char *host; /* this rank's, for messages; NULL: not known */
     /* Tensor parallelism: ranks that compute the same samples, each with its part of the split parameters, and those of the
      * others that hold the same part. n_parts 0 or 1: every rank holds everything. */
     int part, n_parts, replica, n_replicas;
@@ -33,6 +34,8 @@ typedef struct hx_agreement {
     hx_status (*max)(void *self, double *value);
     /** Collective: each of n doubles is other than 0 on one rank at most, which tells it to all. NULL: not offered. */
     hx_status (*join)(void *self, double *values, int64_t n);
+    /** Collective: n_bytes of every rank, in the order of ranks. @param all [size * n_bytes]. NULL: not offered. */
+    hx_status (*gather)(void *self, const void *mine, size_t n_bytes, void *all);
     /** Collective: copy n_bytes from rank 0 to all. */
     hx_status (*broadcast)(void *self, void *data, size_t n_bytes);
 } hx_agreement;

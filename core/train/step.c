@@ -6,7 +6,7 @@
  *      numbers to the host
  *   4. one small reduction: loss, count, flags. From here on all ranks decide alike
  *   5. update with the gradients scaled by 1/count and by clipping, and the weights' averages follow; or neither, if a
- *      number is not finite
+ *      number is not finite. What ranks then hold alike is compared, every check_replicas steps
  * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4; not so where ranks hold parts
  * of one model: see hx__trainer_is_lost.
  * Models with parameters in f16 differentiate the loss times a scale, which keeps small gradients from vanishing in
@@ -243,7 +243,7 @@ static hx_status update(hx_trainer *t, const double values[HX__RED_N], double no
     t->state.last_loss = loss;
     adapt_scale(&t->state, true);
     report_step(t, norm, count, lr, scale, hx__seconds_now() - began);
-    return HX_OK;
+    return hx__trainer_check_copies(t);
 }
 
 static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {

@@ -32,7 +32,7 @@ static hx_status check_config(const hx_trainer_setup *s) {
         int64_t value, least;
     } counts[] = {{"steps", c->steps, 0},       {"eval_every", c->eval_every, -1}, {"eval_batches", c->eval_batches, 0},
                   {"patience", c->patience, 0}, {"max_skips", c->max_skips, 0},    {"save_every", s->save_every, -1},
-                  {"seed", c->seed, 0}};
+                  {"seed", c->seed, 0},         {"check_replicas", c->check_replicas, 0}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i].value < counts[i].least)
             return HX_FAIL(HX_ERR_CONFIG, "%s = %lld: expected >= %lld", counts[i].name, (long long)counts[i].value,
@@ -157,6 +157,7 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(create_buffers(t));
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
+    if (s->config->check_replicas > 0) HX_TRY(hx__trainer_open_copies(t));
     hx_tape_set_ready_hook(s->ctx.tape, s->sync ? s->sync->ready : NULL, s->sync ? s->sync->self : NULL);
     hx_tape_set_place_hook(s->ctx.tape, s->sync ? s->sync->place : NULL, s->sync ? s->sync->self : NULL);
     return HX_OK;
@@ -189,11 +190,13 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx__loss_sums_destroy(&t->sums);
     hx_tensor_destroy(&t->gscale);
     hx_tensor_destroy(&t->seed);
+    hx_state_list_destroy(&t->copies);
     hx_state_list_destroy(&t->items);
     hx_ema_destroy(&t->ema);
     hx_param_list_destroy(&t->buffers);
     hx_param_list_destroy(&t->normed);
     hx_param_list_destroy(&t->params);
+    hx_mem_free(&t->votes);
     hx_mem_free(&t->buffer_data);
     hx_mem_free((void **)trainer);
 }

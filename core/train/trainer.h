@@ -34,6 +34,7 @@ extern "C" {
     X(REAL, peak_flops, 0, 0, 1e30, "peak FLOP/s of a rank's device, of which the share is logged; 0: unknown") \
     X(TEXT, freeze, "", 0, 0, "parameters that are not trained: globs of names, e.g. tok.*,blocks.[01].*")   \
     X(REAL, ema, 0, 0, 0.9999999, "decay of the weights' moving average, which is evaluated; 0: none")       \
+    X(INT, check_replicas, 0, 0, 1e15, "steps between comparisons of what ranks hold alike; each reads all of it once; 0: never") \
     X(BOOL, anomaly, false, 0, 0, "check every op; the first non-finite number ends the run and is named (slow)")
 
 HX_OPTIONS_STRUCT(hx_train_config, HX_TRAIN_OPTIONS);

@@ -1,5 +1,6 @@
 /* Inside of the trainer: trainer.c (life and run), step.c (one update), sums.c (losses added up on the device),
- * buffers.c (running statistics), eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
+ * buffers.c (running statistics), replicas.c (copies compared), eval.c (evaluation), report.c (failures shared with the other
+ * ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
@@ -41,6 +42,8 @@ struct hx_trainer {
     void *buffer_data; /* host memory for the largest buffer in f64; owned */
     hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */
+    hx_state_list copies; /* what other ranks hold too; filled with config.check_replicas */
+    void *votes; /* room for what the ranks say about them; owned */
     hx_train_state state;
     hx_plateau plateau; /* of the schedule "plateau"; its scale is 1 for the others */
     int64_t n_steps;
@@ -102,6 +105,14 @@ hx_status hx__loss_add(hx__loss_sums *sums, const hx_model *model, hx_ctx *ctx, 
 hx_status hx__trainer_open_buffers(hx_trainer *t);
 /* Collective: each buffer becomes its mean over the ranks, the same bits on all of them. */
 hx_status hx__trainer_mean_buffers(hx_trainer *t);
+
+/* ---- replicas.c ---- */
+
+/* List what data-parallel ranks hold alike. */
+hx_status hx__trainer_open_copies(hx_trainer *t);
+/* Collective, after an update, if it is due: compare the copies over the ranks. All of them fail, and alike, with HX_ERR_CORRUPT
+ * naming the ranks that differ, their hosts and the first tensor; or with the failure of a rank that it has not told yet. */
+hx_status hx__trainer_check_copies(hx_trainer *t);
 
 /* ---- trainer.c, step.c, eval.c ---- */
 

@@ -79,6 +79,13 @@ static hx_status hook_join(void *self, double *values, int64_t n) {
     return hx_comm_all_reduce(self, values, n, HX_F64, HX_SUM, NULL, NULL);
 }
 
+static hx_status hook_gather(void *self, const void *mine, size_t n_bytes, void *all) {
+    hx_comm *comm = self;
+    if (n_bytes > INT64_MAX) return HX_FAIL(HX_ERR_OVERFLOW, "%zu bytes: expected at most %lld", n_bytes, (long long)INT64_MAX);
+    memcpy((char *)all + (size_t)comm->rank * n_bytes, mine, n_bytes);
+    return hx_comm_all_gather(comm, all, (int64_t)n_bytes, HX_U8, NULL, NULL);
+}
+
 static hx_status hook_broadcast(void *self, void *data, size_t n_bytes) {
     return send_all(self, data, n_bytes, 0);
 }
@@ -87,9 +94,11 @@ void hx_comm_agreement(hx_comm *comm, hx_agreement *out) {
     *out = (hx_agreement){.self = comm,
                           .rank = comm->rank,
                           .size = comm->size,
+                          .host = comm->host,
                           .agree = hook_agree,
                           .sum = hook_sum,
                           .max = hook_max,
                           .join = hook_join,
+                          .gather = hook_gather,
                           .broadcast = hook_broadcast};
 }

@@ -11,6 +11,12 @@ grep -q '"event":"eval"' run/metrics.jsonl || fail "metrics.jsonl has no evaluat
 grep -q 'bits/byte' run/metrics.jsonl || grep -q 'bits' run/metrics.jsonl || fail "metrics.jsonl has no second unit"
 
 expect 0 'bits/byte' "${two_ranks[@]}" "$helix" eval run
+
+# copies that are the same are not remarked upon, and the check changes no bit
+expect 0 '40 steps' "${two_ranks[@]}" "$helix" train "${small[@]}" --data.path corpus.txt --out checked --train.steps 40 --ckpt.every 20 --train.check_replicas 3
+h5diff run/ckpt/step-00000040.h5 checked/ckpt/step-00000040.h5 /model || fail "comparing copies changes the model"
+expect 2 'check_replicas' "$helix" train "${small[@]}" --data.path corpus.txt --out refused --train.check_replicas=-1
+
 one=$("$helix" eval run --json) two=$("${two_ranks[@]}" "$helix" eval run --json)
 [ "$(grep -o '"targets":[0-9]*' <<<"$one")" = "$(grep -o '"targets":[0-9]*' <<<"$two")" ] || fail "targets differ: $one $two"
 [ "$(grep -o '"loss":[0-9]*\.[0-9]\{5\}' <<<"$one")" = "$(grep -o '"loss":[0-9]*\.[0-9]\{5\}' <<<"$two")" ] ||

@@ -10,13 +10,14 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     gpt.ctx = ctx;
     gpt.dim = 24;
     gpt.layers = 2;
-    gpt.heads = 3;
+    gpt.heads = config->shard ? 2 : 3;
     gpt.dropout = 0.1;
     gpt.dtype = config->dtype;
     gpt.recompute = config->recompute;
     ddp.bucket_bytes = 20000; /* several buckets */
     ddp.zero = config->zero;
     OK(hx_gpt_create(run->device, &gpt, &run->gpt));
+    if (config->shard) OK(hx_gpt_set_shard(run->gpt, config->shard));
     OK(hx_gpt_init(run->gpt, run->stream, 42));
     OK(hx_layer_freeze_list(run->gpt, config->freeze ? config->freeze : "", NULL));
     OK(hx_layer_params(run->gpt, &run->params));
@@ -54,12 +55,17 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     run->optim_config.clip_norm_type = config->clip_norm_type;
     if (config->no_clip) run->optim_config.clip = 0;
     OK(hx_optim_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
-    hx_comm_agreement(comm, &run->agreement);
+    hx_comm_agreement(config->shard ? config->world : comm, &run->agreement);
+    if (config->shard) {
+        run->agreement.part = config->shard->rank, run->agreement.n_parts = config->shard->size;
+        run->agreement.replica = hx_comm_rank(comm), run->agreement.n_replicas = hx_comm_size(comm);
+    }
     run->config.steps = config->steps;
     run->config.batch = config->batch;
     run->config.micro_batch = config->micro_batch;
     run->config.seed = 42;
     run->config.ema = config->ema;
+    run->config.check_replicas = config->check_replicas;
     hx_trainer_setup setup = {.ctx = {.device = run->device, .stream = run->stream, .tape = run->tape},
                               .model = {.self = run->gpt, .root = run->gpt, .loss = hx_lm_loss},
                               .optim = run->optim,

@@ -3,6 +3,7 @@
 #define HX_TESTS_SUPPORT_SMALL_RUN_H
 
 #include "core/nn/layers.h"
+#include "core/nn/shard.h"
 #include "core/train/trainer.h"
 #include "dist/dp/ddp.h"
 #include "io/data/data.h"
@@ -40,6 +41,9 @@ typedef struct small_run_config {
     int64_t zero;       /* stage: hx_ddp_config */
     int clip_norm_type; /* hx_optim_config */
     bool no_clip;
+    int64_t check_replicas; /* hx_train_config */
+    const hx_shard *shard; /* cuts the model over ranks of `world`, of which `comm` is then the data-parallel axis; NULL: it is whole */
+    hx_comm *world;
 } small_run_config;
 
 /* Asserts that all goes well; `run` must stay where it is. Its backend must be registered. */
