@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "dist/dp/syncnorm.h"
 #include "dist/params.h"
 #include "launch/config_impl.h"
 
@@ -27,6 +28,7 @@ typedef struct train_run {
     hx_recompute_report recompute; /* what the policy chose */
     hx_param_list params;
     hx_ddp *ddp;
+    hx_sync_norm *sync_norm;
     hx_optim *optim;
     hx_ckpt *ckpt;
     hx_trainer *trainer;
@@ -288,6 +290,14 @@ static hx_status unify_parts(train_run *r) {
     return hx_comm_agree(s->world, hx_params_broadcast(tp, s->stream, &r->params, true));
 }
 
+/* Batch norm of all data-parallel ranks, where it is asked for. */
+static hx_status unify_batchnorm(train_run *r) {
+    hx_session *s = r->session;
+    if (!s->config.ddp.sync_batchnorm || hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_DP)) == 1) return HX_OK;
+    HX_TRY(hx_sync_norm_create(hx_mesh_axis(s->mesh, HX_AXIS_DP), r->model->root, &r->sync_norm));
+    return hx_sync_norm_hook(r->sync_norm, &r->sync);
+}
+
 static bool has_partial(const hx_param_list *params) {
     for (int64_t i = 0; i < params->n_items; i++)
         if (params->items[i]->is_partial) return true;
@@ -304,7 +314,7 @@ static hx_status create_ddp(train_run *r) {
     HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
     hx_ddp_hook(r->ddp, &r->sync);
     hx_ddp_copies(r->ddp, &r->agreement.share_copy, &r->agreement.n_share_copies);
-    return HX_OK;
+    return hx_comm_agree(s->world, unify_batchnorm(r));
 }
 
 static hx_status assemble(train_run *r) {
@@ -329,6 +339,7 @@ static void take_apart(train_run *r) {
     hx_trainer_destroy(&r->trainer);
     hx_ckpt_close(&r->ckpt);
     hx_optim_destroy(&r->optim);
+    hx_sync_norm_destroy(&r->sync_norm);
     hx_ddp_destroy(&r->ddp);
     hx_param_list_destroy(&r->params);
     hx__session_data_close(&r->data);

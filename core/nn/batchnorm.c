@@ -1,17 +1,10 @@
-#include "core/nn/nn_impl.h"
+#include "core/nn/batchnorm_impl.h"
 
 #include <math.h>
 
-typedef struct batchnorm {
-    hx_layer base;
-    hx_param *weight, *bias; /* NULL: 1 and 0 */
-    hx_param *running_mean, *running_var;
-    hx_batchnorm_config config;
-    int64_t n_channels;
-} batchnorm;
+typedef hx__batchnorm batchnorm;
 
-/* running = (1 - momentum) running + momentum (factor batch + shift), in place */
-static hx_status move_to(hx_ctx *ctx, hx_tensor *running, double momentum, double factor, double shift, hx_tensor *batch) {
+hx_status hx__batchnorm_move(hx_ctx *ctx, hx_tensor *running, double momentum, double factor, double shift, hx_tensor *batch) {
     HX_AUTO_TENSOR step = NULL;
     hx_op_attr keep = {.affine = {1 - momentum, 0}};
     HX_TRY(hx_affine(ctx, batch, momentum * factor, momentum * shift, &step));
@@ -28,8 +21,8 @@ static hx_status update_running(const batchnorm *l, hx_ctx *ctx, int64_t n, hx_t
     double factor = n > 1 ? (double)n / (double)(n - 1) : 1;
     HX_TRY(hx_unary(&quiet, HX_OP_reciprocal, rstd, &std));
     HX_TRY(hx_mul(&quiet, std, std, &variance));
-    HX_TRY(move_to(&quiet, l->running_var->value, l->config.momentum, factor, -factor * l->config.eps, variance));
-    return move_to(&quiet, l->running_mean->value, l->config.momentum, 1, 0, mean);
+    HX_TRY(hx__batchnorm_move(&quiet, l->running_var->value, l->config.momentum, factor, -factor * l->config.eps, variance));
+    return hx__batchnorm_move(&quiet, l->running_mean->value, l->config.momentum, 1, 0, mean);
 }
 
 static hx_status train_forward(const batchnorm *l, hx_ctx *ctx, hx_tensor *x, hx_tensor **y) {
@@ -57,8 +50,7 @@ static hx_status running_scale(const batchnorm *l, hx_ctx *ctx, hx_tensor **out)
     return hx_div(ctx, w, std, out);
 }
 
-/* One step of the formula: x op v with v [C], rounded to x's dtype, along the channels of x. Consumes *x. */
-static hx_status along_channels(hx_ctx *ctx, hx_op op, hx_tensor **x, hx_tensor *v) {
+hx_status hx__batchnorm_along(hx_ctx *ctx, hx_op op, hx_tensor **x, hx_tensor *v) {
     HX_AUTO_TENSOR old = hx_tensor_move(x);
     HX_AUTO_TENSOR cast = NULL;
     HX_AUTO_TENSOR column = NULL;
@@ -74,9 +66,9 @@ static hx_status eval_forward(const batchnorm *l, hx_ctx *ctx, hx_tensor *x, hx_
     HX_AUTO_TENSOR scale = NULL;
     HX_AUTO_TENSOR at = hx_tensor_retain(x);
     HX_TRY(running_scale(l, ctx, &scale));
-    HX_TRY(along_channels(ctx, HX_OP_sub, &at, l->running_mean->value));
-    HX_TRY(along_channels(ctx, HX_OP_mul, &at, scale));
-    if (l->bias) HX_TRY(along_channels(ctx, HX_OP_add, &at, l->bias->value));
+    HX_TRY(hx__batchnorm_along(ctx, HX_OP_sub, &at, l->running_mean->value));
+    HX_TRY(hx__batchnorm_along(ctx, HX_OP_mul, &at, scale));
+    if (l->bias) HX_TRY(hx__batchnorm_along(ctx, HX_OP_add, &at, l->bias->value));
     *y = hx_tensor_move(&at);
     return HX_OK;
 }
@@ -88,7 +80,8 @@ static hx_status batchnorm_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, h
     if (shape.ndim < 2 || shape.dims[1] != l->n_channels)
         return HX_FAIL(HX_ERR_SHAPE, "batchnorm: x %s: expected %lld channels in dim 1", hx_shape_text(&shape, text),
                        (long long)l->n_channels);
-    return ctx->training ? train_forward(l, ctx, x, y) : eval_forward(l, ctx, x, y);
+    if (!ctx->training) return eval_forward(l, ctx, x, y);
+    return l->sync != NULL ? hx__batchnorm_sync_forward(l, ctx, x, y) : train_forward(l, ctx, x, y);
 }
 
 static const hx_layer_type batchnorm_type = {.name = "batchnorm", .n_bytes = sizeof(batchnorm), .forward = batchnorm_forward};
@@ -132,4 +125,16 @@ hx_status hx_batchnorm_create(hx_device *device, hx_dtype dtype, int64_t n_chann
 done:
     hx_layer_destroy(&layer);
     return status;
+}
+
+hx_status hx_batchnorm_set_sync(hx_layer *layer, const hx_batch_sync *sync, int which) {
+    HX_TRY(hx__layer_check_type(layer, &batchnorm_type));
+    batchnorm *l = (batchnorm *)layer;
+    l->sync = sync;
+    l->which = which;
+    return HX_OK;
+}
+
+int64_t hx_batchnorm_channels(const hx_layer *layer) {
+    return layer->type == &batchnorm_type ? ((const batchnorm *)layer)->n_channels : 0;
 }

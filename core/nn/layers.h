@@ -70,10 +70,39 @@ typedef struct hx_batchnorm_config {
  *  running ones by `momentum` (the variance with the unbiased estimate, if a channel has more than one element);
  *  otherwise the running ones normalise x. A segment run again for backward does not move them.
  *  Parameters: weight [n_channels], bias [n_channels]. Buffers: running_mean 0 and running_var 1 at first, [n_channels],
- *  f32 for half types; every rank gathers its own, of which the trainer takes the mean.
+ *  f32 for half types; every rank gathers its own, of which the trainer takes the mean (but see hx_batchnorm_set_sync).
  *  @param config  NULL: HX_BATCHNORM_DEFAULT */
 hx_status hx_batchnorm_create(hx_device *device, hx_dtype dtype, int64_t n_channels, const hx_batchnorm_config *config,
                               hx_layer **out);
+
+/* Ranks whose samples make one batch for batch norm; implemented over communicators in dist/dp/syncnorm.h. */
+typedef struct hx_batch_sync {
+    void *self;
+    /** Collective, in forward and in backward. Not differentiable.
+     *  @param which  number of the layer whose running statistics the rows move; -1: nobody's
+     *  @param row  [n] f64; @param[out] all [n_ranks,n] that of each rank, 0 of a rank that has no samples left */
+    hx_status (*gather)(void *self, hx_ctx *ctx, int which, hx_tensor *row, hx_tensor **all);
+} hx_batch_sync;
+
+/** From the next forward on, a batch in training is what all ranks feed the layer at a time, however many samples each:
+ *  normalisation, its gradient and the running statistics are those of one process that has all of them, and the running
+ *  statistics the same on all ranks. Gradients of weight and bias stay the rank's own part of a sum, as data parallelism has it.
+ *  Every rank runs the same layers in the same order; one that has fewer batches, or fails, goes on answering as
+ *  hx_batch_sync.gather says.
+ *  Formula: with n_r, mean_r, var_r of rank r's elements and N = sum n_r:  mean = sum n_r mean_r / N,
+ *      var = sum n_r (var_r + (mean_r - mean)^2) / N;  z = (x - mean) rstd;  with sums over all ranks' elements
+ *      dx = rstd w (dy - sum dy / N - z sum(dy z) / N)
+ *  Memory: x is saved for backward, and statistics; in between some copies of x in f32 (f64)
+ *  @param sync  borrowed; NULL: statistics of this rank's samples again; @param which  number of the layer, told to gather
+ *  @return HX_ERR_ARG for a layer of another type
+ *  Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances", eq. 2.1, of
+ *  several groups: squares are of deviations only, so nothing cancels however large the mean */
+hx_status hx_batchnorm_set_sync(hx_layer *layer, const hx_batch_sync *sync, int which);
+/** Channels of a batch norm; 0: the layer is none. */
+int64_t hx_batchnorm_channels(const hx_layer *layer);
+/** Move the running statistics as the forward did that gathered these rows, on a rank that had no samples for it.
+ *  @param rows  [n_ranks, 1 + 2 n_channels] */
+hx_status hx_batchnorm_follow(hx_layer *layer, hx_ctx *ctx, hx_tensor *rows);
 
 /** Causal multi-head self-attention, x [B,T,dim] -> [B,T,dim]. Parameters: a fused weight [(H+2G)*D, dim] with bias,
  *  stored in checkpoints as q.weight, k.weight, v.weight (and biases), and proj.weight, proj.bias.

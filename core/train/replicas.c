@@ -4,7 +4,8 @@
  *   2. the numbers are gathered; ranks that hold the same part compare theirs. Healthy runs end here
  *   3. else the tensors are gone through one by one until one differs, in the order of registration
  *   4. of that one the majority is right, and every rank describes the failure in the same words
- * A share that ZeRO gave a rank alone has no copy, and running statistics are each rank's own: neither is compared. */
+ * Not compared are the optimizer's state of shares (ZeRO; where hosts hold copies of them, the parameters tell), and running
+ * statistics, which are each rank's own. */
 #include <stdio.h>
 #include <string.h>
 #include "core/base/hash.h"

@@ -33,7 +33,8 @@ extern "C" {
     X(INT, bucket_bytes, 4 << 20, 1, 1ll << 40, "bytes of a gradient bucket")                                \
     X(INT, zero, 0, 0, 2, "ZeRO stage: 1 shares the optimizer's state out over data-parallel ranks, 2 gradients too") \
     X(CHOICE, shard, 0, "all|host", 0, "who shares out with ddp.zero: all ranks, or those of each host, which then hold copies") \
-    X(CHOICE, compress, 0, "none|bf16", 0, "bf16 halves what is sent of f32 gradients; sums are in f32")
+    X(CHOICE, compress, 0, "none|bf16", 0, "bf16 halves what is sent of f32 gradients; sums are in f32") \
+    X(BOOL, sync_batchnorm, false, 0, 0, "batch norm in training over the samples of all data-parallel ranks")
 
 HX_OPTIONS_STRUCT(hx_ddp_config, HX_DDP_OPTIONS);
 #define HX_DDP_DEFAULT HX_OPTIONS_DEFAULT(HX_DDP_OPTIONS)

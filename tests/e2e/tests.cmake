@@ -24,6 +24,12 @@ foreach(np 1 2)
     set_tests_properties(e2e/example_${example}/np${np} PROPERTIES LABELS e2e TIMEOUT 60)
   endforeach()
 endforeach()
+# a model with batch norm, over the samples of both ranks, in micro-batches of which the ranks have different numbers
+add_test(NAME e2e/example_image_classifier/sync_batchnorm
+         COMMAND sh -c "rm -rf image_classifier_sync && exec \"$@\" --out=image_classifier_sync" sh
+                 ${mpirun} -n 2 $<TARGET_FILE:example_image_classifier> --ddp.sync_batchnorm --train.batch=30 --train.micro_batch=7
+                 --train.check_replicas=5)
+set_tests_properties(e2e/example_image_classifier/sync_batchnorm PROPERTIES LABELS e2e TIMEOUT 60)
 
 # Whole programs on the emulated GPU, one or two of them, under three orders of the device's work.
 if(TARGET helix_emu)

@@ -98,7 +98,7 @@ static void train_parts(const char *name, const char *said) {
     OK(hx_comm_mpi_open(&world));
     if (hx_comm_size(world) == 4) {
         OK(hx_mesh_create(world, &(hx_mesh_config){.dp = 2, .tp = 2}, &mesh));
-        OK(hx_tensor_parallel_create(hx_mesh_axis(mesh, HX_AXIS_TP), &tp));
+        OK(hx_tensor_parallel_create(hx_mesh_axis(mesh, HX_AXIS_TP), false, &tp));
         const small_run_config config = {.batch = 4, .steps = 20, .lr = 1e-3, .check_replicas = 2,
                                          .shard = hx_tensor_parallel_shard(tp), .world = world};
         small_run_open(&run, hx_mesh_axis(mesh, HX_AXIS_DP), __FILE__, &config);
