@@ -154,6 +154,7 @@ hx_status hx__cuda_attention(hx_cuda_stream *s, const hx_op_call *call);     /* 
 hx_status hx__cuda_attention_bwd(hx_cuda_stream *s, const hx_op_call *call);
 hx_status hx__cuda_adamw(hx_cuda_stream *s, const hx_op_call *call);         /* optim.cu */
 hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call);     /* normpart.cu: sumsq sumabs maxabs */
+hx_status hx__cuda_norm_blocks(hx_cuda_stream *s, const hx_op_call *call);
 
 /* dst[i] = the pattern, which hx_backend.fill describes; fill.cu */
 hx_status hx__cuda_fill(hx_cuda_stream *s, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items);

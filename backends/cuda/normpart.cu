@@ -4,6 +4,8 @@
  *    Bound by reading the gradients once; the parts that it leaves in scratch are a 4096th of that or less.
  * 2. norm_join: one block; a warp adds the parts of a tensor, then one thread adds the tensors to the output in their order.
  *
+ * norm_blocks keeps the part of each 4096 elements instead: one kernel, a block of threads for each, of all tensors of a batch.
+ *
  * All is f64 from the first term on, whose square may not fit f32. Which thread adds what depends on the tensors' sizes and
  * dtype alone, and tensor follows tensor: a batch has the bits of the calls one by one, on any device. */
 #include "backends/cuda/walk.cuh"
@@ -55,16 +57,22 @@ template <class F, class T> static __device__ __forceinline__ double add_pack(co
     return sum;
 }
 
+/* The terms of x [from,end), by all threads of a block; the part is thread 0's. Which thread adds what depends on end - from and
+ * on T alone. */
+template <class F, class T> static __device__ __forceinline__ double add_range(const T *x, int64_t from, int64_t end) {
+    constexpr int PACK = 16 / sizeof(T);
+    const bool is_packed = (uintptr_t)x % 16 == 0;
+    double sum = 0;
+    for (int64_t i = from + (int)threadIdx.x * PACK; i < end; i += HX_BLOCK * PACK) sum = add_pack<F>(x, is_packed, i, end, sum);
+    return F::block(sum);
+}
+
 /* parts [t.n_chunks] */
 template <class F, class T> static __global__ void norm_chunks(const __grid_constant__ norm_table t, double *parts) {
-    constexpr int PACK = 16 / sizeof(T);
     for (int64_t chunk = blockIdx.x; chunk < t.n_chunks; chunk += gridDim.x) {
         const norm_entry &x = hx_entry_of(t, chunk);
         const int64_t from = (chunk - x.first) * CHUNK, end = from + CHUNK < x.n ? from + CHUNK : x.n;
-        const bool is_packed = (uintptr_t)x.x % 16 == 0;
-        double sum = 0;
-        for (int64_t i = from + (int)threadIdx.x * PACK; i < end; i += HX_BLOCK * PACK) sum = add_pack<F>((const T *)x.x, is_packed, i, end, sum);
-        sum = F::block(sum);
+        const double sum = add_range<F>((const T *)x.x, from, end);
         if (threadIdx.x == 0) parts[chunk] = sum;
     }
 }
@@ -84,6 +92,25 @@ template <class F> static __global__ void norm_join(const __grid_constant__ norm
     double all = t.entries[0].accumulate ? *t.common.y : 0;
     for (int k = 0; k < t.n; k++) all = t.entries[k].accumulate ? F::join(all, total[k]) : total[k];
     *t.common.y = all;
+}
+
+struct blocks_common {
+    int64_t none; /* an entry has all there is to know */
+};
+struct blocks_entry {
+    const void *x; /* [n] */
+    double *y;     /* [ceil(n/HX_NORM_BLOCK)] */
+    int64_t n, first;
+};
+typedef hx_table<blocks_common, blocks_entry> blocks_table;
+
+template <class F, class T> static __global__ void norm_blocks(const __grid_constant__ blocks_table t) {
+    for (int64_t chunk = blockIdx.x; chunk < t.n_chunks; chunk += gridDim.x) {
+        const blocks_entry &e = hx_entry_of(t, chunk);
+        const int64_t from = (chunk - e.first) * HX_NORM_BLOCK, end = from + HX_NORM_BLOCK < e.n ? from + HX_NORM_BLOCK : e.n;
+        const double sum = add_range<F>((const T *)e.x, from, end);
+        if (threadIdx.x == 0) e.y[chunk - e.first] = sum;
+    }
 }
 
 /* ---- their launch ---- */
@@ -113,4 +140,26 @@ template <class T> static hx_status norm_part(hx_cuda_stream *s, const hx_op_cal
 
 hx_status hx__cuda_norm_part(hx_cuda_stream *s, const hx_op_call *call) {
     HX_RETURN_BY_FLOAT(call->in[0].dtype, T, norm_part<T>(s, call));
+}
+
+template <class F, class T> static hx_status launch_blocks(hx_cuda_stream *s) {
+    const blocks_table *t = reinterpret_cast<const blocks_table *>(s->held.table);
+    if (t->n_chunks == 0) return HX_OK;
+    return hx_launch(s, "norm_blocks", hx_grid(s, t->n_chunks), dim3(HX_BLOCK), 0, norm_blocks<F, T>, *t);
+}
+
+template <class F, class T> static hx_status hold_blocks(hx_cuda_stream *s, const hx_op_call *call) {
+    const blocks_common common = {0};
+    const blocks_entry entry = {call->in[0].data, (double *)call->out[0].data, hx__cuda_count(&call->in[0]), 0};
+    return hx_hold(s, call->op, launch_blocks<F, T>, common, entry, hx__cuda_ceil_div(entry.n, HX_NORM_BLOCK));
+}
+
+template <class T> static hx_status run_blocks(hx_cuda_stream *s, const hx_op_call *call) {
+    const double p = call->attr.blocks.p;
+    if (p == 2) return hold_blocks<of_squares, T>(s, call);
+    return p == 1 ? hold_blocks<of_sizes, T>(s, call) : hold_blocks<of_largest, T>(s, call);
+}
+
+hx_status hx__cuda_norm_blocks(hx_cuda_stream *s, const hx_op_call *call) {
+    HX_RETURN_BY_FLOAT(call->in[0].dtype, T, run_blocks<T>(s, call));
 }

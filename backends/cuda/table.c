@@ -39,6 +39,7 @@ const hx_cuda_kernel hx__cuda_kernels[HX_OP_COUNT] = {
     [HX_OP_sumsq] = {hx__cuda_norm_part, FLOATS, 0, DENSE},
     [HX_OP_sumabs] = {hx__cuda_norm_part, FLOATS, 0, DENSE},
     [HX_OP_maxabs] = {hx__cuda_norm_part, FLOATS, 0, DENSE},
+    [HX_OP_norm_blocks] = {hx__cuda_norm_blocks, FLOATS, 0, DENSE},
     [HX_OP_linear] = {hx__cuda_linear, FLOATS, 0, STRIDED},
     [HX_OP_matmul] = {hx__cuda_matmul, FLOATS, 0, STRIDED},
     [HX_OP_layernorm] = {hx__cuda_norm, FLOATS, 0, DENSE},

@@ -126,3 +126,19 @@ hx_status hx__ref_maxabs(const hx_op_call *call) {
     hx__ref_set(y, 0, most);
     return HX_OK;
 }
+
+/* Sums by long double: 4096 terms of it are good to an ulp of f64. */
+hx_status hx__ref_norm_blocks(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *y = &call->out[0];
+    const double p = call->attr.blocks.p;
+    long double part = 0;
+    int64_t i = 0;
+    for (hx__ref_walk w = hx__ref_walk_start(1, HX_REF_ARRAYS(x)); !w.is_done; hx__ref_walk_next(&w)) {
+        const long double size = fabsl((long double)hx__ref_get(x, w.at[0]));
+        if (i % HX_NORM_BLOCK == 0) part = 0;
+        if (p != HUGE_VAL) part += p == 2 ? size * size : size;
+        else if (!(size <= part) && !isnan(part)) part = size;
+        hx__ref_set(y, i++ / HX_NORM_BLOCK, (double)part);
+    }
+    return HX_OK;
+}

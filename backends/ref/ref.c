@@ -94,6 +94,7 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_lion] = {.run = hx__ref_lion},
     [HX_OP_sumabs] = {.run = hx__ref_sumabs},
     [HX_OP_maxabs] = {.run = hx__ref_maxabs},
+    [HX_OP_norm_blocks] = {.run = hx__ref_norm_blocks},
     /* elementary functions, comparisons, choice */
     [HX_OP_pow] = {.run = hx__ref_binary},
     [HX_OP_expm1] = {.run = hx__ref_unary},

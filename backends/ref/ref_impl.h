@@ -165,5 +165,6 @@ hx_status hx__ref_rmsprop(const hx_op_call *call);
 hx_status hx__ref_lion(const hx_op_call *call);
 hx_status hx__ref_sumabs(const hx_op_call *call);
 hx_status hx__ref_maxabs(const hx_op_call *call);
+hx_status hx__ref_norm_blocks(const hx_op_call *call);
 
 #endif

@@ -21,6 +21,8 @@ typedef enum hx_op {
 #define HX_OP_MAX_IN  8
 #define HX_OP_MAX_OUT 5
 
+#define HX_NORM_BLOCK 4096 /* elements whose part of a norm norm_blocks keeps apart */
+
 typedef union hx_op_attr {
     struct {
         double alpha, beta;
@@ -34,6 +36,9 @@ typedef union hx_op_attr {
         bool keepdim;
         bool accumulate;
     } reduce;
+    struct {
+        double p; /* norm_blocks: 1, 2 or HUGE_VAL */
+    } blocks;
     struct {
         double alpha;
         bool accumulate;

@@ -1,4 +1,5 @@
 /* Reductions and what is normalised by one. */
+#include <math.h>
 #include "core/op/op_impl.h"
 #include "core/tensor/tensor_impl.h"
 
@@ -88,6 +89,15 @@ hx_status hx__infer_topk(const hx_op_args *a, hx_op_meta *out) {
 hx_status hx__infer_sumsq(const hx_op_args *a, hx_op_meta *out) {
     HX_TRY(hx__need_float(a, 0));
     hx__set_out(out, HX_SCALAR, HX_F64);
+    return HX_OK;
+}
+
+hx_status hx__infer_norm_blocks(const hx_op_args *a, hx_op_meta *out) {
+    const double p = a->attr->blocks.p;
+    const int64_t n = hx_shape_count(&a->in[0].shape);
+    HX_TRY(hx__need_float(a, 0));
+    if (p != 1 && p != 2 && p != HUGE_VAL) return HX_FAIL(HX_ERR_ARG, "norm_blocks: p = %g: expected 1, 2 or HUGE_VAL", p);
+    hx__set_out(out, HX_SHAPE(n / HX_NORM_BLOCK + (n % HX_NORM_BLOCK != 0)), HX_F64);
     return HX_OK;
 }
 

@@ -243,6 +243,8 @@ static const struct error_case {
     DTYPE(lion, "3", .out = "3 3 i3", ),
     NO_ARITHMETIC(sumabs, "i3", ),
     NO_ARITHMETIC(maxabs, "l3", ),
+    NO_ARITHMETIC(norm_blocks, "i3", .attr.blocks.p = 2),
+    ARG(norm_blocks, "3", .attr.blocks.p = 3),
     /* elementary functions, comparisons, choice, complex */
     SHAPE(pow, "4 3", ),
     NO_ARITHMETIC(pow, "i3 i3", ),

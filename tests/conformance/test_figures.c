@@ -1,6 +1,7 @@
 /* Known numbers: what ref itself is held to, and with it every other backend. */
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/autograd/tape.h"
@@ -252,6 +253,80 @@ static void norm_parts(conf_rig *rig, hx_dtype dtype) {
     hx_tensor_destroy(&x);
 }
 Test(figures, parts_of_the_gradient_norm_show_what_is_not_finite) { conf_on_every_backend(norm_parts); }
+
+/* ---- norms by block ---- */
+
+enum { BLOCKS_MOST = 3 }; /* blocks of the largest case */
+
+/* Elements of fixed size and changing sign, in the middle of n + 3 from element `shift` on, where no pack begins. */
+static hx_tensor *wave(conf_rig *rig, hx_dtype dtype, int64_t n, int64_t shift) {
+    double *values = malloc(sizeof *values * (size_t)(n + 3));
+    hx_tensor *wide, *narrow, *x;
+    for (int64_t i = 0; i < n + 3; i++) values[i] = sin((double)(i - shift) * 0.37) * (1 + (double)((i - shift) % 97));
+    MUST(hx_tensor_create(rig->device, HX_F64, HX_SHAPE(n + 3), &wide));
+    MUST(hx_tensor_write(rig->stream, wide, values));
+    MUST(hx_cast(&rig->ctx, wide, dtype, &narrow));
+    MUST(hx_tensor_window(narrow, shift, HX_SHAPE(n), &x));
+    hx_tensor_destroy(&narrow);
+    hx_tensor_destroy(&wide);
+    free(values);
+    return x;
+}
+
+static int64_t norm_blocks_of(conf_rig *rig, hx_tensor *x, double p, double got[BLOCKS_MOST]) {
+    hx_tensor *blocks = NULL;
+    MUST(hx_op_run(&rig->ctx, HX_OP_norm_blocks, &x, 1, &(hx_op_attr){.blocks.p = p}, 0, &blocks));
+    const int64_t n = hx_tensor_count(blocks);
+    cr_assert_leq(n, BLOCKS_MOST);
+    MUST(hx_tensor_read(rig->stream, blocks, got));
+    hx_tensor_destroy(&blocks);
+    return n;
+}
+
+static double part_of(double p, double part, double x) { return p == HUGE_VAL ? fmax(part, fabs(x)) : part + (p == 2 ? x * x : fabs(x)); }
+
+static void check_blocks(conf_rig *rig, hx_dtype dtype, double p, int64_t n) {
+    double got[BLOCKS_MOST], shifted[BLOCKS_MOST], share[BLOCKS_MOST], *values = malloc(sizeof *values * (size_t)(n + 1));
+    hx_tensor *x = wave(rig, dtype, n, 0), *moved = wave(rig, dtype, n, 3), *wide;
+    const int64_t n_blocks = norm_blocks_of(rig, x, p, got);
+    MUST(hx_cast(&rig->ctx, x, HX_F64, &wide));
+    MUST(hx_tensor_read(rig->stream, wide, values));
+    cr_expect_eq(n_blocks, (n + HX_NORM_BLOCK - 1) / HX_NORM_BLOCK);
+    for (int64_t b = 0; b < n_blocks; b++) {
+        double want = 0;
+        for (int64_t i = b * HX_NORM_BLOCK; i < n && i < (b + 1) * HX_NORM_BLOCK; i++) want = part_of(p, want, values[i]);
+        cr_expect(fabs(got[b] - want) <= 1e-5 * want, "p = %g, block %lld of %lld elements: %.12g, expected %.12g", p, (long long)b, (long long)n,
+                  got[b], want);
+    }
+    cr_expect_eq(norm_blocks_of(rig, moved, p, shifted), n_blocks);
+    cr_expect_eq(memcmp(got, shifted, sizeof *got * (size_t)n_blocks), 0, "where a block lies shows on %s", hx_device_name(rig->device));
+    if (n > HX_NORM_BLOCK) { /* what a rank has of it, from the second block on */
+        hx_tensor *rest;
+        MUST(hx_tensor_window(moved, HX_NORM_BLOCK, HX_SHAPE(n - HX_NORM_BLOCK), &rest));
+        cr_expect_eq(norm_blocks_of(rig, rest, p, share), n_blocks - 1);
+        cr_expect_eq(memcmp(got + 1, share, sizeof *got * (size_t)(n_blocks - 1)), 0, "a share's blocks differ on %s", hx_device_name(rig->device));
+        hx_tensor_destroy(&rest);
+    }
+    hx_tensor_destroy(&wide);
+    hx_tensor_destroy(&moved);
+    hx_tensor_destroy(&x);
+    free(values);
+}
+
+static void norm_blocks(conf_rig *rig, hx_dtype dtype) {
+    static const int64_t sizes[] = {0, 1, HX_NORM_BLOCK - 1, HX_NORM_BLOCK, HX_NORM_BLOCK + 1, 2 * HX_NORM_BLOCK + 77};
+    static const double p[] = {1, 2, HUGE_VAL};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int k = 0; k < 3; k++) check_blocks(rig, dtype, p[k], sizes[i]);
+    hx_tensor *bad = tensor(rig, dtype, HX_SHAPE(4), (double[]){1, NAN, 9, -2});
+    for (int k = 0; k < 3; k++) {
+        double got[BLOCKS_MOST];
+        norm_blocks_of(rig, bad, p[k], got);
+        cr_expect(isnan(got[0]), "p = %g hides a NaN", p[k]);
+    }
+    hx_tensor_destroy(&bad);
+}
+Test(figures, a_block_of_a_norm_depends_on_its_elements_alone) { conf_on_every_backend(norm_blocks); }
 
 static void products(conf_rig *rig, hx_dtype dtype) {
     hx_tensor *a = tensor(rig, dtype, HX_SHAPE(2, 3), (double[]){1, 2, 3, 4, 5, 6});

@@ -24,7 +24,7 @@
     X(add_layernorm) X(add_rmsnorm)                                                                          \
     X(cross_entropy) X(cross_entropy_bwd) X(dropout) X(adamw)                                                \
     X(rope) X(swiglu) X(swiglu_bwd)                                                                          \
-    X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs)                                                            \
+    X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs) X(norm_blocks)                                             \
     X(conv) X(conv_bwd_x) X(conv_bwd_w) X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)              \
     X(batchnorm) X(batchnorm_bwd)                                                                            \
     X(log_softmax) X(log_softmax_bwd) X(stat) X(arg) X(topk) X(gather_bwd) X(pad_bwd)

@@ -1,5 +1,5 @@
 /* Optimizer updates: one pass over parameter, gradient and moments. Parts of the gradient's norm: one number for
- * each block, added up in order. */
+ * each block, added up in order or kept. */
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "core/tensor/half.h"

@@ -58,7 +58,7 @@ const hx_cpu_kernels HX_K(kernels) = {
             [HX_OP_random_normal] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
             /* optimizers */
             UPDATE(adamw, 3), UPDATE(sgd, 2), UPDATE(rmsprop, 4), UPDATE(lion, 2),
-            DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)),
+            DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)), DENSE(norm_blocks, IN(0)),
             /* convolutions, pools and batch norm */
             DENSE(conv, IN(0)),
             DENSE(conv_bwd_x, IN(0)),
