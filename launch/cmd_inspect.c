@@ -35,6 +35,7 @@ static int64_t count_parameters(const hx_ckpt_info *info) {
 static void print_info(const char *file, const hx_ckpt_info *info, bool verified) {
     char shape[HX_SHAPE_TEXT];
     printf("%s\n  format %d, written by %d rank%s, %s\n", file, info->format, info->world_size, info->world_size == 1 ? "" : "s", info->versions);
+    if (info->kernels[0]) printf("  kernels: %s\n", info->kernels);
     printf("  step %lld, %lld samples seen, loss %.4f, held-out loss %.4f, best %.4f, %.1f s of training\n",
            (long long)info->state.step, (long long)info->state.cursor, info->state.last_loss, info->state.last_eval_loss,
            info->state.best_loss, info->state.elapsed_s);
@@ -54,8 +55,8 @@ static hx_status print_info_json(const char *file, const hx_ckpt_info *info, boo
     const hx_train_state *state = &info->state;
     json_t *tensors = json_array();
     for (int64_t i = 0; i < info->n_entries; i++) json_array_append_new(tensors, entry_json(&info->entries[i]));
-    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:b, s:o}", "file", file, "format",
-                          info->format, "ranks", info->world_size, "versions", info->versions, "step", (json_int_t)state->step,
+    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:b, s:o}", "file", file, "format",
+                          info->format, "ranks", info->world_size, "versions", info->versions, "kernels", info->kernels, "step", (json_int_t)state->step,
                           "cursor", (json_int_t)state->cursor, "seed", (json_int_t)state->seed, "loss",
                           hx__json_real(state->last_loss), "eval_loss", hx__json_real(state->last_eval_loss), "best_loss",
                           hx__json_real(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",

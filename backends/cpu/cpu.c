@@ -144,6 +144,8 @@ static void cpu_props(void *self, hx_device_props *out) {
     if (!read_model(model, sizeof model)) snprintf(model, sizeof model, "CPU");
     *out = (hx_device_props){.n_threads = cpu->n_threads, .is_host_memory = true};
     snprintf(out->name, sizeof out->name, "%s (kernels: %s)", model, cpu->kernels->isa);
+    snprintf(out->kernels, sizeof out->kernels, "cpu %s, openblas %.64s, gemm %s", cpu->kernels->isa, openblas_get_corename(),
+             cpu->use_blas ? "openblas" : "own");
     long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
     if (pages > 0 && page_bytes > 0) out->memory_bytes = (int64_t)pages * page_bytes;
 }

@@ -155,6 +155,7 @@ static void cuda_props(void *self, hx_device_props *out) {
     const hx_cuda *cuda = self;
     *out = (hx_device_props){.memory_bytes = cuda->memory_bytes};
     snprintf(out->name, sizeof out->name, "%s", cuda->name);
+    snprintf(out->kernels, sizeof out->kernels, "cuda %.110s", cuda->name);
 }
 
 /* ---- memory ---- */

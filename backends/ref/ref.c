@@ -203,6 +203,7 @@ static void ref_props(void *self, hx_device_props *out) {
     long n_pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGE_SIZE);
     *out = (hx_device_props){.n_threads = 1, .is_host_memory = true};
     snprintf(out->name, sizeof out->name, "ref: plain loops in float64, one thread");
+    snprintf(out->kernels, sizeof out->kernels, "ref");
     if (n_pages > 0 && page_bytes > 0) out->memory_bytes = (int64_t)n_pages * page_bytes;
 }
 

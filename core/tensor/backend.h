@@ -43,6 +43,7 @@ typedef struct hx_device_config {
 
 typedef struct hx_device_props {
     char name[128];          /* e.g. the CPU's model and the instruction set in use */
+    char kernels[128];       /* what was chosen for this machine and decides the bits of results, "cpu v3, openblas Zen, gemm openblas" */
     int64_t memory_bytes;    /* physical memory of the device; 0 = not known */
     int n_threads;           /* host backends */
     bool is_host_memory;     /* the host may dereference device pointers after a sync */

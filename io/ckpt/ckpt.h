@@ -5,7 +5,7 @@
  *   /optim/<slot>/<name>   the same shape as its parameter
  *   /ema/<name>            its moving average, if the run keeps one
  *   /train                 attributes: step, cursor, seed, best_loss, ... (hx_train_state; nothing per rank)
- *   /meta                  attributes: format (version), config (YAML text), library versions, world size
+ *   /meta                  attributes: format (version), config (YAML text), library versions, world size, kernels (if told)
  * Every dataset carries an attribute `xxh3` [n_blocks] u64: checksums over fixed ranges of its elements,
  * independent of who wrote them. A rank writes its own hyperslabs (hx_layout), so any layout reads any file.
  *
@@ -45,6 +45,9 @@ typedef struct hx_ckpt hx_ckpt;
  *  @param folder, config_text  copied */
 hx_status hx_ckpt_open(hx_comm *comm, const char *folder, const hx_ckpt_config *config, const char *config_text, hx_ckpt **out);
 void hx_ckpt_close(hx_ckpt **ckpt);
+/** Local, alike on all ranks, before the first save: what decides the bits of the run's results, stored beside the configuration.
+ *  @param kernels  hx_device_props.kernels; copied */
+hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels);
 /** Collective. On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
 hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
 /** The trainer's hook; borrows ckpt. */
@@ -72,6 +75,7 @@ typedef struct hx_ckpt_info {
     int format;
     hx_train_state state;
     char versions[256];
+    char kernels[128]; /* hx_ckpt_set_kernels; "": not told, as in files of older versions */
     int world_size;
     int64_t n_entries;
     hx_ckpt_entry *entries; /* owned, by name */

@@ -105,6 +105,7 @@ struct hx_ckpt {
     MPI_Comm mpi;  /* a duplicate of comm's, for HDF5 and sums; MPI_COMM_NULL: one process */
     char *folder;  /* owned */
     char *config;  /* owned */
+    char *kernels; /* owned; NULL: not told */
     int64_t keep;
 };
 

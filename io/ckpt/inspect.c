@@ -130,9 +130,17 @@ static int compare_entries(const void *a, const void *b) {
     return strcmp(((const hx_ckpt_entry *)a)->name, ((const hx_ckpt_entry *)b)->name);
 }
 
+/* Cut where it is longer than `out`, which is zeroed. */
+static hx_status read_text(hid_t object, const char *name, size_t n_bytes, char *out) {
+    char *text;
+    HX_TRY(hx__h5_text_read(object, name, &text));
+    strncpy(out, text, n_bytes - 1);
+    hx_mem_free((void **)&text);
+    return HX_OK;
+}
+
 static hx_status read_meta(hid_t h5, hx_ckpt_info *info) {
     int64_t format, world_size;
-    char *versions;
     HX_AUTO_H5 meta = H5Gopen2(h5, "/meta", H5P_DEFAULT);
     if (meta < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", "/meta");
     HX_TRY(hx__h5_attr_read(meta, "format", H5T_STD_I64LE, 1, &format));
@@ -141,10 +149,8 @@ static hx_status read_meta(hid_t h5, hx_ckpt_info *info) {
         return HX_FAIL(HX_ERR_FORMAT, "/meta: format %lld, world size %lld: expected format %d and a size >= 1",
                        (long long)format, (long long)world_size, info->format);
     info->world_size = (int)world_size;
-    HX_TRY(hx__h5_text_read(meta, "versions", &versions));
-    strncpy(info->versions, versions, sizeof info->versions - 1);
-    hx_mem_free((void **)&versions);
-    return HX_OK;
+    HX_TRY(read_text(meta, "versions", sizeof info->versions, info->versions));
+    return H5Aexists(meta, "kernels") > 0 ? read_text(meta, "kernels", sizeof info->kernels, info->kernels) : HX_OK;
 }
 
 static void file_release(hid_t *h5) {

@@ -269,7 +269,15 @@ void hx_ckpt_close(hx_ckpt **ckpt) {
     if ((*ckpt)->mpi != MPI_COMM_NULL) MPI_Comm_free(&(*ckpt)->mpi);
     hx_mem_free((void **)&(*ckpt)->folder);
     hx_mem_free((void **)&(*ckpt)->config);
+    hx_mem_free((void **)&(*ckpt)->kernels);
     hx_mem_free((void **)ckpt);
+}
+
+hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels) {
+    const size_t most = sizeof((hx_ckpt_info *)NULL)->kernels - 1;
+    if (strlen(kernels) > most) return HX_FAIL(HX_ERR_ARG, "kernels of %zu bytes: expected up to %zu", strlen(kernels), most);
+    hx_mem_free((void **)&ckpt->kernels);
+    return hx_mem_strdup(kernels, &ckpt->kernels);
 }
 
 hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best) {

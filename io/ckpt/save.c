@@ -245,6 +245,7 @@ static hx_status meta_create(writer *w) {
     HX_TRY(hx__h5_attr_write(meta, "world_size", H5T_STD_I64LE, 1, &size));
     HX_TRY(hx__h5_text_write(meta, "versions", versions));
     HX_TRY(hx__h5_text_write(meta, "config", w->ckpt->config));
+    if (w->ckpt->kernels != NULL && w->ckpt->kernels[0] != '\0') HX_TRY(hx__h5_text_write(meta, "kernels", w->ckpt->kernels));
     return hx__ckpt_state_write(train, w->state);
 }
 

@@ -231,6 +231,26 @@ Test(ckpt, inspect_lists_names_shapes_and_state) {
     hx_mem_free((void **)&text);
 }
 
+Test(ckpt, kernels_are_kept_beside_the_configuration_where_they_are_told) {
+    static const char *const told[] = {NULL, "", "cpu v3, openblas Zen, gemm openblas"};
+    for (int64_t i = 0; i < 3; i++) {
+        hx_ckpt *ckpt;
+        hx_ckpt_info info;
+        char file[HX_PATH_BYTES], long_text[200] = {0};
+        hx_train_state state = {.step = i};
+        OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+        if (told[i]) OK(hx_ckpt_set_kernels(ckpt, told[i]));
+        memset(long_text, 'k', sizeof long_text - 1);
+        cr_expect_eq(hx_ckpt_set_kernels(ckpt, long_text), HX_ERR_ARG);
+        OK(hx_ckpt_save(ckpt, &state, &items, false));
+        hx_ckpt_close(&ckpt);
+        OK(hx_ckpt_resolve(folder, file));
+        OK(hx_ckpt_inspect(file, true, &info));
+        cr_expect_str_eq(info.kernels, told[i] ? told[i] : "");
+        hx_ckpt_info_destroy(&info);
+    }
+}
+
 Test(ckpt, equal_states_give_equal_files) {
     char a[HX_PATH_BYTES], b[HX_PATH_BYTES], other[512], command[3 * HX_PATH_BYTES];
     snprintf(other, sizeof other, "%s/other", folder);
