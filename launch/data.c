@@ -38,7 +38,8 @@ static int64_t split_at(int64_t n_bytes, double holdout) {
 
 hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval, bool whole, hx_session_data *out) {
     const hx_config *c = &s->config;
-    hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
+    const hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
+    const bool is_dealt = !hx__session_is_elastic(s); /* else every rank may ask for any micro-batch: core/train/hooks.h, hx_leaves */
     hx_status status = HX_OK;
     hx_session_data d = {0};
     int64_t n_bytes;
@@ -51,7 +52,8 @@ hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval
                       .config = {.end = split, .ctx = c->model.ctx, .batch = c->train.batch,
                                  .micro_batch = c->train.micro_batch, .shuffle = c->train.shuffle,
                                  .last = c->train.drop_last ? HX_LAST_DROP : HX_LAST_JOIN,
-                                 .seed = (uint64_t)c->train.seed, .rank = hx_comm_rank(dp), .size = hx_comm_size(dp)}};
+                                 .seed = (uint64_t)c->train.seed, .rank = is_dealt ? hx_comm_rank(dp) : 0,
+                                 .size = is_dealt ? hx_comm_size(dp) : 1}};
     if (wants_train) {
         HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
         hx_loader_source(d.train_loader, &d.train);

@@ -62,6 +62,21 @@ typedef struct hx_session_data {
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
 void hx__session_data_close(hx_session_data *data);
 
+/* ---- elastic.c ---- */
+
+#define HX_KERNELS_BYTES 128
+
+bool hx__session_is_elastic(const hx_session *session);
+/** hx_device_props.kernels of the session's device. */
+void hx__session_kernels(const hx_session *session, char out[HX_KERNELS_BYTES]);
+/** Collective. Leaves of the global batch; 0: the run is not elastic.
+ *  @return HX_ERR_CONFIG: as hx_train_n_leaves, or two ranks compute with other kernels; both are named, and theirs */
+hx_status hx__session_leaves(hx_session *session, int64_t *out);
+/** Local. What an elastic run that goes on from an elastic one's checkpoint may not change: batch and micro-batch, kernels.
+ *  @param source  the checkpoint. @return HX_ERR_CONFIG with both, and how to go on */
+hx_status hx__elastic_same_leaves(const hx_config *stored, const hx_config *given, const char *source);
+hx_status hx__elastic_same_kernels(const hx_session *session, const hx_config *stored, const char *kernels, const char *source);
+
 /* ---- transport.c ---- */
 
 /** Collective. Open what moves memory of the session's device between ranks, as `comm` says.
@@ -84,6 +99,7 @@ typedef struct hx_resume {
     char file[HX_PATH_BYTES]; /* the checkpoint */
     int64_t seed;             /* train.seed that it was written with */
     bool has_plateau;         /* it holds the state of the schedule "plateau" */
+    char kernels[HX_KERNELS_BYTES]; /* that the run was computed with; "": not known */
 } hx_resume;
 
 /** "folder/name". @return HX_ERR_CONFIG if it does not fit */

@@ -25,6 +25,7 @@ typedef struct train_run {
     hx_history *history;
     hx_progress *progress;
     hx_session_data data;
+    int64_t n_leaves;              /* of a global batch; 0: the run is not elastic */
     hx_recompute_report recompute; /* what the policy chose */
     hx_param_list params;
     hx_ddp *ddp;
@@ -39,9 +40,20 @@ typedef struct train_run {
 
 /* ---- the run's folder ---- */
 
+static hx_status read_kernels(train_run *r) {
+    hx_ckpt_info info;
+    HX_TRY(hx_ckpt_inspect(r->resume.file, false, &info));
+    snprintf(r->resume.kernels, sizeof r->resume.kernels, "%s", info.kernels);
+    hx_ckpt_info_destroy(&info);
+    return HX_OK;
+}
+
 static hx_status read_stored(train_run *r) {
     hx_config stored;
     HX_TRY(hx__config_of_checkpoint(r->resume.file, &stored));
+    HX_TRY(read_kernels(r));
+    HX_TRY(hx__elastic_same_leaves(&stored, &r->session->config, r->resume.file));
+    HX_TRY(hx__elastic_same_kernels(r->session, &stored, r->resume.kernels, r->resume.file));
     HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
     HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));
     r->resume.seed = stored.train.seed;
@@ -60,6 +72,15 @@ static hx_status open_folder(train_run *r) {
     return hx_progress_create(c->run.progress, c->train.log_every, r->model->unit_name, r->model->unit_per_count, &r->progress);
 }
 
+/* On rank 0. */
+static void note_kernels(const train_run *r) {
+    char mine[HX_KERNELS_BYTES];
+    hx__session_kernels(r->session, mine);
+    if (r->resume.kernels[0] && strcmp(r->resume.kernels, mine) != 0)
+        hx_progress_note(r->progress, "WARNING: bits will differ: the run was computed with the kernels '%s' so far, here they are '%s'",
+                         r->resume.kernels, mine);
+}
+
 /* A resumed run goes on in the order of data and with the random numbers that it began with: the stored seed wins. */
 static hx_status share_resume(train_run *r) {
     hx_session *s = r->session;
@@ -69,6 +90,7 @@ static hx_status share_resume(train_run *r) {
     if (!r->resume.is_found) return HX_OK;
     if (r->is_first && r->resume.seed != s->config.train.seed)
         hx_progress_note(r->progress, "train.seed stays %lld, as in the checkpoint", (long long)r->resume.seed);
+    if (r->is_first) note_kernels(r);
     s->config.train.seed = r->resume.seed;
     s->ctx.seed = (uint64_t)r->resume.seed;
     return HX_OK;
@@ -137,6 +159,14 @@ static int64_t count_logical(const hx_param_list *params) {
     return n;
 }
 
+static void announce_elastic(const train_run *r) {
+    char kernels[HX_KERNELS_BYTES];
+    hx__session_kernels(r->session, kernels);
+    if (r->n_leaves > 0)
+        hx_progress_note(r->progress, "elastic: %lld micro-batches of %lld samples, the same bits on any number of ranks with the kernels '%s'",
+                         (long long)r->n_leaves, (long long)r->session->config.train.micro_batch, kernels);
+}
+
 static void announce(const train_run *r) {
     const hx_session *s = r->session;
     hx_device_props props;
@@ -152,6 +182,7 @@ static void announce(const train_run *r) {
     if (!props.is_host_memory && size > 1)
         hx_progress_note(r->progress, "collectives: %s%s%s", hx_comm_device_name(hx_mesh_axis(s->mesh, used)),
                          s->no_nccl[0] ? "; " : "", s->no_nccl);
+    announce_elastic(r);
     announce_frozen(r);
     announce_recompute(r);
 }
@@ -219,13 +250,14 @@ static hx_status prepare_model(hx_session *s, void *arg) {
 
 static hx_status open_checkpoints(train_run *r) {
     hx_session *s = r->session;
-    char folder[HX_PATH_BYTES];
+    char folder[HX_PATH_BYTES], kernels[HX_KERNELS_BYTES];
     hx_status status = hx__path_join(s->config.run.out, "ckpt", folder);
     if (status == HX_OK) status = hx_config_text(&s->config, &r->config_text);
     HX_TRY(hx_comm_agree(s->world, status));
     HX_TRY(hx_ckpt_open(s->world, folder, &s->config.ckpt, r->config_text, &r->ckpt));
     hx_ckpt_hook(r->ckpt, &r->hook);
-    return HX_OK;
+    hx__session_kernels(s, kernels);
+    return hx_comm_agree(s->world, hx_ckpt_set_kernels(r->ckpt, kernels));
 }
 
 static hx_status create_trainer(train_run *r) {
@@ -304,13 +336,14 @@ static bool has_partial(const hx_param_list *params) {
     return false;
 }
 
-/* Ranks without replicas have gradients to add up too, where they deal positions out. */
+/* Ranks without replicas have gradients to add up too: where they deal positions out, and leaves of elastic training. */
 static hx_status create_ddp(train_run *r) {
     hx_session *s = r->session;
     const bool is_partial = has_partial(&r->params);
     const hx_ddp_setup setup = {.dp = hx_mesh_axis(s->mesh, HX_AXIS_DP), .tp = is_partial ? hx_mesh_axis(s->mesh, HX_AXIS_TP) : NULL,
-                                .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp};
-    if (hx_comm_size(setup.dp) == 1 && !is_partial) return HX_OK;
+                                .device = s->device, .stream = s->stream, .params = &r->params, .config = &s->config.ddp,
+                                .n_leaves = r->n_leaves};
+    if (hx_comm_size(setup.dp) == 1 && !is_partial && setup.n_leaves == 0) return HX_OK;
     HX_TRY(hx_comm_agree(s->world, hx_ddp_create(&setup, &r->ddp)));
     hx_ddp_hook(r->ddp, &r->sync);
     hx_ddp_copies(r->ddp, &r->agreement.share_copy, &r->agreement.n_share_copies);
@@ -320,6 +353,7 @@ static hx_status create_ddp(train_run *r) {
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
     hx__session_ranks(s, &r->agreement);
+    HX_TRY(hx__session_leaves(s, &r->n_leaves));
     HX_TRY(hx_comm_agree(s->world, open_folder(r)));
     HX_TRY(share_resume(r));
     HX_TRY(open_data(r));
@@ -400,13 +434,15 @@ static hx_status eval_all(hx_session *s, const hx_model *model, const hx_batch_s
     hx_status status = HX_OK;
     double sums[2] = {0, 0};
     hx__session_ranks(s, &agreement);
+    /* who takes which micro-batch; how many there are in a batch is not asked */
+    const hx_leaves leaves = {.n = hx__session_is_elastic(s) ? 1 : 0, .rank = agreement.replica, .size = agreement.n_replicas};
     if (!eval) {
         HX_TRY_GOTO(hx__session_data_open(s, false, true, false, &data), done);
         eval = &data.eval;
         status = data.eval_loader ? HX_OK : HX_FAIL(HX_ERR_CONFIG, "data.holdout = %g: there is no held-out part to evaluate on", s->config.data.holdout);
         if (status != HX_OK) goto done;
     }
-    status = hx_eval_share(&s->ctx, model, eval, 0, NULL, sums);
+    status = hx_eval_share(&s->ctx, model, eval, 0, &leaves, NULL, sums);
     if (status != HX_OK && agreement.n_parts > 1) goto done; /* the others wait within a layer: they will not come to agree */
     HX_TRY_GOTO(hx_comm_agree(s->world, status), done);
     if (agreement.part != 0) sums[0] = sums[1] = 0; /* the same samples as part 0's */

@@ -46,6 +46,33 @@ hx_status hx_grad_norm_part(hx_ctx *ctx, const hx_param_list *params, double p, 
     return is_none ? hx_tensor_fill(ctx->stream, out, 0) : HX_OK;
 }
 
+static hx_status put_blocks(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *const *places) {
+    const hx_op_attr attr = {.blocks = {.p = p}};
+    for (int64_t i = 0; i < params->n_items; i++) {
+        HX_AUTO_TENSOR grad = NULL;
+        hx_tensor *place = places[i];
+        if (place == NULL) continue;
+        HX_TRY(gradient_of(params->items[i], &grad));
+        if (grad != NULL) HX_TRY(hx_op_run(ctx, HX_OP_norm_blocks, &grad, 1, &attr, 0, &place));
+    }
+    return HX_OK;
+}
+
+hx_status hx_grad_norm_blocks(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *const *places) {
+    hx_ctx quiet = hx_no_grad(ctx);
+    HX_TRY(hx__optim_batch_begin(&quiet));
+    return hx__optim_batch_end(&quiet, put_blocks(&quiet, params, p, places));
+}
+
+double hx_grad_norm_join(double p, const double *blocks, int64_t n) {
+    double part = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (p != HUGE_VAL) part += blocks[i];
+        else if (!(blocks[i] <= part) && !isnan(part)) part = blocks[i];
+    }
+    return part;
+}
+
 double hx_grad_norm_of_part(double p, double part) { return p == 2 ? sqrt(part) : part; }
 
 double hx_clip_factor(double norm, double most) { return norm > most ? most / (norm + 1e-6) : 1; }

@@ -107,6 +107,14 @@ double hx_clip_norm_p(const hx_optim_config *config);
  *  @param out  f64 scalar on the device, overwritten
  *  @return HX_ERR_STATE names a parameter without a gradient */
 hx_status hx_grad_norm_part(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *out);
+/** The same in blocks of HX_NORM_BLOCK elements, counted from the begin of what this rank updates of each parameter: of params[i]
+ *  to places[i], f64 [n_blocks] (op norm_blocks). Each block's bits depend on its elements alone, so that the parts, added in one
+ *  order, have the same bits however parameters are shared out at multiples of a block.
+ *  @param places  [params->n_items] on the device, overwritten; NULL: that parameter is left out
+ *  @return HX_ERR_STATE names a parameter without a gradient; HX_ERR_SHAPE: a place of another size */
+hx_status hx_grad_norm_blocks(hx_ctx *ctx, const hx_param_list *params, double p, hx_tensor *const *places);
+/** All of them joined, from the first to the last: the part of hx_grad_norm_of_part. NaN stays. */
+double hx_grad_norm_join(double p, const double *blocks, int64_t n);
 /** part^(1/p); the part itself for p = HUGE_VAL. */
 double hx_grad_norm_of_part(double p, double part);
 /** What gradients of that norm are multiplied with: most/(norm + 1e-6) if norm > most, else 1. */

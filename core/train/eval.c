@@ -9,6 +9,7 @@ typedef struct share {
     const hx_model *model;
     const hx_batch_source *source;
     hx_metrics *metrics; /* NULL: none */
+    const hx_leaves *leaves; /* NULL: the source deals micro-batches out */
     hx__loss_sums *sums;
 } share;
 
@@ -20,9 +21,10 @@ static hx_status run_micro(share *s, const hx_batch *batch) {
 }
 
 static hx_status run_batch(share *s, int64_t cursor) {
+    const int64_t first = s->leaves != NULL ? s->leaves->rank : 0, stride = s->leaves != NULL ? s->leaves->size : 1;
     int64_t n_micro;
     HX_TRY(s->source->n_micro(s->source->self, cursor, &n_micro));
-    for (int64_t i = 0; i < n_micro; i++) {
+    for (int64_t i = first; i < n_micro; i += stride) {
         hx_batch batch;
         HX_TRY(s->source->get(s->source->self, cursor, i, s->ctx.stream, &batch));
         HX_TRY(run_micro(s, &batch));
@@ -39,12 +41,14 @@ static hx_status check_share(const hx_model *model, const hx_batch_source *sourc
 }
 
 hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch_source *source, int64_t n_batches,
-                        hx_metrics *metrics, double sums[2]) {
+                        const hx_leaves *leaves, hx_metrics *metrics, double sums[2]) {
+    const bool is_elastic = leaves != NULL && leaves->n > 0;
     HX_CLEANUP(hx__loss_sums_destroy) hx__loss_sums on_device = {.all = NULL};
     double values[HX__SUM_N];
     HX_TRY(check_share(model, source, metrics));
-    HX_TRY(hx__loss_sums_create(ctx->device, ctx->stream, &on_device));
-    share s = {.ctx = *ctx, .model = model, .source = source, .metrics = metrics, .sums = &on_device};
+    HX_TRY(hx__loss_sums_create(ctx->device, ctx->stream, is_elastic, &on_device));
+    share s = {.ctx = *ctx, .model = model, .source = source, .metrics = metrics, .leaves = is_elastic ? leaves : NULL,
+               .sums = &on_device};
     s.ctx.tape = NULL;
     s.ctx.training = false;
     const int64_t all = source->n_global / source->batch + (source->n_global % source->batch != 0);
@@ -64,7 +68,8 @@ static hx_status run_share(hx_trainer *t, double sums[2]) {
     t->quiet.seed = t->state.seed;
     if (s->metrics != NULL) hx_metrics_reset(s->metrics);
     if (t->ema != NULL) HX_TRY(hx_ema_swap(t->ema, &t->quiet));
-    const hx_status status = hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, s->metrics, sums);
+    const hx_leaves *leaves = hx__trainer_is_elastic(t) ? &s->sync->leaves : NULL;
+    const hx_status status = hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, leaves, s->metrics, sums);
     if (t->ema != NULL) back = hx_ema_swap(t->ema, &t->quiet);
     return status != HX_OK ? status : back;
 }

@@ -64,8 +64,9 @@ int64_t hx_leaves_count(const hx_leaves *leaves);
 /** Number of the i-th of them; they rise. */
 int64_t hx_leaves_at(const hx_leaves *leaves, int64_t i);
 
-/* A source deals the global batch out to ranks; in elastic training it deals leaves, and every rank may ask for any of them. Its whole state is `cursor`, the number of samples that all ranks
- * together have consumed: any number of ranks continues from it. */
+/* A source deals the global batch out to ranks; in elastic training it deals leaves, and every rank may ask for any of them (a
+ * loader or data set made as rank 0 of 1 does). Its whole state is `cursor`, the number of samples that all ranks together have
+ * consumed: any number of ranks continues from it. */
 typedef struct hx_batch_source {
     void *self;
     int64_t n_global;      /* samples of one epoch */
@@ -74,9 +75,9 @@ typedef struct hx_batch_source {
      *  all ranks. NULL: always `batch`; batches then go on over the end of an epoch. */
     hx_status (*n_samples)(void *self, int64_t cursor, int64_t *out);
     /** Micro-batches this rank gets for the global batch at `cursor`; differs between ranks by one at most; 0 is
-     *  possible where the batch is smaller than the number of ranks. */
+     *  possible where the batch is smaller than the number of ranks. In elastic training: leaves with samples, over all ranks. */
     hx_status (*n_micro)(void *self, int64_t cursor, int64_t *out);
-    /** Micro-batch `index` of this rank's share of the global batch that starts at sample `cursor`. */
+    /** Micro-batch `index` of this rank's share of the global batch that starts at sample `cursor`; in elastic training any leaf. */
     hx_status (*get)(void *self, int64_t cursor, int64_t index, hx_stream *stream, hx_batch *out);
 } hx_batch_source;
 
@@ -96,7 +97,7 @@ typedef struct hx_grad_sync {
     hx_status (*ready)(void *self, hx_tensor *leaf);
     /** Collective: send what has not been sent and make `stream` wait for all sums. Called on every rank, whatever went wrong before,
      *  so that no rank waits for ever. @param partial  this rank's gradients are incomplete, because its backward failed or it had
-     *  no samples: those that are missing count as zero
+     *  no samples, or not for all of its leaves: those that are missing count as zero
      *  @return HX_ERR_STATE names a parameter that took no part on this rank, unless `partial` */
     hx_status (*finish)(void *self, hx_stream *stream, bool partial);
     /** Collective, after an update that shares out parameters (hx_param.is_shared) over the ranks, whether this rank's share went

@@ -9,6 +9,8 @@
  *      number is not finite. What ranks then hold alike is compared, every check_replicas steps
  * A rank that fails in 1 to 3, or has no samples of a short batch, still takes part in 2 and 4; not so where ranks hold parts
  * of one model: see hx__trainer_is_lost.
+ * In elastic training (hx_leaves) a rank's micro-batches are its leaves of the global batch, and all numbers that leave 1 to 4, the
+ * gradients' sums, the loss, the norm, have the bits that any number of ranks gives them.
  * Models with parameters in f16 differentiate the loss times a scale, which keeps small gradients from vanishing in
  * f16's range; 5 divides by it again. It adapts: see adapt_scale. */
 #include <math.h>
@@ -19,32 +21,34 @@
 
 /* ---- 1: this rank's share ---- */
 
-static hx_status run_micro(hx_trainer *t, int64_t index, bool is_last) {
+static hx_status run_micro(hx_trainer *t, int64_t index) {
     const hx_batch_source *train = t->setup.train;
-    const hx_grad_sync *sync = t->setup.sync;
     hx_batch batch;
     HX_AUTO_TENSOR loss = NULL;
-    if (sync != NULL) HX_TRY(sync->begin(sync->self, is_last));
     HX_TRY(train->get(train->self, t->state.cursor, index, t->ctx.stream, &batch));
     t->ctx.sample_base = batch.sample_base;
     HX_TRY(hx__loss_add(&t->sums, &t->setup.model, &t->ctx, &batch, &loss, NULL));
     return hx_backward(&t->ctx, loss, t->seed);
 }
 
-/* Samples of the step's global batch, and this rank's micro-batches of them. */
-static hx_status find_share(hx_trainer *t, int64_t *n_micro) {
+/* Samples of the step's global batch, and how many micro-batches of them the source has for this rank: in elastic training all
+ * leaves with samples, whoever computes them. */
+static hx_status find_share(hx_trainer *t, int64_t *n_dealt) {
     const hx_batch_source *train = t->setup.train;
     const int64_t cursor = t->state.cursor;
     t->n_batch_samples = train->batch;
     if (train->n_samples != NULL) HX_TRY(train->n_samples(train->self, cursor, &t->n_batch_samples));
-    HX_TRY(train->n_micro(train->self, cursor, n_micro));
-    t->is_idle = *n_micro == 0;
-    const bool may_be_idle = t->setup.sync != NULL && t->n_batch_samples < train->batch;
-    if (t->n_batch_samples < 1 || *n_micro < (may_be_idle ? 0 : 1))
+    HX_TRY(train->n_micro(train->self, cursor, n_dealt));
+    const bool is_elastic = hx__trainer_is_elastic(t);
+    const bool may_be_idle = t->setup.sync != NULL && !is_elastic && t->n_batch_samples < train->batch;
+    if (t->n_batch_samples < 1 || *n_dealt < (may_be_idle ? 0 : 1))
         return HX_FAIL(HX_ERR_STATE,
                        "the global batch at %lld has %lld samples, and this rank got %lld micro-batches of it: expected "
                        "at least 1 each",
-                       (long long)cursor, (long long)t->n_batch_samples, (long long)*n_micro);
+                       (long long)cursor, (long long)t->n_batch_samples, (long long)*n_dealt);
+    if (is_elastic && *n_dealt > t->setup.sync->leaves.n)
+        return HX_FAIL(HX_ERR_STATE, "elastic training: the source has %lld leaves of the global batch at %lld: expected at most %lld",
+                       (long long)*n_dealt, (long long)cursor, (long long)t->setup.sync->leaves.n);
     return HX_OK;
 }
 
@@ -62,19 +66,35 @@ static hx_status prepare(hx_trainer *t) {
     return HX_OK;
 }
 
+static const hx_leaves *leaves_of(const hx_trainer *t) { return hx__trainer_is_elastic(t) ? &t->setup.sync->leaves : NULL; }
+
+/* This rank's n micro-batches, of n_dealt of the source's. In elastic training those are the leaves that are its own; all of them
+ * begin, and those beyond a short batch have nothing to compute. */
+static hx_status run_micros(hx_trainer *t, int64_t n, int64_t n_dealt) {
+    const hx_grad_sync *sync = t->setup.sync;
+    const hx_leaves *leaves = leaves_of(t);
+    t->is_short = n == 0 || (leaves != NULL && hx_leaves_at(leaves, n - 1) >= n_dealt);
+    if (n == 0) return sync->begin(sync->self, true);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t index = leaves != NULL ? hx_leaves_at(leaves, i) : i;
+        if (sync != NULL) HX_TRY(sync->begin(sync->self, i == n - 1));
+        if (index < n_dealt) HX_TRY(run_micro(t, index));
+    }
+    return HX_OK;
+}
+
 static hx_status run_share(hx_trainer *t) {
     const hx_train_state *state = &t->state;
     const hx_grad_sync *sync = t->setup.sync;
-    int64_t n_micro;
+    int64_t n_dealt;
     if (state->step < 0 || state->cursor < 0 || state->cursor > INT64_MAX - t->setup.train->batch)
         return HX_FAIL(HX_ERR_STATE, "training state: step %lld, cursor %lld: expected counts that can go on",
                        (long long)state->step, (long long)state->cursor);
-    HX_TRY(find_share(t, &n_micro));
-    if (sync != NULL && sync->start != NULL) HX_TRY(sync->start(sync->self, n_micro));
+    HX_TRY(find_share(t, &n_dealt));
+    const int64_t n = leaves_of(t) != NULL ? hx_leaves_count(leaves_of(t)) : n_dealt;
+    if (sync != NULL && sync->start != NULL) HX_TRY(sync->start(sync->self, n));
     HX_TRY(prepare(t));
-    if (t->is_idle) return sync->begin(sync->self, true);
-    for (int64_t i = 0; i < n_micro; i++) HX_TRY(run_micro(t, i, i == n_micro - 1));
-    return HX_OK;
+    return run_micros(t, n, n_dealt);
 }
 
 /* With a synchronisation it is hx_grad_sync.finish that looks for them. */
@@ -92,8 +112,7 @@ static hx_status check_gradients(const hx_trainer *t) {
 
 static hx_status measure(hx_trainer *t, double sums[HX__SUM_N]) {
     HX_TRY(check_gradients(t));
-    HX_TRY(hx_grad_norm_part(&t->quiet, &t->normed, hx_clip_norm_p(t->setup.optim_config), t->sums.sum[HX__SUM_NORM]));
-    return hx_tensor_read(t->ctx.stream, t->sums.all, sums);
+    return hx__norm_measure(t, sums);
 }
 
 /* 1 to 3; what fails is noted. */
@@ -104,7 +123,7 @@ static void run_local(hx_trainer *t, double sums[HX__SUM_N]) {
         if (t->failure != HX_OK) hx_tape_reset(t->ctx.tape);
     }
     if (hx__trainer_is_lost(t)) return;
-    const bool is_partial = t->failure != HX_OK || t->is_idle;
+    const bool is_partial = t->failure != HX_OK || t->is_short;
     if (sync != NULL) hx__trainer_note(t, sync->finish(sync->self, t->ctx.stream, is_partial));
     if (t->failure == HX_OK) hx__trainer_note(t, measure(t, sums));
 }
@@ -254,19 +273,6 @@ static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {
     if (wish != 0) t->wish = 0;
 }
 
-/* The part of the norm that the root is of: this rank's own where it has all, else that of all ranks. Collective for the
- * maximum norm, which is no sum. */
-static hx_status join_norm(hx_trainer *t, const double values[HX__RED_N], double own, double *out) {
-    const hx_agreement *agreement = t->setup.agreement;
-    if (!t->norm_is_joint) *out = own;
-    else if (hx_clip_norm_p(t->setup.optim_config) != HUGE_VAL) *out = values[HX__RED_NORM];
-    else {
-        *out = own;
-        return agreement->max(agreement->self, out);
-    }
-    return HX_OK;
-}
-
 hx_status hx__trainer_update(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
     const double began = hx__seconds_now();
@@ -280,7 +286,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
         values[HX__RED_LOSS] = sums[HX__SUM_LOSS];
         values[HX__RED_COUNT] = sums[HX__SUM_COUNT];
         values[HX__RED_BAD_NORM] = isfinite(sums[HX__SUM_NORM]) ? 0 : 1;
-        if (t->norm_is_joint && t->counts_norm) values[HX__RED_NORM] = sums[HX__SUM_NORM];
+        if (t->norm.is_joint && t->norm.counts) values[HX__RED_NORM] = sums[HX__SUM_NORM];
     } else {
         values[HX__RED_FAILED] = 1;
     }
@@ -295,7 +301,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     t->stop_wanted = values[HX__RED_STOP] > 0;
     t->pause_wanted = values[HX__RED_PAUSE] > 0;
     double norm_part;
-    HX_TRY(join_norm(t, values, sums[HX__SUM_NORM], &norm_part));
+    HX_TRY(hx__norm_join(t, values, sums[HX__SUM_NORM], &norm_part));
     hx_status status = update(t, values, norm_part, began);
     t->unbooked_s = hx__seconds_now() - reached;
     return status;

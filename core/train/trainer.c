@@ -109,27 +109,9 @@ static hx_status check_trained(const hx_param_list *params) {
                    (long long)params->n_items);
 }
 
-/* All parameters; where they are split, those that this rank has a part of, and on one rank those that all have. */
-static hx_status list_normed(hx_trainer *t) {
-    const hx_agreement *agreement = t->setup.agreement;
-    const bool is_split = agreement != NULL && agreement->n_parts > 1;
-    bool is_shared = false;
-    HX_TRY(hx_mem_grow((void **)&t->normed.items, &t->normed.capacity, t->params.n_items, sizeof(hx_param *)));
-    for (int64_t i = 0; i < t->params.n_items; i++) {
-        hx_param *param = t->params.items[i];
-        is_shared = is_shared || param->is_shared;
-        if (!is_split || param->is_split || agreement->part == 0) t->normed.items[t->normed.n_items++] = param;
-    }
-    t->norm_is_joint = is_split || is_shared;
-    t->counts_norm = is_shared ? agreement == NULL || agreement->share_copy == 0 : !is_split || agreement->replica == 0;
-    if (t->norm_is_joint && agreement->max == NULL && hx_clip_norm_p(t->setup.optim_config) == HUGE_VAL)
-        return HX_FAIL(HX_ERR_ARG, "clip_norm_type = inf with parameters on several ranks: expected an agreement with max");
-    return HX_OK;
-}
-
 static hx_status create_buffers(hx_trainer *t) {
     hx_device *device = t->ctx.device;
-    HX_TRY(hx__loss_sums_create(device, t->ctx.stream, &t->sums));
+    HX_TRY(hx__loss_sums_create(device, t->ctx.stream, hx__trainer_is_elastic(t), &t->sums));
     if (needs_loss_scale(t)) HX_TRY(hx_tensor_create(device, HX_F64, HX_SCALAR, &t->seed));
     return hx_tensor_create(device, HX_F64, HX_SCALAR, &t->gscale);
 }
@@ -152,8 +134,9 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(hx_layer_freeze_list(s->model.root, s->config->freeze, NULL));
     HX_TRY(hx_layer_params(s->model.root, &t->params));
     HX_TRY(check_trained(&t->params));
-    HX_TRY(list_normed(t));
     HX_TRY(hx__trainer_open_buffers(t));
+    HX_TRY(hx__trainer_check_elastic(t));
+    HX_TRY(hx__norm_open(t));
     HX_TRY(create_buffers(t));
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
@@ -194,7 +177,7 @@ void hx_trainer_destroy(hx_trainer **trainer) {
     hx_state_list_destroy(&t->items);
     hx_ema_destroy(&t->ema);
     hx_param_list_destroy(&t->buffers);
-    hx_param_list_destroy(&t->normed);
+    hx__norm_close(&t->norm);
     hx_param_list_destroy(&t->params);
     hx_mem_free(&t->votes);
     hx_mem_free(&t->buffer_data);

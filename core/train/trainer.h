@@ -35,12 +35,20 @@ extern "C" {
     X(TEXT, freeze, "", 0, 0, "parameters that are not trained: globs of names, e.g. tok.*,blocks.[01].*")   \
     X(REAL, ema, 0, 0, 0.9999999, "decay of the weights' moving average, which is evaluated; 0: none")       \
     X(INT, check_replicas, 0, 0, 1e15, "steps between comparisons of what ranks hold alike; each reads all of it once; 0: never") \
+    X(CHOICE, deterministic, 0, "ranks|elastic", 0, "what a run's bits depend on: ranks: also their number; elastic: not") \
     X(BOOL, anomaly, false, 0, 0, "check every op; the first non-finite number ends the run and is named (slow)")
 
 HX_OPTIONS_STRUCT(hx_train_config, HX_TRAIN_OPTIONS);
 #define HX_TRAIN_DEFAULT HX_OPTIONS_DEFAULT(HX_TRAIN_OPTIONS)
 extern const hx_option hx_train_options[];
 extern const int hx_train_n_options;
+
+enum { HX_DETERMINISTIC_RANKS, HX_DETERMINISTIC_ELASTIC }; /* train.deterministic */
+
+/** Local. Leaves of the global batch in elastic training (hx_leaves): batch / micro_batch; 0 without it.
+ *  @param n_ranks  with other samples, each of which is to have a leaf
+ *  @return HX_ERR_CONFIG: micro_batch is 0, or the number is no power of two, or smaller than n_ranks; all are named */
+hx_status hx_train_n_leaves(const hx_train_config *config, int n_ranks, int64_t *out);
 
 /* What is trained: any function from a micro-batch to a summed loss. One of `loss` and `loss_scores` may be NULL. */
 typedef struct hx_model {
@@ -96,7 +104,7 @@ typedef struct hx_trainer_setup {
     const hx_batch_source *eval;          /* NULL: no evaluation */
     hx_metrics *metrics;                  /* what an evaluation counts beside the loss; NULL: nothing */
     const hx_agreement *agreement;        /* NULL: one process */
-    const hx_grad_sync *sync;             /* NULL: one process */
+    const hx_grad_sync *sync;             /* NULL: one process. Elastic training needs one, whose leaves are those of `config` */
     const hx_checkpoint_hook *checkpoint; /* NULL: none */
     int64_t save_every;                   /* steps; 0: every 10 epochs; -1: only at the end */
     /** Called on every rank for each event; a failure stops the run on all ranks. May be NULL. */
@@ -137,10 +145,13 @@ hx_status hx_trainer_eval(hx_trainer *trainer, hx_train_event *event);
 /** Local. This rank's share of an evaluation: no tape, eval mode; nothing of the model changes. There is no collective
  *  inside, so a failure needs no care until the ranks add up their sums.
  *  @param n_batches  global batches; 0: all of the source
+ *  @param leaves     n > 0: the source has all micro-batches of each batch (as in elastic training), of which this rank takes
+ *                    every size-th from its rank on; the losses are rounded so that their sums over ranks are exact. NULL: the
+ *                    source deals them out
  *  @param metrics    counts are added to it; NULL: none. They need model->loss_scores
  *  @param[out] sums  of losses and of counts */
 hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch_source *source, int64_t n_batches,
-                        hx_metrics *metrics, double sums[2]);
+                        const hx_leaves *leaves, hx_metrics *metrics, double sums[2]);
 /** The scalars of the training state, to be saved, or overwritten after a load. Borrowed. */
 hx_train_state *hx_trainer_state(hx_trainer *trainer);
 /** All state tensors of the run (parameters, buffers, optimizer, averages); destroy with hx_state_list_destroy. Waits for the

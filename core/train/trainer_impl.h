@@ -1,6 +1,6 @@
 /* Inside of the trainer: trainer.c (life and run), step.c (one update), sums.c (losses added up on the device),
- * buffers.c (running statistics), replicas.c (copies compared), eval.c (evaluation), report.c (failures shared with the other
- * ranks, and events). */
+ * norm.c (the gradients' norm over ranks), elastic.c (what elastic training asks for), buffers.c (running statistics), replicas.c
+ * (copies compared), eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
@@ -14,7 +14,20 @@ enum { HX__SUM_LOSS, HX__SUM_COUNT, HX__SUM_NORM, HX__SUM_N };
 typedef struct hx__loss_sums {
     hx_tensor *all;            /* [HX__SUM_N] f64; owned */
     hx_tensor *sum[HX__SUM_N]; /* its elements; owned */
+    bool is_exact; /* terms are rounded so that no order of adding them shows */
 } hx__loss_sums;
+
+/* Whose gradients the norm is of. */
+typedef struct hx__norm {
+    hx_param_list params; /* whose gradients, or shares of them, this rank counts */
+    bool is_joint;        /* parameters are split or shared out over ranks: the norm is a sum over them */
+    bool counts;          /* this rank's part of that sum is not one of several copies */
+    /* elastic training: the parts of all blocks of all parameters, range by range of the tensor-parallel ranks' parts */
+    hx_tensor *blocks;  /* [n_blocks] f64, zeros but for what this rank counts; owned. NULL: not elastic */
+    hx_tensor **places; /* [params.n_items] windows of it; NULL: another rank counts it. Owned */
+    double *joined;     /* [n_blocks] on the host; owned */
+    int64_t n_blocks;
+} hx__norm;
 
 /* What the one small reduction of a step or an evaluation carries. */
 enum {
@@ -25,7 +38,7 @@ enum {
     HX__RED_STOP,
     HX__RED_SECONDS,
     HX__RED_PAUSE,
-    HX__RED_NORM, /* where no rank has the whole: trainer.norm_is_joint */
+    HX__RED_NORM, /* where no rank has the whole: hx__norm.is_joint */
     HX__RED_N
 };
 
@@ -36,9 +49,7 @@ struct hx_trainer {
     hx_ctx ctx;             /* of training passes */
     hx_ctx quiet;           /* of everything else: no tape, eval mode */
     hx_param_list params, buffers;
-    hx_param_list normed; /* parameters whose gradients, or shares of them, this rank counts in the norm */
-    bool norm_is_joint;   /* parameters are split or shared out over ranks: the norm is a sum over them */
-    bool counts_norm;     /* this rank's part of that sum is not one of several copies */
+    hx__norm norm;
     void *buffer_data; /* host memory for the largest buffer in f64; owned */
     hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */
@@ -55,7 +66,7 @@ struct hx_trainer {
     hx_tensor *gscale;       /* f64 scalar: what multiplies gradients in the update */
     hx_tensor *seed;         /* f64 scalar: the loss scale; NULL: this model needs none */
     int64_t n_batch_samples; /* in the global batch of this step */
-    bool is_idle;            /* this rank has none of them */
+    bool is_short;           /* this rank has none of them, or in elastic training none in one of its leaves */
     double flops_before;     /* of the device, at the start of the step */
 
     hx_status failure; /* of this rank, which the others have not heard of yet */
@@ -93,12 +104,32 @@ hx_status hx__trainer_emit(hx_trainer *t);
 
 /* ---- sums.c ---- */
 
-hx_status hx__loss_sums_create(hx_device *device, hx_stream *stream, hx__loss_sums *out);
+/* @param is_exact  terms are rounded, see hx__loss_sums */
+hx_status hx__loss_sums_create(hx_device *device, hx_stream *stream, bool is_exact, hx__loss_sums *out);
 void hx__loss_sums_destroy(hx__loss_sums *sums);
 /* The model's loss of one micro-batch, checked, and added to the sums without waiting for it.
  * @param scores  NULL: not wanted */
 hx_status hx__loss_add(hx__loss_sums *sums, const hx_model *model, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss,
                        hx_tensor **scores);
+
+/* ---- norm.c ---- */
+
+/* Finds out what this rank counts. @return HX_ERR_STATE: in elastic training a share of a parameter does not begin with a block */
+hx_status hx__norm_open(hx_trainer *t);
+void hx__norm_close(hx__norm *norm);
+/* This rank's sums, those of losses too; sums[HX__SUM_NORM] is its part of the norm, or in elastic training 0, or NaN where a
+ * block is not finite. */
+hx_status hx__norm_measure(hx_trainer *t, double sums[HX__SUM_N]);
+/* The part of the norm that the root is of: this rank's own where it has all, else that of all ranks, after the reduction.
+ * Collective where it is no sum. */
+hx_status hx__norm_join(hx_trainer *t, const double values[HX__RED_N], double own, double *out);
+
+/* ---- elastic.c ---- */
+
+/* The micro-batches are leaves: hx_grad_sync.leaves. */
+bool hx__trainer_is_elastic(const hx_trainer *t);
+/* Set-up: configuration and synchronisation want the same; no buffers. */
+hx_status hx__trainer_check_elastic(const hx_trainer *t);
 
 /* ---- buffers.c ---- */
 

@@ -63,7 +63,7 @@ static void read_logits(small_run *run, outcome *o) {
 static void measure(small_run *run, outcome *o) {
     const hx_model model = {.self = run->gpt, .root = run->gpt, .loss = hx_lm_loss};
     const hx_ctx ctx = {.device = run->device, .stream = run->stream};
-    OK(hx_eval_share(&ctx, &model, &run->source, 2, NULL, o->eval));
+    OK(hx_eval_share(&ctx, &model, &run->source, 2, NULL, NULL, o->eval));
     read_logits(run, o);
     read_params(run, o);
     o->loss = hx_trainer_state(run->trainer)->last_loss;

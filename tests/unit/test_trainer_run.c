@@ -401,10 +401,10 @@ Test(trainer_run, averages_are_evaluated_and_the_weights_come_back) {
     const hx_ctx quiet = {.device = dev, .stream = stream};
     double sums[2];
     OK(hx_ema_swap(ema, &ctx));
-    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, sums));
+    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, NULL, sums));
     cr_expect_eq(averaged.loss, sums[0] / sums[1]);
     OK(hx_ema_swap(ema, &ctx));
-    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, sums));
+    OK(hx_eval_share(&quiet, &r.setup.model, &held.source, 0, NULL, NULL, sums));
     plain.loss = sums[0] / sums[1];
     cr_expect_neq(averaged.loss, plain.loss);
     hx_ema_destroy(&ema);
