@@ -7,6 +7,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "dist/comm/dry.h"
 
 #define HX_OPTION_OWNER hx_mesh_config
 const hx_option hx_mesh_options[] = HX_OPTIONS_TABLE(HX_MESH_OPTIONS);
@@ -89,17 +90,23 @@ static hx_status find_place(hx_comm *world, int64_t *hosts, int64_t *place) {
     return HX_OK;
 }
 
+/* Collective. The ranks that share `color`, this one at `coordinate` of `degree`; those of a dry world are known by their number. */
+static hx_status open_axis(hx_comm *world, int64_t color, int64_t coordinate, int64_t degree, hx_comm **out) {
+    if (hx_comm_is_dry(world)) return hx_comm_dry_part(world, (int)coordinate, (int)degree, out);
+    return hx_comm_split(world, (int)color, (int)coordinate, out);
+}
+
 /* Collective. Ranks that have all coordinates but one in common form that axis. */
 static hx_status split_axes(hx_mesh *mesh, hx_comm *world, const int64_t degrees[HX_AXIS_COUNT], int64_t place) {
     int64_t stride = 1; /* of the axis in a place */
-    HX_TRY(hx_comm_agree(world, hx_comm_split(world, hx_comm_rank(world), 0, &mesh->single)));
+    HX_TRY(hx_comm_agree(world, open_axis(world, hx_comm_rank(world), 0, 1, &mesh->single)));
     for (int axis = HX_AXIS_COUNT - 1; axis >= 0; axis--) {
         const int64_t coordinate = place / stride % degrees[axis];
         mesh->axes[axis] = mesh->single;
         /* A communicator of its own even where the axis is the whole world: its failures and events stay apart. */
         if (degrees[axis] > 1) {
             hx_comm *found = NULL;
-            hx_status status = hx_comm_split(world, (int)(place - coordinate * stride), (int)coordinate, &found);
+            hx_status status = open_axis(world, place - coordinate * stride, coordinate, degrees[axis], &found);
             if (status == HX_OK) mesh->axes[axis] = found;
             HX_TRY(hx_comm_agree(world, status));
         }

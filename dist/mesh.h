@@ -34,7 +34,8 @@ typedef struct hx_mesh hx_mesh;
 /** Local. Fill in the degree that is 0 and check the product. @param[out] degrees  [HX_AXIS_COUNT]
  *  @return HX_ERR_CONFIG with every number: the product is not n_ranks, or more than one degree is 0 */
 hx_status hx_mesh_degrees(const hx_mesh_config *config, int n_ranks, int64_t degrees[HX_AXIS_COUNT]);
-/** Collective over `world`, which is borrowed. @return as hx_mesh_degrees, or because the ranks were told different degrees */
+/** Collective over `world`, which is borrowed; the axes of a dry one (dist/comm/dry.h) are dry, its ranks stand in their order.
+ *  @return as hx_mesh_degrees, or because the ranks were told different degrees */
 hx_status hx_mesh_create(hx_comm *world, const hx_mesh_config *config, hx_mesh **out);
 void hx_mesh_destroy(hx_mesh **mesh);
 /** Communicator along an axis; borrowed. Its rank is this process's coordinate. Axes of degree 1 are of size 1. */
