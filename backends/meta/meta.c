@@ -4,12 +4,14 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/op/op.h"
 
 /* A device that computes nothing: ops get their shapes from dispatch, and memory is addresses and counts. A
  * model of any size can be built on it to learn what it needs. */
 typedef struct meta_device {
     uintptr_t next;     /* address that the next allocation gets */
     int64_t live_bytes; /* handed out now */
+    int64_t moved_bytes; /* operands of all calls that are not products */
 } meta_device;
 
 /* Addresses begin far from the null page and end where the sign bit would: no mapping of a process is meant
@@ -114,17 +116,40 @@ static hx_status meta_fill(void *self, void *stream, void *dst, const void *patt
     return HX_OK;
 }
 
+/* Ops whose time is that of their arithmetic; the others', that of the memory they read and write. */
+static bool is_product(hx_op op) {
+    switch (op) {
+    case HX_OP_matmul:
+    case HX_OP_linear:
+    case HX_OP_attention:
+    case HX_OP_attention_bwd:
+    case HX_OP_conv:
+    case HX_OP_conv_bwd_x:
+    case HX_OP_conv_bwd_w: return true;
+    default: return false;
+    }
+}
+
+static int64_t operand_bytes(const hx_array *a) {
+    return a->ndim < 0 ? 0 : hx_array_count(a) * (int64_t)hx_dtype_bytes(a->dtype);
+}
+
 static hx_status meta_exec(void *self, void *stream, const hx_op_call *call) {
-    (void)self;
+    meta_device *device = self;
     (void)stream;
-    (void)call;
+    if (is_product(call->op)) return HX_OK;
+    for (int i = 0; i < call->n_in; i++) device->moved_bytes += operand_bytes(&call->in[i]);
+    for (int i = 0; i < call->n_out; i++) device->moved_bytes += operand_bytes(&call->out[i]);
     return HX_OK;
 }
 
-/* "live_bytes": const int64_t *, bytes that the caching allocator holds. */
+/* const int64_t * each. "live_bytes": bytes that the caching allocator holds; "moved_bytes": what the ops so far would have read
+ * and written, those left out whose time is arithmetic. */
 static void *meta_native(void *self, const char *what, void *object) {
+    meta_device *device = self;
     (void)object;
-    return strcmp(what, "live_bytes") == 0 ? &((meta_device *)self)->live_bytes : NULL;
+    if (strcmp(what, "moved_bytes") == 0) return &device->moved_bytes;
+    return strcmp(what, "live_bytes") == 0 ? &device->live_bytes : NULL;
 }
 
 const hx_backend hx_backend_meta = {

@@ -78,11 +78,18 @@ static hx_status open_blocks(hx_trainer *t) {
     return HX_OK;
 }
 
+/* A device that computes nothing leaves the norm at 0. */
+static bool is_dry(const hx_trainer *t) {
+    hx_device_props props;
+    hx_device_props_get(t->ctx.device, &props);
+    return props.is_dry;
+}
+
 /* A block that is not finite is told by itself: whether a sum of finite ones overflows would depend on the number of ranks. */
 static hx_status measure_blocks(hx_trainer *t, double *part) {
     hx__norm *norm = &t->norm;
     HX_TRY(hx_grad_norm_blocks(&t->quiet, &norm->params, hx_clip_norm_p(t->setup.optim_config), norm->places));
-    HX_TRY(hx_tensor_read(t->ctx.stream, norm->blocks, norm->joined));
+    if (!is_dry(t)) HX_TRY(hx_tensor_read(t->ctx.stream, norm->blocks, norm->joined));
     *part = 0;
     for (int64_t i = 0; i < norm->n_blocks; i++)
         if (!isfinite(norm->joined[i])) *part = NAN;
@@ -109,7 +116,7 @@ hx_status hx__norm_measure(hx_trainer *t, double sums[HX__SUM_N]) {
     const double p = hx_clip_norm_p(t->setup.optim_config);
     const bool is_elastic = hx__trainer_is_elastic(t);
     if (!is_elastic) HX_TRY(hx_grad_norm_part(&t->quiet, &t->norm.params, p, t->sums.sum[HX__SUM_NORM]));
-    HX_TRY(hx_tensor_read(t->ctx.stream, t->sums.all, sums));
+    HX_TRY(hx__loss_sums_read(&t->sums, t->ctx.stream, sums));
     return is_elastic ? measure_blocks(t, &sums[HX__SUM_NORM]) : HX_OK;
 }
 

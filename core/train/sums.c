@@ -18,6 +18,14 @@ void hx__loss_sums_destroy(hx__loss_sums *s) {
     hx_tensor_destroy(&s->all);
 }
 
+hx_status hx__loss_sums_read(const hx__loss_sums *s, hx_stream *stream, double out[HX__SUM_N]) {
+    hx_device_props props;
+    hx_device_props_get(hx_stream_device(stream), &props);
+    if (!props.is_dry) return hx_tensor_read(stream, s->all, out);
+    for (int i = 0; i < HX__SUM_N; i++) out[i] = i == HX__SUM_COUNT;
+    return HX_OK;
+}
+
 /* x, f64, rounded to a multiple of 2^-24. The numbers of f64 from 2^28 to 2^29 are 2^-24 apart: x + C, which lies there for |x| <
  * 2^27, is rounded to one of them, and C is taken off again without an error. Sums of such multiples are exact as long as they stay
  * below 2^28 (f64 has 53 bits: 2^29 would do), and what is exact is associative: a sum's bits do not depend on who added what, nor

@@ -107,6 +107,8 @@ hx_status hx__trainer_emit(hx_trainer *t);
 /* @param is_exact  terms are rounded, see hx__loss_sums */
 hx_status hx__loss_sums_create(hx_device *device, hx_stream *stream, bool is_exact, hx__loss_sums *out);
 void hx__loss_sums_destroy(hx__loss_sums *sums);
+/* Waits for the stream. On a device that computes nothing a rehearsed step goes on as one with a target and no loss would. */
+hx_status hx__loss_sums_read(const hx__loss_sums *sums, hx_stream *stream, double out[HX__SUM_N]);
 /* The model's loss of one micro-batch, checked, and added to the sums without waiting for it.
  * @param scores  NULL: not wanted */
 hx_status hx__loss_add(hx__loss_sums *sums, const hx_model *model, hx_ctx *ctx, const hx_batch *batch, hx_tensor **loss,

@@ -163,6 +163,20 @@ hx_status hx_corpus_open(const char *path, hx_corpus **out) {
     return HX_OK;
 }
 
+hx_status hx_corpus_blank(int64_t n_bytes, hx_corpus **out) {
+    HX_CLEANUP(hx_corpus_close) hx_corpus *corpus = NULL;
+    if (n_bytes < 1) return HX_FAIL(HX_ERR_ARG, "%lld bytes: expected at least one", (long long)n_bytes);
+    HX_TRY(hx_mem_alloc_array(1, sizeof *corpus, (void **)&corpus));
+    void *p = mmap(NULL, (size_t)n_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return HX_FAIL(HX_ERR_MEMORY, "%lld bytes of addresses: %s", (long long)n_bytes, strerror(errno));
+    corpus->mapping = p;
+    corpus->bytes = p;
+    corpus->n_bytes = n_bytes;
+    *out = corpus;
+    corpus = NULL; /* handed on */
+    return HX_OK;
+}
+
 void hx_corpus_close(hx_corpus **corpus) {
     if (!corpus || !*corpus) return;
     if ((*corpus)->mapping) munmap((*corpus)->mapping, (size_t)(*corpus)->n_bytes);

@@ -37,6 +37,8 @@ typedef struct hx_corpus hx_corpus;
 /** Local. A file is mapped, a folder's files (hidden ones and those with a zero byte left out) are joined by newlines.
  *  @return HX_ERR_IO with the path and the reason: absent, unreadable, a device, empty folder, empty file */
 hx_status hx_corpus_open(const char *path, hx_corpus **out);
+/** Local. n zero bytes that take no memory, and no hash: stands in for a text where nothing is computed. */
+hx_status hx_corpus_blank(int64_t n_bytes, hx_corpus **out);
 void hx_corpus_close(hx_corpus **corpus);
 /** Bytes; borrowed. */
 const uint8_t *hx_corpus_bytes(const hx_corpus *corpus, int64_t *n_bytes);
