@@ -30,6 +30,16 @@ static const hx_command commands[] = {
      .max_words = 1,
      .examples = "  helix inspect runs/a                                         the latest checkpoint of a run\n"
                  "  helix inspect runs/a/ckpt/step-00000200.h5 --verify          read all of it, compare checksums\n"},
+    {.name = "plan", .summary = "before a launch: which mesh fits, what it needs, how long a step takes", .run = hx_cmd_plan,
+     .own = "|hosts|gpus|memory_gib|base_mib|tflops|half_tflops|memory_gbs|link_gbs|network_gbs|latency_us|json|", .takes_config = true,
+     .examples = "  helix plan --config run.yaml --hosts 2 --gpus 8              every mesh and ZeRO stage, best first\n"
+                 "  helix plan --config run.yaml --gpus 4 --memory_gib 24 --train.micro_batch 1 --model.recompute 1\n"
+                 "  helix plan --config run.yaml --hosts 16 --json               for programs\n"
+                 "\nNeeds neither MPI nor a GPU: rank 0 of each mesh is rehearsed on a device that computes nothing, so that bytes are the\n"
+                 "allocator's own. What mesh.* and ddp.zero say is left out: it is what is planned. The defaults are near an H100's data\n"
+                 "sheet, not measured.\n"
+                 "  step = max(compute, sums of gradients) + other communication;  compute = operations / tflops + bytes / memory_gbs,\n"
+                 "  communication = bytes a rank sends in a ring / (link_gbs or network_gbs) + collectives x latency_us\n"},
     {.name = "bench", .summary = "how fast the ranks exchange memory, beside plain MPI", .run = hx_cmd_bench, .own = "|min|max|json|",
      .max_words = 1,
      .examples = "  mpirun -n 2 helix bench comm                                 4 KiB to 512 MiB, five collectives\n"

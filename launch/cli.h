@@ -18,7 +18,17 @@
     X(BOOL, verify, false, 0, 0, "inspect: read everything and compare checksums")                           \
     X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
     X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
-    X(BOOL, json, false, 0, 0, "eval, inspect, bench, doctor, version: one JSON object for programs")
+    X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
+    X(INT, gpus, 8, 1, 65536, "plan: ranks on each host, a GPU each")                                        \
+    X(REAL, memory_gib, 80, 0.001, 1e6, "plan: memory of a GPU")                                             \
+    X(INT, base_mib, 0, 0, 1 << 30, "plan: MiB of a process beside the arena; 0: 36 with --device cpu, else 1024") \
+    X(REAL, tflops, 50, 1e-6, 1e9, "plan: 10^12 operations a second of a GPU's products in f32")             \
+    X(REAL, half_tflops, 600, 1e-6, 1e9, "plan: the same in bf16 and f16")                                   \
+    X(REAL, memory_gbs, 2600, 1e-6, 1e9, "plan: 10^9 bytes a second of a GPU's memory")                      \
+    X(REAL, link_gbs, 350, 1e-6, 1e9, "plan: that a GPU sends to another one of its host")                   \
+    X(REAL, network_gbs, 40, 1e-6, 1e9, "plan: that a GPU sends to another host")                            \
+    X(REAL, latency_us, 20, 0, 1e9, "plan: microseconds that a collective takes however little it moves")    \
+    X(BOOL, json, false, 0, 0, "eval, inspect, plan, bench, doctor, version: one JSON object for programs")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 
@@ -72,6 +82,7 @@ hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **se
 hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);

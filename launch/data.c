@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "dist/comm/dry.h"
+
 /* A byte that the model has no token for would make the loss NaN, which says nothing about why. */
 static hx_status check_bytes(const hx_corpus *corpus, const char *path, int64_t vocab) {
     int64_t n_bytes;
@@ -18,6 +20,15 @@ static hx_status open_corpus(hx_session *s, void *arg) {
     if (!path[0]) return HX_FAIL(HX_ERR_CONFIG, "data.path is empty: expected a text file or folder (--data.path corpus.txt)");
     HX_TRY(hx_corpus_open(path, arg));
     return check_bytes(*(hx_corpus **)arg, path, s->config.model.vocab);
+}
+
+static hx_status open_blank(const hx_config *c, hx_corpus **out) {
+    const double holdout = c->data.holdout, one = ((double)c->train.batch + 1) * (double)c->model.ctx + 1;
+    const double n = one / (1 - holdout) + (holdout > 0 ? one / holdout : 0) + 2;
+    if (!(n < 0x1p46))
+        return HX_FAIL(HX_ERR_CONFIG, "train.batch = %lld, model.ctx = %lld, data.holdout = %g: data of which both parts hold a batch have %g bytes",
+                       (long long)c->train.batch, (long long)c->model.ctx, holdout, n);
+    return hx_corpus_blank((int64_t)n, out);
 }
 
 typedef struct loader_job {
@@ -43,7 +54,7 @@ hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval
     hx_status status = HX_OK;
     hx_session_data d = {0};
     int64_t n_bytes;
-    HX_TRY_GOTO(hx__session_first(s, open_corpus, &d.corpus), done);
+    HX_TRY_GOTO(hx_comm_is_dry(s->world) ? open_blank(c, &d.corpus) : hx__session_first(s, open_corpus, &d.corpus), done);
     d.hash = hx_corpus_hash(d.corpus);
     HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", (int64_t)(d.hash >> 1)), done);
     hx_corpus_bytes(d.corpus, &n_bytes);

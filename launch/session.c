@@ -9,6 +9,7 @@
 #include "backends/backends.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "dist/comm/dry.h"
 #include "launch/helix.h"
 #include "launch/plugin.h"
 
@@ -107,6 +108,15 @@ static hx_status open_by_name(const char *name, const hx_device_config *config, 
     return hx_device_open("cpu", config, out); /* the default would try cuda once more, and its first GPU */
 }
 
+/* The context of the session's device. */
+static hx_status open_context(hx_session *s) {
+    HX_TRY(hx_stream_create(s->device, &s->stream));
+    HX_TRY(hx_tape_create(s->device, &s->tape));
+    s->ctx = (hx_ctx){.device = s->device, .stream = s->stream, .tape = s->tape, .training = true,
+                      .seed = (uint64_t)s->config.train.seed};
+    return HX_OK;
+}
+
 static hx_status open_device(hx_session *s, void *arg) {
     (void)arg;
     const hx_run_config *run = &s->config.run;
@@ -115,11 +125,7 @@ static hx_status open_device(hx_session *s, void *arg) {
     hx_device_props props;
     hx_device_props_get(s->device, &props);
     if (props.is_dry) return HX_FAIL(HX_ERR_CONFIG, "device = %s: it computes nothing; expected e.g. cpu or ref", run->device);
-    HX_TRY(hx_stream_create(s->device, &s->stream));
-    HX_TRY(hx_tape_create(s->device, &s->tape));
-    s->ctx = (hx_ctx){.device = s->device, .stream = s->stream, .tape = s->tape, .training = true,
-                      .seed = (uint64_t)s->config.train.seed};
-    return HX_OK;
+    return open_context(s);
 }
 
 static hx_status open_tensor_parallel(hx_session *s) {
@@ -175,6 +181,23 @@ hx_status hx_session_open_on(const hx_config *config, hx_comm *world, hx_session
     }
     s->world = world;
     return open_parts(s, out);
+}
+
+hx_status hx__session_open_dry(const hx_config *config, int rank, int size, hx_session **out) {
+    hx_session *s = NULL;
+    hx_status status;
+    HX_TRY(create_session(config, &s));
+    HX_TRY_GOTO(hx_comm_dry_open(rank, size, &s->world), failed);
+    s->owns_world = true;
+    HX_TRY_GOTO(hx_device_open("meta", NULL, &s->device), failed);
+    HX_TRY_GOTO(open_context(s), failed);
+    HX_TRY_GOTO(hx_mesh_create(s->world, &s->config.mesh, &s->mesh), failed);
+    if (hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_TP)) > 1) HX_TRY_GOTO(open_tensor_parallel(s), failed);
+    *out = s;
+    return HX_OK;
+failed:
+    hx_session_close(&s);
+    return status;
 }
 
 void hx_session_close(hx_session **session) {
@@ -233,7 +256,7 @@ static hx_status lowest_failure(hx_session *s, hx_status status, int *rank, hx_s
 }
 
 hx_status hx__session_fail(hx_session *s, hx_status status) {
-    if (status == HX_OK) return HX_OK;
+    if (status == HX_OK || hx_comm_is_dry(s->world)) return status;
     bool is_first_time = s->exit_code == 0;
     s->exit_code = hx_status_exit_code(status);
     int size = hx_comm_size(s->world), rank = 0;

@@ -27,6 +27,10 @@ struct hx_session {
     struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail */
 };
 
+/** Local, without MPI and without memory: the session as rank `rank` of `size` would have it, on a meta device, in a dry world
+ *  (dist/comm/dry.h). run.device, run.threads and run.comm do not matter. For hx__session_rehearse. */
+hx_status hx__session_open_dry(const hx_config *config, int rank, int size, hx_session **out);
+
 /** Collective. Called with the failure that all ranks of an agreed step have: finds the lowest rank that failed by
  *  itself, so that one rank speaks and all leave with its exit code. From then on the process has 10 s to close the
  *  session; after that it is ended by MPI_Abort, because ranks that wait for others that are gone wait for ever.
@@ -46,6 +50,28 @@ void hx__session_ranks(const hx_session *session, hx_agreement *out);
 /** Number of worker threads that the device runs with. */
 int hx__session_threads(const hx_session *session);
 
+/* ---- train.c ---- */
+
+/* What of a training's making has been done, and of its first steps. */
+typedef enum hx_stage {
+    HX_STAGE_SYNC,   /* data parallelism */
+    HX_STAGE_OPTIM,  /* optimizer, trainer */
+    HX_STAGE_FIRST,  /* one step: gradients, and what is made when it is first needed */
+    HX_STAGE_SECOND, /* another */
+    HX_STAGE_COUNT
+} hx_stage;
+
+typedef struct hx_rehearsal {
+    void *self;
+    void (*reached)(void *self, hx_stage stage, const hx_param_list *params);
+} hx_rehearsal;
+
+/** On a dry session: put a training of `model` together as hx_session_train does, and do two steps. Nothing is read or written: no
+ *  folder, checkpoint or metrics. The device's allocator sees the calls of a real run. (Evaluations, which keep no activations, need
+ *  less than a step.)
+ *  @param parts  train is given, and eval where there is one */
+hx_status hx__session_rehearse(hx_session *session, const hx_model *model, const hx_train_parts *parts, const hx_rehearsal *rehearsal);
+
 /* ---- data.c ---- */
 
 /* The corpus of data.path with its two splits; zeroed before the first use. */
@@ -56,7 +82,8 @@ typedef struct hx_session_data {
     uint64_t hash; /* of the corpus */
 } hx_session_data;
 
-/** Collective. Open the corpus of the configuration and make the loaders of this rank.
+/** Collective. Open the corpus of the configuration and make the loaders of this rank. A dry session has an empty text, long enough
+ *  for a batch of each split.
  *  @param wants_train, wants_eval  which loaders
  *  @param whole  evaluate on the whole corpus instead of its held-out part */
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);

@@ -15,7 +15,8 @@ typedef struct train_run {
     hx_session *session;
     const hx_model *model;
     hx_train_parts parts;
-    bool is_first;     /* rank 0: the one that speaks and writes */
+    const hx_rehearsal *rehearsal; /* NULL: a real run */
+    bool is_first;     /* rank 0 of a real run: the one that speaks and writes */
     hx_config before;  /* the session's, which a resumed run changes while it lasts */
     char *config_text; /* owned */
     hx_resume resume;
@@ -216,7 +217,7 @@ static hx_status load_weights(train_run *r) {
     char file[HX_PATH_BYTES];
     hx_train_state unused;
     hx_status status = HX_OK;
-    if (!from[0] || r->resume.is_found) return HX_OK;
+    if (!from[0] || r->resume.is_found || r->rehearsal) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(r->session->world, list_model(r, &items)), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
     HX_TRY_GOTO(hx_ckpt_load(r->session->world, file, &items, &unused), done);
@@ -251,6 +252,7 @@ static hx_status prepare_model(hx_session *s, void *arg) {
 static hx_status open_checkpoints(train_run *r) {
     hx_session *s = r->session;
     char folder[HX_PATH_BYTES], kernels[HX_KERNELS_BYTES];
+    if (r->rehearsal) return HX_OK;
     hx_status status = hx__path_join(s->config.run.out, "ckpt", folder);
     if (status == HX_OK) status = hx_config_text(&s->config, &r->config_text);
     HX_TRY(hx_comm_agree(s->world, status));
@@ -265,7 +267,7 @@ static hx_status create_trainer(train_run *r) {
     hx_trainer_setup setup = {.ctx = s->ctx, .model = *r->model, .optim = r->optim, .optim_config = &s->config.optim,
                               .config = &s->config.train, .train = r->parts.train, .eval = r->parts.eval,
                               .metrics = r->parts.metrics,
-                              .agreement = &r->agreement, .sync = r->ddp ? &r->sync : NULL, .checkpoint = &r->hook,
+                              .agreement = &r->agreement, .sync = r->ddp ? &r->sync : NULL, .checkpoint = r->ckpt ? &r->hook : NULL,
                               .save_every = s->config.ckpt.every, .on_event = on_event, .on_event_self = r,
                               .should_stop = should_stop};
     return hx_trainer_create(&setup, &r->trainer);
@@ -350,6 +352,10 @@ static hx_status create_ddp(train_run *r) {
     return hx_comm_agree(s->world, unify_batchnorm(r));
 }
 
+static void reached(const train_run *r, hx_stage stage) {
+    if (r->rehearsal) r->rehearsal->reached(r->rehearsal->self, stage, &r->params);
+}
+
 static hx_status assemble(train_run *r) {
     hx_session *s = r->session;
     hx__session_ranks(s, &r->agreement);
@@ -361,9 +367,11 @@ static hx_status assemble(train_run *r) {
     HX_TRY(load_weights(r));
     HX_TRY(unify_parts(r));
     HX_TRY(create_ddp(r));
+    reached(r, HX_STAGE_SYNC);
     HX_TRY(hx__session_first(s, create_optimizer, r));
     HX_TRY(open_checkpoints(r));
     HX_TRY(create_trainer(r));
+    reached(r, HX_STAGE_OPTIM);
     HX_TRY(load_state(r));
     note_data(r);
     return hx_comm_agree(s->world, open_history(r));
@@ -423,6 +431,24 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
     status = hx__session_fail(session, status);
     take_apart(&r);
     hx__signals_restore();
+    return status;
+}
+
+/* ---- rehearsal ---- */
+
+static hx_status rehearse(train_run *r) {
+    HX_TRY(assemble(r));
+    for (hx_stage stage = HX_STAGE_FIRST; stage <= HX_STAGE_SECOND; stage++) {
+        HX_TRY(hx_trainer_step(r->trainer, NULL));
+        reached(r, stage);
+    }
+    return HX_OK;
+}
+
+hx_status hx__session_rehearse(hx_session *session, const hx_model *model, const hx_train_parts *parts, const hx_rehearsal *rehearsal) {
+    train_run r = {.session = session, .model = model, .parts = *parts, .rehearsal = rehearsal, .before = session->config, .lock = -1};
+    hx_status status = rehearse(&r);
+    take_apart(&r);
     return status;
 }
 

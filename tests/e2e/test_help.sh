@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Help answers at once, tells every option, and touches neither MPI nor a device.
 . "$(dirname "$0")/common.sh"
-for command in train eval generate inspect bench doctor version; do
+for command in train eval generate inspect plan bench doctor version; do
     expect 0 'Examples' "$helix" "$command" --help
     expect 0 'Examples' "$helix" help "$command"
     expect 0 "$command" "$helix" help
 done
+expect 0 'helix plan --config run.yaml --hosts 2 --gpus 8' "$helix" plan --help
+expect 0 'step = max(compute' "$helix" plan --help
 expect 0 '--optim.weight_decay' "$helix" train --help
 expect 0 '[0.001] number, 0 to 1000' "$helix" train --help
 expect 0 'HELIX_TRAIN_LOG_EVERY' "$helix" train --help
