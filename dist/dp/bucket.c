@@ -63,10 +63,7 @@ hx_status hx__bucket_flat(const hx__buckets *b, const hx__bucket *bucket, hx_ten
     return hx_tensor_create_in(b->device, HX_POOL_COMM, bucket->dtype, HX_SHAPE(bucket->count), out);
 }
 
-static hx_status allocate(const hx__buckets *b, hx__bucket *bucket, hx_stream *stream, const hx__deal *deal) {
-    bucket->n_pending = bucket->n_slots;
-    divide(bucket, deal);
-    if (deal->is_shared) HX_TRY(create_zeroed(b, stream, bucket->value_dtype, bucket->count, &bucket->values));
+static hx_status allocate_gradients(const hx__buckets *b, hx__bucket *bucket, hx_stream *stream, const hx__deal *deal) {
     for (int i = 0; i < deal->n_sums; i++) {
         hx_tensor *sum = NULL;
         HX_TRY(create_zeroed(b, stream, bucket->dtype, deal->is_transient ? bucket->share : bucket->count, &sum));
@@ -122,15 +119,24 @@ void hx__bucket_take_away(hx__buckets *b, hx__bucket *bucket) {
     for (int64_t i = bucket->first_slot; i >= 0; i = b->slots[i].next) take_away(&b->slots[i]);
 }
 
+/* One bucket after the other: what a parameter leaves behind is room for the next ones. */
+static hx_status move_values(hx__buckets *b, hx__bucket *bucket, hx_stream *stream, const hx__deal *deal) {
+    HX_TRY(create_zeroed(b, stream, bucket->value_dtype, bucket->count, &bucket->values));
+    for (int64_t i = bucket->first_slot; i >= 0; i = b->slots[i].next) HX_TRY(move_value(&b->slots[i], bucket, b->device, stream, deal->index));
+    return HX_OK;
+}
+
 static hx_status allocate_all(hx__buckets *b, hx_stream *stream, const hx__deal *deal) {
-    for (int64_t i = 0; i < b->n_items; i++) HX_TRY(allocate(b, &b->items[i], stream, deal));
-    for (int64_t i = 0; i < b->n_slots; i++) {
-        hx__slot *slot = &b->slots[i];
-        const hx__bucket *bucket = &b->items[slot->bucket];
-        if (bucket->values != NULL) HX_TRY(move_value(slot, bucket, b->device, stream, deal->index));
+    for (int64_t i = 0; i < b->n_items; i++) {
+        hx__bucket *bucket = &b->items[i];
+        bucket->n_pending = bucket->n_slots;
+        divide(bucket, deal);
+        if (deal->is_shared) HX_TRY(move_values(b, bucket, stream, deal));
     }
-    for (int64_t i = 0; i < b->n_items; i++)
+    for (int64_t i = 0; i < b->n_items; i++) {
+        HX_TRY(allocate_gradients(b, &b->items[i], stream, deal));
         if (b->items[i].flat != NULL) HX_TRY(hx__bucket_place(b, &b->items[i]));
+    }
     return HX_OK;
 }
 

@@ -7,6 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 rm -rf "$folder"
 mkdir -p "$folder"
 cd "$folder" || exit 1
+full=${HELIX_TEST_FULL:-} # 1: long forms
 unset "${!HELIX_@}" OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 ulimit -c unlimited 2>/dev/null || true # a crash leaves a core file where the system is set up for it
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

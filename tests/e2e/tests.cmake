@@ -8,6 +8,8 @@ foreach(script ${scripts})
   set_tests_properties(e2e/${name} PROPERTIES LABELS e2e TIMEOUT 180)
 endforeach()
 
+set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900) # its long form
+
 foreach(tour tensor_tour autograd_tour)
   add_test(NAME e2e/example_${tour} COMMAND example_${tour})
   set_tests_properties(e2e/example_${tour} PROPERTIES LABELS e2e TIMEOUT 60)
