@@ -9,7 +9,7 @@ add_test(NAME bench/cases COMMAND bench_cases --smoke --json)
 set_tests_properties(bench/cases PROPERTIES LABELS bench TIMEOUT 120)
 
 # Minutes each, on a machine that does nothing else: `ctest -C bench -L bench -V` runs them, a plain ctest does not.
-foreach(name overlap scaling)
+foreach(name overlap scaling elastic)
   add_test(NAME bench/${name} CONFIGURATIONS bench COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/bench/${name}.sh ${PROJECT_BINARY_DIR})
   set_tests_properties(bench/${name} PROPERTIES LABELS bench TIMEOUT 1800 RUN_SERIAL TRUE)
 endforeach()
