@@ -50,3 +50,14 @@ hx_status hx__elastic_same_kernels(const hx_session *s, const hx_config *stored,
                    "the same (HELIX_CPU_ISA, OPENBLAS_CORETYPE, HELIX_GEMM choose them); --train.deterministic=ranks goes on with other bits",
                    source, kernels, mine);
 }
+
+/* mesh.sequence has no effect on one rank. A stored tp of 0 followed from the number of ranks, which is not known any more. */
+hx_status hx__elastic_same_parts(const hx_session *s, const hx_config *stored, const char *source) {
+    const hx_mesh_config *was = &stored->mesh, *is = &s->config.mesh;
+    const int tp = hx_comm_size(hx_mesh_axis(s->mesh, HX_AXIS_TP));
+    if (!hx__session_is_elastic(s) || stored->train.deterministic != HX_DETERMINISTIC_ELASTIC) return HX_OK;
+    if ((was->tp == 0 || was->tp == tp) && (tp == 1 || was->sequence == is->sequence)) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "%.256s was written with mesh.tp = %lld, mesh.sequence = %s, this run has %d, %s, and train.deterministic = "
+                   "elastic: expected the same; --train.deterministic=ranks goes on with other bits", source, (long long)was->tp,
+                   was->sequence ? "true" : "false", tp, is->sequence ? "true" : "false");
+}

@@ -99,10 +99,12 @@ void hx__session_kernels(const hx_session *session, char out[HX_KERNELS_BYTES]);
 /** Collective. Leaves of the global batch; 0: the run is not elastic.
  *  @return HX_ERR_CONFIG: as hx_train_n_leaves, or two ranks compute with other kernels; both are named, and theirs */
 hx_status hx__session_leaves(hx_session *session, int64_t *out);
-/** Local. What an elastic run that goes on from an elastic one's checkpoint may not change: batch and micro-batch, kernels.
+/** Local. What an elastic run that goes on from an elastic one's checkpoint may not change: batch and micro-batch, kernels, the parts
+ *  that the model is split into.
  *  @param source  the checkpoint. @return HX_ERR_CONFIG with both, and how to go on */
 hx_status hx__elastic_same_leaves(const hx_config *stored, const hx_config *given, const char *source);
 hx_status hx__elastic_same_kernels(const hx_session *session, const hx_config *stored, const char *kernels, const char *source);
+hx_status hx__elastic_same_parts(const hx_session *s, const hx_config *stored, const char *source);
 
 /* ---- transport.c ---- */
 

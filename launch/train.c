@@ -54,6 +54,7 @@ static hx_status read_stored(train_run *r) {
     HX_TRY(hx__config_of_checkpoint(r->resume.file, &stored));
     HX_TRY(read_kernels(r));
     HX_TRY(hx__elastic_same_leaves(&stored, &r->session->config, r->resume.file));
+    HX_TRY(hx__elastic_same_parts(r->session, &stored, r->resume.file));
     HX_TRY(hx__elastic_same_kernels(r->session, &stored, r->resume.kernels, r->resume.file));
     HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
     HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));

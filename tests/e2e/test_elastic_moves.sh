@@ -40,6 +40,9 @@ losses=$(for n in 1 2 3; do "${ranks[@]}" $n "$helix" eval whole --json --data.p
 # what an elastic run does not go on with
 expect 2 '--train.deterministic=ranks goes on' "${train[@]}" --out whole --resume --train.steps 9 --train.micro_batch 4
 expect 2 'in 16 of 1' "${train[@]}" --out whole --resume --train.steps 9 --train.micro_batch 1
+expect 2 'mesh.tp = 1, mesh.sequence = false, this run has 2, true' "${ranks[@]}" 2 "${train[@]}" --out whole --resume --train.steps 9 --mesh.tp 2 \
+    --mesh.sequence true
+expect 2 'mesh.tp = 2, mesh.sequence = false, this run has 1, false' "${train[@]}" --out parts --resume --train.steps 9
 expect 2 'gemm own' env HELIX_GEMM=own "${train[@]}" --out whole --resume --train.steps 9
 expect 0 'WARNING: bits will differ' env HELIX_GEMM=own "${train[@]}" --out whole --resume --train.steps 9 --train.deterministic ranks
 finish
