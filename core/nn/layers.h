@@ -80,7 +80,8 @@ typedef struct hx_batch_sync {
     void *self;
     /** Collective, in forward and in backward. Not differentiable.
      *  @param which  number of the layer whose running statistics the rows move; -1: nobody's
-     *  @param row  [n] f64; @param[out] all [n_ranks,n] that of each rank, 0 of a rank that has no samples left */
+     *  @param row  [n] f64; @param[out] all [n_ranks,n] that of each rank, 0 of a rank that has no samples left; holds until
+     *  the next call */
     hx_status (*gather)(void *self, hx_ctx *ctx, int which, hx_tensor *row, hx_tensor **all);
 } hx_batch_sync;
 

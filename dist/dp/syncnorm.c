@@ -14,8 +14,10 @@ struct hx_sync_norm {
     hx_batch_sync hook;
     hx_layer **layers; /* that are batch norms; owned list */
     int64_t n_layers, capacity;
-    int64_t widest;  /* numbers in a row of the widest layer */
-    double *states;  /* [size] the first numbers; owned */
+    int64_t widest;   /* numbers in a row of the widest layer */
+    hx_tensor *table; /* [size, 1 + widest], owned: made before the first exchange, so that a rank which is short of memory can answer */
+    hx_tensor *mine;  /* its row of this rank; owned */
+    double *copy;     /* of the table, on the host; owned */
     hx_grad_sync inner;
     bool is_last;        /* the micro-batch that goes on is this rank's last */
     hx_tensor **ready;   /* leaves whose gradients are final, retained; owned list */
@@ -24,60 +26,72 @@ struct hx_sync_norm {
 
 /* ---- the exchange ---- */
 
-/* Collective. @param row  NULL: nothing to tell */
-static hx_status exchange(const hx_sync_norm *s, hx_ctx *ctx, int state, hx_tensor *row, hx_tensor **out) {
-    const int64_t width = 1 + s->widest, at = hx_comm_rank(s->comm) * width;
-    HX_AUTO_TENSOR table = NULL;
-    HX_AUTO_TENSOR mine = NULL;
-    HX_AUTO_TENSOR first = NULL;
-    HX_AUTO_TENSOR body = NULL;
-    HX_TRY(hx_tensor_create(ctx->device, HX_F64, HX_SHAPE(hx_comm_size(s->comm), width), &table));
-    HX_TRY(hx_tensor_window(table, at, HX_SHAPE(width), &mine));
-    HX_TRY(hx_tensor_window(table, at, HX_SCALAR, &first));
-    HX_TRY(hx_tensor_fill(ctx->stream, mine, 0));
-    HX_TRY(hx_tensor_fill(ctx->stream, first, state));
-    if (row != NULL) HX_TRY(hx_tensor_window(table, at + 1, hx_tensor_shape(row), &body));
-    if (row != NULL) HX_TRY(hx_copy_into(ctx, row, body));
-    HX_TRY(hx_comm_all_gather(s->comm, hx_tensor_data(table), width, HX_F64, ctx->stream, NULL));
-    *out = hx_tensor_move(&table);
-    return HX_OK;
+static int64_t row_width(const hx_sync_norm *s) { return 1 + s->widest; }
+
+/* Collective. This rank's row is in the table. */
+static hx_status exchange(const hx_sync_norm *s, hx_stream *stream) {
+    return hx_comm_all_gather(s->comm, hx_tensor_data(s->table), row_width(s), HX_F64, stream, NULL);
 }
 
+static hx_status write_row(const hx_sync_norm *s, hx_ctx *ctx, int state, hx_tensor *row) {
+    HX_AUTO_TENSOR first = NULL;
+    HX_AUTO_TENSOR body = NULL;
+    HX_TRY(hx_tensor_window(s->mine, 0, HX_SCALAR, &first));
+    HX_TRY(hx_tensor_window(s->mine, 1, hx_tensor_shape(row), &body));
+    HX_TRY(hx_tensor_fill(ctx->stream, s->mine, 0));
+    HX_TRY(hx_tensor_fill(ctx->stream, first, state));
+    return hx_copy_into(ctx, row, body);
+}
+
+/* What is given is a part of the table, which the next exchange writes anew. */
 static hx_status gather(void *self, hx_ctx *ctx, int which, hx_tensor *row, hx_tensor **all) {
     const hx_sync_norm *s = self;
     hx_ctx quiet = hx_no_grad(ctx);
-    HX_AUTO_TENSOR table = NULL;
-    HX_TRY(exchange(s, &quiet, which < 0 ? IS_AT_WORK : FIRST_LAYER + which, row, &table));
-    return hx_tensor_slice(table, 1, 1, 1 + hx_tensor_count(row), 1, all);
+    HX_TRY(write_row(s, &quiet, which < 0 ? IS_AT_WORK : FIRST_LAYER + which, row));
+    HX_TRY(exchange(s, ctx->stream));
+    return hx_tensor_slice(s->table, 1, 1, 1 + hx_tensor_count(row), 1, all);
 }
 
 /* What the others are at: the largest of their first numbers. They are at the same, or done. */
-static hx_status read_state(const hx_sync_norm *s, hx_stream *stream, hx_tensor *table, int *state) {
-    HX_AUTO_TENSOR column = NULL;
-    HX_TRY(hx_tensor_slice(table, 1, 0, 1, 1, &column));
-    HX_TRY(hx_tensor_read(stream, column, s->states));
+static hx_status read_state(const hx_sync_norm *s, hx_stream *stream, int *state) {
+    HX_TRY(hx_tensor_read(stream, s->table, s->copy));
     *state = IS_DONE;
-    for (int rank = 0; rank < hx_comm_size(s->comm); rank++)
-        if (s->states[rank] > *state) *state = (int)s->states[rank];
+    for (int64_t rank = 0; rank < hx_comm_size(s->comm); rank++) {
+        const double theirs = s->copy[rank * row_width(s)];
+        if (theirs > *state) *state = (int)theirs;
+    }
     return HX_OK;
 }
 
-static hx_status follow(const hx_sync_norm *s, hx_ctx *ctx, int which, hx_tensor *table) {
+static hx_status follow(const hx_sync_norm *s, hx_ctx *ctx, int which) {
     HX_AUTO_TENSOR rows = NULL;
     hx_layer *layer = s->layers[which];
-    HX_TRY(hx_tensor_slice(table, 1, 1, 2 + 2 * hx_batchnorm_channels(layer), 1, &rows));
+    HX_TRY(hx_tensor_slice(s->table, 1, 1, 2 + 2 * hx_batchnorm_channels(layer), 1, &rows));
     return hx_batchnorm_follow(layer, ctx, rows);
+}
+
+/* The first failure of several things that are all to be done, as the other ranks wait for each. */
+typedef struct first_failure {
+    hx_status status;
+    char message[1024];
+} first_failure;
+
+static void note(first_failure *first, hx_status status) {
+    if (status == HX_OK || first->status != HX_OK) return;
+    first->status = status;
+    snprintf(first->message, sizeof first->message, "%s", hx_error_message());
 }
 
 hx_status hx_sync_norm_finish(hx_sync_norm *s, hx_stream *stream) {
     hx_ctx ctx = {.device = hx_stream_device(stream), .stream = stream};
-    for (int state = IS_AT_WORK; state != IS_DONE;) {
-        HX_AUTO_TENSOR table = NULL;
-        HX_TRY(exchange(s, &ctx, IS_DONE, NULL, &table));
-        HX_TRY(read_state(s, stream, table, &state));
-        if (state >= FIRST_LAYER) HX_TRY(follow(s, &ctx, state - FIRST_LAYER, table));
+    first_failure first = {.status = HX_OK};
+    for (int state = s->n_layers > 0 ? IS_AT_WORK : IS_DONE; state != IS_DONE;) {
+        HX_TRY(hx_tensor_fill(stream, s->mine, IS_DONE));
+        HX_TRY(exchange(s, stream));
+        HX_TRY(read_state(s, stream, &state));
+        if (state >= FIRST_LAYER) note(&first, follow(s, &ctx, state - FIRST_LAYER));
     }
-    return HX_OK;
+    return hx_error_adopt(first.status, first.message);
 }
 
 /* ---- making ---- */
@@ -94,13 +108,23 @@ static hx_status find_layers(hx_sync_norm *s, hx_layer *layer) {
     return HX_OK;
 }
 
+/* On the device of the layers. */
+static hx_status create_table(hx_sync_norm *s) {
+    const int64_t n_ranks = hx_comm_size(s->comm), width = row_width(s);
+    if (s->n_layers == 0) return HX_OK;
+    hx_device *device = hx_tensor_device(s->layers[0]->buffers[0]->value);
+    HX_TRY(hx_mem_alloc_array(n_ranks * width, sizeof *s->copy, (void **)&s->copy));
+    HX_TRY(hx_tensor_create(device, HX_F64, HX_SHAPE(n_ranks, width), &s->table));
+    return hx_tensor_window(s->table, hx_comm_rank(s->comm) * width, HX_SHAPE(width), &s->mine);
+}
+
 hx_status hx_sync_norm_create(hx_comm *dp, hx_layer *root, hx_sync_norm **out) {
     HX_CLEANUP(hx_sync_norm_destroy) hx_sync_norm *s = NULL;
     HX_TRY(hx_mem_alloc_array(1, sizeof *s, (void **)&s));
     s->comm = dp;
     s->hook = (hx_batch_sync){.self = s, .gather = gather};
-    HX_TRY(hx_mem_alloc_array(hx_comm_size(dp), sizeof *s->states, (void **)&s->states));
     HX_TRY(find_layers(s, root));
+    HX_TRY(create_table(s));
     *out = s;
     s = NULL;
     return HX_OK;
@@ -118,7 +142,9 @@ void hx_sync_norm_destroy(hx_sync_norm **norm) {
     forget_ready(s);
     hx_mem_free((void **)&s->ready);
     hx_mem_free((void **)&s->layers);
-    hx_mem_free((void **)&s->states);
+    hx_tensor_destroy(&s->mine);
+    hx_tensor_destroy(&s->table);
+    hx_mem_free((void **)&s->copy);
     hx_mem_free((void **)norm);
 }
 
@@ -142,18 +168,6 @@ static hx_status ready(void *self, hx_tensor *leaf) {
     HX_TRY(hx_mem_grow((void **)&s->ready, &s->ready_capacity, s->n_ready + 1, sizeof(hx_tensor *)));
     s->ready[s->n_ready++] = hx_tensor_retain(leaf);
     return HX_OK;
-}
-
-/* The first failure of several things that are all to be done, as the other ranks wait for each. */
-typedef struct first_failure {
-    hx_status status;
-    char message[1024];
-} first_failure;
-
-static void note(first_failure *first, hx_status status) {
-    if (status == HX_OK || first->status != HX_OK) return;
-    first->status = status;
-    snprintf(first->message, sizeof first->message, "%s", hx_error_message());
 }
 
 static hx_status finish(void *self, hx_stream *stream, bool partial) {

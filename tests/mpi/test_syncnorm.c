@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/backends.h"
@@ -133,6 +134,25 @@ Test(syncnorm, a_layer_that_is_computed_again_exchanges_again_and_moves_its_stat
 /* Inputs of 1000 have 3 decimals in f32, 1000 deviations of theirs. */
 Test(syncnorm, uneven_batches_in_f32_are_those_of_one_process_within_rounding) { compare(HX_F32, true, false, 1e-3); }
 
+/* ---- memory that comes to an end ---- */
+
+static bool is_out;
+
+static hx_status short_alloc(void *self, hx_pool_kind kind, size_t n_bytes, void **out) {
+    if (is_out) return HX_FAIL(HX_ERR_MEMORY, "%zu bytes: nothing is left", n_bytes);
+    return hx_backend_cpu.alloc(self, kind, n_bytes, out);
+}
+
+static void register_short(void) {
+    static hx_backend backend;
+    backend = hx_backend_cpu;
+    backend.name = "short";
+    backend.priority = -1;
+    backend.alloc = short_alloc;
+    setenv("HELIX_ALLOC", "exact", 1);
+    OK(hx_backend_register(&backend));
+}
+
 /* ---- training ---- */
 
 enum { N = 29, N_IN = 4, WIDTH = 6, STEPS = 9, MOST_PARAMS = 64 };
@@ -141,6 +161,7 @@ typedef struct job {
     int64_t batch, micro_batch;
     int64_t zero;
     int fails_at; /* step in which rank 0's source fails at its last micro-batch; -1: never */
+    bool is_short; /* of memory, too, from then on: on a device "short" */
 } job;
 
 typedef struct outcome {
@@ -166,11 +187,11 @@ static hx_status net_forward(hx_layer *layer, hx_ctx *ctx, hx_tensor *x, hx_tens
 
 static const hx_layer_type net_type = {.name = "net", .n_bytes = sizeof(hx_layer), .forward = net_forward};
 
-static void open_net(net *n) {
+static void open_net(net *n, const char *device) {
     hx_layer *parts[3];
     static const char *const names[3] = {"in", "norm", "out"};
     *n = (net){0};
-    OK(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &n->s.device));
+    OK(hx_device_open(device, &(hx_device_config){.n_threads = 1}, &n->s.device));
     OK(hx_stream_create(n->s.device, &n->s.stream));
     OK(hx_tape_create(n->s.device, &n->s.tape));
     OK(hx_layer_create(&net_type, n->s.device, &n->root));
@@ -224,6 +245,7 @@ static hx_dataset *open_data(hx_device *device, const hx_comm *comm, const job *
 typedef struct faulty {
     hx_batch_source source;
     int64_t fails_at; /* cursor; -1: never */
+    bool is_short;
 } faulty;
 
 static hx_status faulty_n_samples(void *self, int64_t cursor, int64_t *out) {
@@ -240,6 +262,7 @@ static hx_status faulty_get(void *self, int64_t cursor, int64_t index, hx_stream
     const faulty *f = self;
     int64_t n;
     HX_TRY(f->source.n_micro(f->source.self, cursor, &n));
+    is_out = f->is_short && cursor == f->fails_at && index == n - 1;
     if (cursor == f->fails_at && index == n - 1) return HX_FAIL(HX_ERR_IO, "planted");
     return f->source.get(f->source.self, cursor, index, stream, out);
 }
@@ -266,7 +289,7 @@ static void train(hx_comm *comm, const job *j, outcome *out) {
     hx_optim_config oc = HX_OPTIM_DEFAULT;
     hx_train_config tc = HX_TRAIN_DEFAULT;
     oc.lr = 0.05, oc.warmup = 0, tc.steps = STEPS;
-    open_net(&n);
+    open_net(&n, j->is_short ? "short" : "cpu");
     OK(hx_ddp_create(&(hx_ddp_setup){.dp = comm, .device = n.s.device, .stream = n.s.stream, .params = &n.params, .config = &dc}, &ddp));
     hx_ddp_hook(ddp, &sync);
     OK(hx_sync_norm_create(comm, n.root, &norm));
@@ -274,7 +297,7 @@ static void train(hx_comm *comm, const job *j, outcome *out) {
     hx_comm_agreement(comm, &agreement);
     OK(hx_optim_create_default(n.s.device, n.s.stream, &n.params, &oc, &optim));
     hx_dataset *data = open_data(n.s.device, comm, j);
-    faulty f = {.fails_at = j->fails_at >= 0 && hx_comm_rank(comm) == 0 ? j->fails_at * j->batch : -1};
+    faulty f = {.fails_at = j->fails_at >= 0 && hx_comm_rank(comm) == 0 ? j->fails_at * j->batch : -1, .is_short = j->is_short};
     hx_dataset_source(data, &f.source);
     const hx_batch_source source = {.self = &f, .n_global = f.source.n_global, .batch = f.source.batch, .n_samples = faulty_n_samples,
                                     .n_micro = faulty_n_micro, .get = faulty_get};
@@ -289,6 +312,7 @@ static void train(hx_comm *comm, const job *j, outcome *out) {
         out->loss[i] = event.loss;
     }
     snprintf(out->message, sizeof out->message, "%s", hx_error_message());
+    is_out = false;
     keep_values(&n, out);
     hx_trainer_destroy(&trainer);
     hx_dataset_destroy(&data);
@@ -340,16 +364,20 @@ Test(syncnorm, ranks_with_different_numbers_of_micro_batches_end_alike) {
     hx_comm_close(&world);
 }
 
-Test(syncnorm, a_rank_that_fails_within_a_step_keeps_nobody_waiting) {
+static void check_failed_rank(bool is_short) {
     hx_comm *world;
     static outcome many;
     OK(hx_backend_register(&hx_backend_cpu));
+    if (is_short) register_short();
     OK(hx_comm_mpi_open(&world));
-    train(world, &(job){.batch = 8, .micro_batch = 1, .fails_at = 1}, &many);
+    train(world, &(job){.batch = 8, .micro_batch = 1, .fails_at = 1, .is_short = is_short}, &many);
     cr_expect_eq(many.status, hx_comm_rank(world) == 0 ? HX_ERR_IO : HX_ERR_REMOTE, "%s", many.message);
     cr_expect(strstr(many.message, "planted") != NULL, "%s", many.message);
     hx_comm_close(&world);
 }
+
+Test(syncnorm, a_rank_that_fails_within_a_step_keeps_nobody_waiting) { check_failed_rank(false); }
+Test(syncnorm, nor_does_one_that_has_no_memory_left) { check_failed_rank(true); }
 
 static hx_status place_nothing(void *self, hx_tensor *leaf) {
     (void)self;
