@@ -1,6 +1,6 @@
 /* 1. a session as the rank would have it, in a dry world on a meta device; 2. model, data, and the training itself, which tells
- * after each stage; 3. differences between what the allocator, the device and the communicators had counted then. A step of many
- * micro-batches is done with a few: the others repeat the last but one. */
+ * after each stage, and an evaluation; 3. differences between what the allocator, the device and the communicators had counted then.
+ * A step of many micro-batches is done with a few: the others repeat the last but one. */
 #include "launch/plan.h"
 
 #include "launch/session_impl.h"
@@ -30,7 +30,7 @@ struct rehearsal {
     int64_t n_micro, most;    /* of a step, and of a rehearsed one */
     int64_t value_bytes, grad_bytes, buffer_bytes;
     bool is_half; /* a parameter is */
-    source train;
+    source train, eval;
 };
 
 static void look(const rehearsal *r, moment *out) {
@@ -54,15 +54,17 @@ static void add_difference(hx_plan_use *total, const moment *a, const moment *b,
         }
 }
 
-/* ---- a source of few micro-batches ---- */
+/* ---- sources of few micro-batches ---- */
+
+static hx_status count_few(const source *s, int64_t cursor, int64_t *n, int64_t *out) {
+    HX_TRY(s->inner.n_micro(s->inner.self, cursor, n));
+    *out = *n < s->owner->most ? *n : s->owner->most;
+    return HX_OK;
+}
 
 static hx_status count_micro(void *self, int64_t cursor, int64_t *out) {
-    source *s = self;
-    int64_t n;
-    HX_TRY(s->inner.n_micro(s->inner.self, cursor, &n));
-    s->owner->n_micro = n;
-    *out = n < s->owner->most ? n : s->owner->most;
-    return HX_OK;
+    const source *s = self;
+    return count_few(s, cursor, &s->owner->n_micro, out);
 }
 
 static hx_status get_micro(void *self, int64_t cursor, int64_t index, hx_stream *stream, hx_batch *out) {
@@ -71,10 +73,22 @@ static hx_status get_micro(void *self, int64_t cursor, int64_t index, hx_stream 
     return s->inner.get(s->inner.self, cursor, index, stream, out);
 }
 
+static hx_status count_eval(void *self, int64_t cursor, int64_t *out) {
+    int64_t n;
+    return count_few(self, cursor, &n, out);
+}
+
+static hx_status get_eval(void *self, int64_t cursor, int64_t index, hx_stream *stream, hx_batch *out) {
+    const source *s = self;
+    return s->inner.get(s->inner.self, cursor, index, stream, out);
+}
+
+/* Batches are never short: there is no end of an epoch. */
 static hx_batch_source shorten(source *s, const hx_batch_source *inner, rehearsal *owner) {
     *s = (source){.inner = *inner, .owner = owner};
-    /* a batch is never short: there is no end of an epoch */
-    return (hx_batch_source){.self = s, .n_global = inner->n_global, .batch = inner->batch, .n_micro = count_micro, .get = get_micro};
+    const bool is_train = s == &owner->train;
+    return (hx_batch_source){.self = s, .n_global = inner->n_global, .batch = inner->batch,
+                             .n_micro = is_train ? count_micro : count_eval, .get = is_train ? get_micro : get_eval};
 }
 
 /* ---- the rehearsal ---- */
@@ -107,8 +121,8 @@ static hx_status run(rehearsal *r) {
     hx_session *s = r->session;
     hx_model model = {0};
     hx_session_data data = {0};
-    hx_batch_source train;
-    hx_train_parts parts = {.train = &train, .eval = &data.eval};
+    hx_batch_source train, eval;
+    hx_train_parts parts = {.train = &train};
     const hx_rehearsal told = {.self = r, .reached = on_stage};
     hx_status status;
     HX_TRY_GOTO(hx_session_gpt(s, &model), done);
@@ -117,7 +131,10 @@ static hx_status run(rehearsal *r) {
     HX_TRY_GOTO(hx__session_data_open(s, true, true, false, &data), done);
     look(r, &r->data);
     train = shorten(&r->train, &data.train, r);
-    if (!data.eval_loader) parts.eval = NULL; /* nothing is held out */
+    if (data.eval_loader) { /* else nothing is held out */
+        eval = shorten(&r->eval, &data.eval, r);
+        parts.eval = &eval;
+    }
     status = hx__session_rehearse(s, &model, &parts, &told);
 done:
     hx__session_data_close(&data);
@@ -151,10 +168,13 @@ static void collect(const rehearsal *r, hx_plan_use *out) {
     if (r->n_micro > r->most) add_difference(out, &r->micro[r->most - 2], &r->micro[r->most - 1], r->n_micro - r->most);
 }
 
-/* What only a run that is really there needs: where it goes on from, and how long it lasts. */
+/* What only a run that is really there needs: where it goes on from, how long it lasts, and that copies hold the same. Batches of
+ * an evaluation take no more than its first. */
 static hx_config rehearsed(const hx_config *config) {
     hx_config c = *config;
     c.run = (hx_run_config)HX_RUN_DEFAULT;
+    c.train.check_replicas = 0;
+    c.train.eval_batches = 1;
     if (c.train.steps == 0) c.train.steps = 1000000; /* epochs of data that need not be here */
     return c;
 }

@@ -66,9 +66,9 @@ typedef struct hx_rehearsal {
     void (*reached)(void *self, hx_stage stage, const hx_param_list *params);
 } hx_rehearsal;
 
-/** On a dry session: put a training of `model` together as hx_session_train does, and do two steps. Nothing is read or written: no
- *  folder, checkpoint or metrics. The device's allocator sees the calls of a real run. (Evaluations, which keep no activations, need
- *  less than a step.)
+/** On a dry session: put a training of `model` together as hx_session_train does, do two steps, and evaluate: that keeps no
+ *  activations, but with train.ema a copy of the parameters. Nothing is read or written: no folder, checkpoint or metrics. The
+ *  device's allocator sees the calls of a real run.
  *  @param parts  train is given, and eval where there is one */
 hx_status hx__session_rehearse(hx_session *session, const hx_model *model, const hx_train_parts *parts, const hx_rehearsal *rehearsal);
 

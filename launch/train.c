@@ -443,7 +443,7 @@ static hx_status rehearse(train_run *r) {
         HX_TRY(hx_trainer_step(r->trainer, NULL));
         reached(r, stage);
     }
-    return HX_OK;
+    return r->parts.eval ? hx_trainer_eval(r->trainer, NULL) : HX_OK;
 }
 
 hx_status hx__session_rehearse(hx_session *session, const hx_model *model, const hx_train_parts *parts, const hx_rehearsal *rehearsal) {

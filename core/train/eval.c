@@ -54,7 +54,7 @@ hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch
     const int64_t all = source->n_global / source->batch + (source->n_global % source->batch != 0);
     if (n_batches <= 0 || n_batches > all) n_batches = all;
     for (int64_t i = 0; i < n_batches; i++) HX_TRY(run_batch(&s, i * source->batch));
-    HX_TRY(hx_tensor_read(ctx->stream, on_device.all, values));
+    HX_TRY(hx__loss_sums_read(&on_device, ctx->stream, values));
     sums[0] = values[HX__SUM_LOSS];
     sums[1] = values[HX__SUM_COUNT];
     if (metrics != NULL) hx_metrics_add_loss(metrics, sums[0], sums[1]);
