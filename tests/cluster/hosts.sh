@@ -52,6 +52,7 @@ boot() {
         trap "exit 0" TERM
         while :; do sleep 3600 & wait $! || true; done' init "$1" "$state" </dev/null >"$state/$1.log" 2>&1 &
     starter=$!
+    echo "$starter" >"$state/$1.pid" # what `down` ends if this does not come to its end
     for i in $(seq 250); do
         [ -e "$state/$1.ready" ] && break
         [ -e "/proc/$starter/ns/net" ] || { cat "$state/$1.log" >&2; return 1; }
@@ -82,6 +83,7 @@ up() {
         [ "$i" -eq "$n" ] || { echo "there are $i hosts already: expected $n" >&2; exit 2; }
     fi
     trap '[ $? -eq 0 ] || down' EXIT
+    trap 'exit 1' HUP INT TERM
     if ! is_up switch; then
         rm -rf "$state"
         mkdir -p "$state"
