@@ -376,7 +376,7 @@ hx_status hx_comm_mpi_open(hx_comm **out) {
     HX_TRY_GOTO(hx__mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &handle), "MPI_Comm_dup"), failed);
     HX_TRY_GOTO(wrap_consume(handle, engine, &world), failed);
     HX_TRY_GOTO(hx__hosts_open(world, mode, checks_calls), failed);
-    HX_TRY_GOTO(hx__times_open(world->rank, &engine->times), failed);
+    HX_TRY_GOTO(hx_comm_agree(world, hx__times_open(world->rank, &engine->times)), failed);
     engine->finish = is_ours ? finalize : NULL;
     hx__comm_engine_release(&engine); /* the communicator has a share of its own */
     *out = world;

@@ -64,6 +64,10 @@ output=$(timeout 60 "${two_ranks[@]}" "$helix" train --out c --data.path absent.
 expect 4 'absent.txt' "${two_ranks[@]}" "$helix" train --out c --data.path absent.txt
 expect 2 'did you mean' "${two_ranks[@]}" "$helix" train --train.bacth 3
 
+# a rank that cannot write what it measures takes the others with it
+expect 4 'HELIX_COMM_TIMES: nowhere/x.0.jsonl' mpirun --oversubscribe --bind-to none -n 1 -x HELIX_COMM_TIMES=nowhere/x "${train[@]}" --out c : \
+    -n 1 "${train[@]}" --out c
+
 # ranks that were told different things
 expect 2 "optim.lr is '0.002' on this rank and '0.001' on rank 0" mpirun --oversubscribe --bind-to none \
     -n 1 "${train[@]}" --out c --optim.lr 0.001 : -n 1 "${train[@]}" --out c --optim.lr 0.002
