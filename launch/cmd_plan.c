@@ -20,6 +20,7 @@
 typedef struct plan_row {
     int64_t dp, tp, zero;
     hx_plan_use use;     /* of the heaviest rank */
+    hx_plan_use work;    /* of the rank that computes most: its time is the step's */
     int64_t first_arena; /* of rank 0 */
     int64_t process;     /* bytes of the arena with its free blocks, and of what a process takes beside it */
     double compute, hidden, exposed, step; /* seconds */
@@ -62,7 +63,7 @@ static void time_communication(const hx_cli_config *own, plan_row *row) {
         /* a group of data-parallel ranks is on all hosts, one of tensor-parallel ranks on one */
         const double rate = 1e9 * (axis == HX_AXIS_DP && own->hosts > 1 ? own->network_gbs : own->link_gbs);
         for (int kind = 0; kind < HX_COLL_KINDS; kind++) {
-            const hx_comm_dry_count *count = &row->use.calls[axis][kind];
+            const hx_comm_dry_count *count = &row->work.calls[axis][kind];
             const double sent = sent_share((hx_collective)kind, degrees[axis]) * (double)count->n_bytes;
             const double seconds = sent / rate + 1e-6 * own->latency_us * (double)count->n_calls;
             row->sent[axis] += sent;
@@ -73,7 +74,8 @@ static void time_communication(const hx_cli_config *own, plan_row *row) {
 
 static void estimate(const plan *p, plan_row *row) {
     const hx_cli_config *own = p->own;
-    row->compute = row->use.flops / (1e12 * (row->use.is_half ? own->half_tflops : own->tflops)) + row->use.moved_bytes / (1e9 * own->memory_gbs);
+    const hx_plan_use *work = &row->work;
+    row->compute = work->flops / (1e12 * (work->is_half ? own->half_tflops : own->tflops)) + work->moved_bytes / (1e9 * own->memory_gbs);
     time_communication(own, row);
     row->step = (row->compute > row->hidden ? row->compute : row->hidden) + row->exposed;
 }
@@ -84,14 +86,16 @@ static void estimate(const plan *p, plan_row *row) {
 static bool is_refusal(hx_status status) { return status == HX_ERR_CONFIG || status == HX_ERR_UNSUPPORTED; }
 
 /* Of the first and the last data-parallel rank. Shares of a batch that the ranks do not divide differ by a sample, and the last one's
- * is the larger; shares of the optimizer's state are rounded differently. */
-static hx_status rehearse_heaviest(const hx_config *config, plan_row *row) {
+ * is the larger, in samples if not in bytes; shares of the optimizer's state are rounded differently. */
+static hx_status rehearse_ends(const hx_config *config, plan_row *row) {
     const int size = (int)(row->dp * row->tp);
     hx_plan_use last;
     HX_TRY(hx__plan_rehearse(config, 0, size, &row->use));
+    row->work = row->use;
     row->first_arena = row->use.arena;
     if (row->dp == 1) return HX_OK;
     HX_TRY(hx__plan_rehearse(config, size - (int)row->tp, size, &last));
+    if (last.flops > row->work.flops) row->work = last;
     if (last.arena > row->use.arena) row->use = last;
     return HX_OK;
 }
@@ -122,7 +126,7 @@ static hx_status add_row(plan *p, int64_t tp, int64_t zero, bool *is_refused) {
     HX_TRY(hx_mem_grow((void **)&p->rows, &p->capacity, p->n_rows + 1, sizeof *p->rows));
     plan_row *row = &p->rows[p->n_rows];
     *row = (plan_row){.dp = dp, .tp = tp, .zero = zero};
-    const hx_status status = rehearse_heaviest(&config, row);
+    const hx_status status = rehearse_ends(&config, row);
     if (status != HX_OK && !is_refusal(status)) return status;
     row->is_refused = *is_refused = status != HX_OK;
     p->n_rows++;
@@ -252,7 +256,7 @@ static json_t *row_json(const plan_row *row) {
     const struct {
         const char *name;
         double value;
-    } reals[] = {{"flops", row->use.flops}, {"dp_bytes_sent", row->sent[HX_AXIS_DP]}, {"tp_bytes_sent", row->sent[HX_AXIS_TP]},
+    } reals[] = {{"flops", row->work.flops}, {"dp_bytes_sent", row->sent[HX_AXIS_DP]}, {"tp_bytes_sent", row->sent[HX_AXIS_TP]},
                  {"compute_s", row->compute}, {"hidden_s", row->hidden}, {"exposed_s", row->exposed}, {"step_s", row->step}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) json_object_set_new(o, reals[i].name, hx__json_real(reals[i].value));
     return o;

@@ -65,6 +65,11 @@ sent=$(plan_field 2 0 tp_bytes_sent)
 "$helix" plan "${small[@]}" --gpus 2 --train.batch 64 --train.micro_batch 4 --json >plan.json
 about flops "$flops" "$(plan_field 1 0 flops)"
 about tp_bytes_sent "$sent" "$(plan_field 2 0 tp_bytes_sent)"
+# a step takes as long as its busiest rank: of three samples one rank has one, the other two
+"$helix" plan "${small[@]}" --gpus 2 --train.batch 4 --train.micro_batch 1 --json >plan.json
+flops=$(plan_field 1 0 flops)
+"$helix" plan "${small[@]}" --gpus 2 --train.batch 3 --train.micro_batch 1 --json >plan.json
+about flops "$flops" "$(plan_field 1 0 flops)"
 
 # best first, and why the others are not
 plan=("$helix" plan "${small[@]}")
