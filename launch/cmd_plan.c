@@ -161,6 +161,9 @@ static hx_status add_rows(plan *p) {
 
 /* ---- order ---- */
 
+/* Seconds of a step in which the rank waits for communication. */
+static double waiting(const plan_row *row) { return row->step - row->compute; }
+
 static int sign(double x) { return (x > 0) - (x < 0); }
 
 /* Those that fit by time, then by memory; those that do not by memory; those that cannot be. */
@@ -181,7 +184,7 @@ static void explain(const plan *p, plan_row *row) {
         snprintf(row->why, sizeof row->why, "does not fit: %.2f GiB too much", (double)row->process / GIB - p->own->memory_gib);
     else if (row->step > best->step * (1 + 1e-9))
         snprintf(row->why, sizeof row->why, "%.1f %% slower: %s", 100 * (row->step / best->step - 1),
-                 row->exposed - best->exposed > row->compute - best->compute ? "waits for communication" : "computes longer");
+                 waiting(row) - waiting(best) > row->compute - best->compute ? "waits for communication" : "computes longer");
     else
         snprintf(row->why, sizeof row->why, "as fast, but takes more memory");
 }

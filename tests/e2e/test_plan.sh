@@ -78,6 +78,9 @@ expect 0 'model.heads = 2 on 4 tensor-parallel ranks' "${plan[@]}" --gpus 4
 expect 0 'a global batch of 8 samples for 16 ranks' "${plan[@]}" --gpus 16 --model.heads 4
 expect 0 'does not fit' "${plan[@]}" --gpus 4 --base_mib 1 --memory_gib 0.0017
 expect 0 'slower' "${plan[@]}" --gpus 2
+slow=("${plan[@]}" --hosts 2 --gpus 2 --network_gbs 1e-4 --latency_us 0) # sums of gradients take longer than backward
+expect 0 'slower: waits' "${slow[@]}"
+"${slow[@]}" | grep 'slower: computes' && fail 'a rank that waits for its network is said to compute longer'
 [ "$("${plan[@]}" --gpus 2 | awk '$1 == 2 || $1 == 1 {print $NF; exit}')" = best ] || fail 'the first line is not the best'
 before=$(ls)
 expect 0 '"plans"' "${plan[@]}" --hosts 3 --gpus 2 --json --train.batch 12 --out nothing --resume --init_from nowhere --data.path nowhere
