@@ -116,6 +116,7 @@ static hx_status create_local(hx_ddp *ddp, const hx_ddp_setup *setup) {
     ddp->stream = setup->stream;
     ddp->ctx = (hx_ctx){.device = setup->device, .stream = setup->stream};
     HX_TRY(hx__buckets_create(&ddp->buckets, setup->device, setup->stream, setup->params, setup->config->bucket_bytes, &deal));
+    if (ddp->zero > 0) hx_device_trim(setup->device); /* what moved has left its memory behind */
     return hx__exchange_create(ddp);
 }
 
