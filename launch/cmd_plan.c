@@ -87,14 +87,14 @@ static bool is_refusal(hx_status status) { return status == HX_ERR_CONFIG || sta
 
 /* Of the first and the last data-parallel rank. Shares of a batch that the ranks do not divide differ by a sample, and the last one's
  * is the larger, in samples if not in bytes; shares of the optimizer's state are rounded differently. */
-static hx_status rehearse_ends(const hx_config *config, plan_row *row) {
+static hx_status rehearse_ends(const hx_config *config, bool shares_memory, plan_row *row) {
     const int size = (int)(row->dp * row->tp);
     hx_plan_use last;
-    HX_TRY(hx__plan_rehearse(config, 0, size, &row->use));
+    HX_TRY(hx__plan_rehearse(config, 0, size, shares_memory, &row->use));
     row->work = row->use;
     row->first_arena = row->use.arena;
     if (row->dp == 1) return HX_OK;
-    HX_TRY(hx__plan_rehearse(config, size - (int)row->tp, size, &last));
+    HX_TRY(hx__plan_rehearse(config, size - (int)row->tp, size, shares_memory, &last));
     if (last.flops > row->work.flops) row->work = last;
     if (last.arena > row->use.arena) row->use = last;
     return HX_OK;
@@ -126,7 +126,7 @@ static hx_status add_row(plan *p, int64_t tp, int64_t zero, bool *is_refused) {
     HX_TRY(hx_mem_grow((void **)&p->rows, &p->capacity, p->n_rows + 1, sizeof *p->rows));
     plan_row *row = &p->rows[p->n_rows];
     *row = (plan_row){.dp = dp, .tp = tp, .zero = zero};
-    const hx_status status = rehearse_ends(&config, row);
+    const hx_status status = rehearse_ends(&config, is_on_cpu(p) && p->own->hosts == 1, row);
     if (status != HX_OK && !is_refusal(status)) return status;
     row->is_refused = *is_refused = status != HX_OK;
     p->n_rows++;

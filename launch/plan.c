@@ -179,10 +179,10 @@ static hx_config rehearsed(const hx_config *config) {
     return c;
 }
 
-hx_status hx__plan_rehearse(const hx_config *config, int rank, int size, hx_plan_use *out) {
+hx_status hx__plan_rehearse(const hx_config *config, int rank, int size, bool shares_memory, hx_plan_use *out) {
     const hx_config own = rehearsed(config);
     rehearsal r = {.most = most_micro(&own)};
-    HX_TRY(hx__session_open_dry(&own, rank, size, &r.session));
+    HX_TRY(hx__session_open_dry(&own, rank, size, shares_memory, &r.session));
     hx_status status = run(&r);
     if (status == HX_OK) collect(&r, out);
     hx_session_close(&r.session);

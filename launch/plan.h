@@ -1,7 +1,7 @@
 /* What one rank of a training takes, found by rehearsing the training on a device that computes nothing: bytes are the allocator's
  * own, work and communication are counted as they are called for. Without MPI and without a device.
  *
- *     hx_plan_use use; HX_TRY(hx__plan_rehearse(&config, 0, 64, &use));     // mesh and ddp of the configuration
+ *     hx_plan_use use; HX_TRY(hx__plan_rehearse(&config, 0, 64, false, &use));     // mesh and ddp of the configuration
  */
 #ifndef HX_LAUNCH_PLAN_H
 #define HX_LAUNCH_PLAN_H
@@ -36,7 +36,8 @@ typedef struct hx_plan_use {
     hx_comm_dry_count calls[HX_AXIS_COUNT][HX_COLL_KINDS];
 } hx_plan_use;
 
-/** Local. Rank `rank` of `size`. @return as hx_session_open, hx_session_gpt and hx_session_train would fail */
-hx_status hx__plan_rehearse(const hx_config *config, int rank, int size, hx_plan_use *out);
+/** Local. Rank `rank` of `size`. @param shares_memory  collectives go through the memory of one host
+ *  @return as hx_session_open, hx_session_gpt and hx_session_train would fail */
+hx_status hx__plan_rehearse(const hx_config *config, int rank, int size, bool shares_memory, hx_plan_use *out);
 
 #endif

@@ -183,11 +183,12 @@ hx_status hx_session_open_on(const hx_config *config, hx_comm *world, hx_session
     return open_parts(s, out);
 }
 
-hx_status hx__session_open_dry(const hx_config *config, int rank, int size, hx_session **out) {
+hx_status hx__session_open_dry(const hx_config *config, int rank, int size, bool shares_memory, hx_session **out) {
     hx_session *s = NULL;
     hx_status status;
     HX_TRY(create_session(config, &s));
     HX_TRY_GOTO(hx_comm_dry_open(rank, size, &s->world), failed);
+    if (shares_memory) hx_comm_dry_share(s->world);
     s->owns_world = true;
     HX_TRY_GOTO(hx_device_open("meta", NULL, &s->device), failed);
     HX_TRY_GOTO(open_context(s), failed);

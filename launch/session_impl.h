@@ -28,8 +28,9 @@ struct hx_session {
 };
 
 /** Local, without MPI and without memory: the session as rank `rank` of `size` would have it, on a meta device, in a dry world
- *  (dist/comm/dry.h). run.device, run.threads and run.comm do not matter. For hx__session_rehearse. */
-hx_status hx__session_open_dry(const hx_config *config, int rank, int size, hx_session **out);
+ *  (dist/comm/dry.h). run.device, run.threads and run.comm do not matter. For hx__session_rehearse.
+ *  @param shares_memory  collectives go through the memory of one host */
+hx_status hx__session_open_dry(const hx_config *config, int rank, int size, bool shares_memory, hx_session **out);
 
 /** Collective. Called with the failure that all ranks of an agreed step have: finds the lowest rank that failed by
  *  itself, so that one rank speaks and all leave with its exit code. From then on the process has 10 s to close the

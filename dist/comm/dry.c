@@ -65,8 +65,12 @@ hx_status hx_comm_dry_open(int rank, int size, hx_comm **out) {
 
 hx_status hx_comm_dry_part(hx_comm *comm, int rank, int size, hx_comm **out) {
     if (!hx_comm_is_dry(comm)) return HX_FAIL(HX_ERR_ARG, "communicator \"%s\": expected a dry one", comm->ops->name);
-    return open_with(comm->engine, rank, size, out);
+    HX_TRY(open_with(comm->engine, rank, size, out));
+    (*out)->sums_in_tree = comm->sums_in_tree;
+    return HX_OK;
 }
+
+void hx_comm_dry_share(hx_comm *comm) { comm->sums_in_tree = true; }
 
 bool hx_comm_is_dry(const hx_comm *comm) { return comm->ops == &dry_ops; }
 

@@ -31,6 +31,8 @@ typedef struct hx_comm_dry_count {
 hx_status hx_comm_dry_open(int rank, int size, hx_comm **out);
 /** Some ranks of a dry communicator, this one as `rank` of `size` of them: what hx_comm_split would have made. */
 hx_status hx_comm_dry_part(hx_comm *comm, int rank, int size, hx_comm **out);
+/** The ranks of the communicator, and of those that will be made from it, share a host's memory: hx_comm_sums_in_tree. */
+void hx_comm_dry_share(hx_comm *comm);
 bool hx_comm_is_dry(const hx_comm *comm);
 /** Local. What a dry communicator was called for so far; those that were made from it count by themselves.
  *  @param[out] counts  by kind */

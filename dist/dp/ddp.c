@@ -78,7 +78,7 @@ static bool sums_in_tree(const hx_ddp *ddp, hx_device *device) {
     const int size = hx_comm_size(ddp->dp);
     hx_device_props props;
     hx_device_props_get(device, &props);
-    return size <= 2 || ((size & (size - 1)) == 0 && props.is_host_memory && hx_comm_sums_in_tree(ddp->dp));
+    return size <= 2 || ((size & (size - 1)) == 0 && (props.is_host_memory || props.is_dry) && hx_comm_sums_in_tree(ddp->dp));
 }
 
 /* The way of the sums, from what was asked for and who is there. */

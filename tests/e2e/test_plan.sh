@@ -36,6 +36,7 @@ same_bytes 2 1 0 --train.micro_batch 1 --model.recompute 1 --model.dtype bf16
 same_bytes 3 1 1 --optim.optimizer lion --train.micro_batch 2 --train.eval_every 2 --train.ema 0.9
 same_bytes 1 1 0 --train.micro_batch 1 --train.ema 0.9 --train.eval_every 2 # of which the evaluation copies the parameters
 same_bytes 2 1 0 --train.check_replicas 2
+for zero in 0 2; do same_bytes 4 1 $zero --train.deterministic elastic --train.batch 16 --train.micro_batch 2 --device cpu; done
 HELIX_ALLOC=exact same_bytes 2 2 0 --model.dtype f16
 
 # the process as the system sees it; a sanitizer's own memory is not planned
