@@ -1,8 +1,9 @@
 /* Ranks that hold the same numbers should go on to hold the same bits: every rank updates its copy from the same sums. Memory
  * that loses a bit, a device that miscomputes and an op whose bits depend on chance break this in silence. The check:
- *   1. each rank hashes all it holds in copy, parameters and what the optimizer keeps for them, into one number
- *   2. the numbers are gathered; ranks that hold the same part compare theirs. Healthy runs end here
- *   3. else the tensors are gone through one by one until one differs, in the order of registration
+ *   1. each rank hashes all it holds in copy, parameters and what the optimizer keeps for them, into one number; with tensor
+ *      parallelism into two: of what all ranks hold whole, and of its part of the rest
+ *   2. the numbers are gathered; all ranks compare the first, those that hold the same part the second. Healthy runs end here
+ *   3. else the tensors are gone through one by one until one differs, in the order of registration, whole ones first
  *   4. of that one the majority is right, and every rank describes the failure in the same words
  * Not compared are the optimizer's state of shares (ZeRO; where hosts hold copies of them, the parameters tell), and running
  * statistics, which are each rank's own. */
@@ -21,30 +22,47 @@ enum {
 /* What a rank says about the tensors that are looked at. */
 typedef struct vote {
     uint64_t hash;
-    int32_t part;       /* of the model: only ranks with the same one hold copies of one another */
+    int32_t part;       /* ranks with the same one hold copies of one another: of the model; 0 of what is whole */
     int32_t has_failed; /* it cannot read its memory, or has failed before: the hash is none */
 } vote;
 
 /* ---- what is compared ---- */
 
-/* The ranks with the same part, as if there were no others: who holds a copy is then on each of them. */
-static hx_agreement with_same_part(const hx_agreement *ranks) {
-    if (ranks->n_parts > 1) return (hx_agreement){.rank = ranks->replica, .size = ranks->n_replicas};
-    return (hx_agreement){.rank = ranks->rank, .size = ranks->size};
+/* Tensors of which each of `ranks` has a copy: not shares, and with tensor parallelism not parts. */
+static hx_status list_copies(hx_trainer *t, const hx_agreement *ranks, hx_state_list *list) {
+    int64_t n = 0;
+    HX_TRY(hx_params_state(&t->params, ranks, list));
+    HX_TRY(hx_optim_state(t->setup.optim, ranks, list));
+    if (t->ema != NULL) HX_TRY(hx_ema_state(t->ema, ranks, list));
+    for (int64_t i = 0; i < list->n_items; i++)
+        if (list->items[i].n_replicas == ranks->size) list->items[n++] = list->items[i];
+    list->n_items = n;
+    return HX_OK;
+}
+
+/* Behind the whole ones, what is only among ranks with the same part: both lists are in the order of registration. */
+static hx_status add_parts(hx_trainer *t, const hx_state_list *among_same) {
+    for (int64_t i = 0, whole = 0; i < among_same->n_items; i++) {
+        if (whole < t->n_whole_copies && t->copies.items[whole].data == among_same->items[i].data) whole++;
+        else HX_TRY(hx_state_list_add(&t->copies, &among_same->items[i]));
+    }
+    return HX_OK;
 }
 
 hx_status hx__trainer_open_copies(hx_trainer *t) {
     const hx_agreement *ranks = t->setup.agreement;
+    hx_state_list among_same = {0};
     if (ranks == NULL || ranks->size <= 1) return HX_OK;
     if (ranks->gather == NULL) return HX_FAIL(HX_ERR_ARG, "check_replicas: expected an agreement with gather");
-    const hx_agreement same = with_same_part(ranks);
-    HX_TRY(hx_params_state(&t->params, &same, &t->copies));
-    HX_TRY(hx_optim_state(t->setup.optim, &same, &t->copies));
-    if (t->ema != NULL) HX_TRY(hx_ema_state(t->ema, &same, &t->copies));
-    int64_t n = 0;
-    for (int64_t i = 0; i < t->copies.n_items; i++)
-        if (same.size > 1 && t->copies.items[i].n_replicas == same.size) t->copies.items[n++] = t->copies.items[i];
-    t->copies.n_items = n;
+    HX_TRY(list_copies(t, ranks, &t->copies));
+    t->n_whole_copies = t->copies.n_items;
+    if (ranks->n_parts > 1 && ranks->n_replicas > 1) { /* as if there were no ranks with other parts */
+        const hx_agreement same = {.rank = ranks->replica, .size = ranks->n_replicas};
+        hx_status status = list_copies(t, &same, &among_same);
+        if (status == HX_OK) status = add_parts(t, &among_same);
+        hx_state_list_destroy(&among_same);
+        HX_TRY(status);
+    }
     return hx_mem_alloc_array(ranks->size, sizeof(vote) + HOST, &t->votes); /* now, so that no rank is short of it later */
 }
 
@@ -90,10 +108,10 @@ done:
     return status;
 }
 
-/* Collective. The hashes of all ranks; a rank that has none fails all of them. */
+/* Collective. The hashes of all ranks of copies that are whole, or that are parts; a rank that has none fails all of them. */
 static hx_status gather_votes(hx_trainer *t, int64_t begin, int64_t end, vote *votes) {
     const hx_agreement *ranks = t->setup.agreement;
-    vote mine = {.part = ranks->part};
+    vote mine = {.part = begin < t->n_whole_copies ? 0 : ranks->part};
     hx__trainer_note(t, hash_copies(t, begin, end, &mine.hash));
     mine.has_failed = t->failure != HX_OK;
     HX_TRY(ranks->gather(ranks->self, &mine, sizeof mine, votes));
@@ -153,16 +171,23 @@ static hx_status accuse(const hx_trainer *t, const char *name, const vote *votes
                    has_majority(votes, ranks->size) ? " from the majority" : ", none of which has a majority");
 }
 
-hx_status hx__trainer_check_copies(hx_trainer *t) {
+/* Collective. Of copies [begin, end), all whole or all parts. */
+static hx_status check_range(hx_trainer *t, int64_t begin, int64_t end) {
     vote *votes = t->votes;
-    if (t->copies.n_items == 0 || t->state.step % t->setup.config->check_replicas != 0) return HX_OK;
     const int n = t->setup.agreement->size;
-    HX_TRY(gather_votes(t, 0, t->copies.n_items, votes));
+    if (begin == end) return HX_OK;
+    HX_TRY(gather_votes(t, begin, end, votes));
     if (count_suspects(votes, n) == 0) return HX_OK;
-    for (int64_t i = 0; i < t->copies.n_items; i++) {
+    for (int64_t i = begin; i < end; i++) {
         HX_TRY(gather_votes(t, i, i + 1, votes));
         if (count_suspects(votes, n) > 0) return accuse(t, t->copies.items[i].name, votes);
     }
     return HX_FAIL(HX_ERR_CORRUPT, "update %lld: what ranks hold alike differed, and did not when it was read again: expected the same bits each time",
                    (long long)t->state.step);
+}
+
+hx_status hx__trainer_check_copies(hx_trainer *t) {
+    if (t->copies.n_items == 0 || t->state.step % t->setup.config->check_replicas != 0) return HX_OK;
+    HX_TRY(check_range(t, 0, t->n_whole_copies));
+    return check_range(t, t->n_whole_copies, t->copies.n_items);
 }

@@ -54,6 +54,7 @@ struct hx_trainer {
     hx_ema *ema;         /* NULL: no averages */
     hx_state_list items; /* filled if there is a checkpoint hook */
     hx_state_list copies; /* what other ranks hold too; filled with config.check_replicas */
+    int64_t n_whole_copies; /* of these the first: what all ranks hold; the rest is parts of tensors */
     void *votes; /* room for what the ranks say about them; owned */
     hx_train_state state;
     hx_plateau plateau; /* of the schedule "plateau"; its scale is 1 for the others */
