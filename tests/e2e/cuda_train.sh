@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # cuda_train.sh HELIX FOLDER RANKS COMM [SEED...]: the same 20 steps on the CPU and with --device=cuda.
 # Dropout, micro-batches, clipping, a checkpoint and a resume. The losses agree; the runs of all seeds (of the emulator's
-# order of work; on a GPU they are repetitions) end with the same bits, as does a run that was resumed half way.
+# order of work; on a GPU they are repetitions) end with the same bits, as does a run that was resumed half way. Two ranks also share
+# the work in other ways.
 # HELIX_CUDA_PLUGIN names the plug-in, if it is not the installed one; COMM: auto, staged or nccl; HELIX_TEST_LAUNCHER: what
 # starts several ranks, if not mpirun.
 cuda_env=()
@@ -69,4 +70,21 @@ check() {
 # order falls to the other side now and then.
 check f32 1e-5 1e-4
 check bf16 1e-4 1e-3
+
+# layout NAME FIRST LAST OPTION...: other ways to share the work between two ranks
+layout() {
+    local name=$1 first=$2 last=$3
+    shift 3
+    cuda "${seeds[0]}" "$name" --model.dtype=f32 --train.steps=20 "$@"
+    compare f32 "$name" "$first" "$last"
+}
+case "$ranks $comm" in # emulated steps take their time: each layout by one transport
+'2 staged')
+    layout narrow 1e-5 1e-2 --ddp.compress=bf16
+    layout elastic 1e-5 1e-4 --train.deterministic=elastic
+    layout parts 1e-5 1e-4 --mesh.tp=2 ;;
+'2 nccl')
+    layout zero_2 1e-5 1e-4 --ddp.zero=2
+    layout positions 1e-5 1e-4 --mesh.tp=2 --mesh.sequence=true ;;
+esac
 finish
