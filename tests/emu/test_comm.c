@@ -421,6 +421,7 @@ static void check_stuck(const char *plant, bool everywhere, const char *why) {
     if (everywhere || f.rank == 0) setenv("HELIX_EMU_NCCL", plant, 1);
     buffer a = produce(&f, HX_F32, 4), b = produce(&f, HX_F32, 77);
     OK(hx_comm_all_reduce(f.comm, a.data, a.n, HX_F32, HX_SUM, f.stream, NULL));
+    OK(hx_comm_agree(f.comm, HX_OK)); /* all have done with it */
     OK(hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done));
     OK(hx_event_sync(f.done)); /* says when, not how */
     if (f.size > 1) {
@@ -454,6 +455,7 @@ static void check_given_up(const char *plant, const char *why) {
     if (is_failing) setenv("HELIX_EMU_NCCL", plant, 1);
     buffer a = produce(&f, HX_F32, 4), b = produce(&f, HX_F32, 77);
     OK(hx_comm_all_reduce(f.comm, a.data, a.n, HX_F32, HX_SUM, f.stream, NULL));
+    OK(hx_comm_agree(f.comm, HX_OK)); /* else who gives up in the second may find others in the first still */
     hx_status status = hx_comm_all_reduce(f.comm, b.data, b.n, HX_F32, HX_SUM, f.stream, f.done);
     cr_expect_eq(status, is_failing ? HX_ERR_COMM : HX_OK, "%s", hx_error_message());
     OK(hx_event_sync(f.done));
