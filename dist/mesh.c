@@ -5,8 +5,8 @@
 
 #include <stdio.h>
 
-#include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "dist/comm/comm_impl.h"
 #include "dist/comm/dry.h"
 
 #define HX_OPTION_OWNER hx_mesh_config
@@ -77,15 +77,8 @@ hx_status hx_mesh_degrees(const hx_mesh_config *config, int n_ranks, int64_t deg
 static hx_status find_place(hx_comm *world, int64_t *hosts, int64_t *place) {
     const int rank = hx_comm_rank(world), size = hx_comm_size(world);
     int64_t before = 0;
-    hosts[rank] = (int64_t)hx_hash_text(HX_HASH_START, hx_comm_host(world));
-    HX_TRY(hx_comm_all_gather(world, hosts, 1, HX_I64, NULL, NULL));
-    int mine = 0; /* first rank of this host */
-    while (hosts[mine] != hosts[rank]) mine++;
-    for (int r = 0; r < size; r++) {
-        int first = 0;
-        while (hosts[first] != hosts[r]) first++;
-        before += first < mine || (first == mine && r < rank);
-    }
+    HX_TRY(hx__comm_first_on_host(world, hosts));
+    for (int r = 0; r < size; r++) before += hosts[r] < hosts[rank] || (hosts[r] == hosts[rank] && r < rank);
     *place = before;
     return HX_OK;
 }

@@ -299,6 +299,13 @@ static hx_status make(plan *p, bool as_json) {
     return judge(p);
 }
 
+static hx_status check_device(const char *name) {
+    static const char *const known[] = {"", "cuda", "cpu", "ref"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(name, known[i]) == 0) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "device = %s: expected cuda, cpu or ref", name);
+}
+
 hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
     (void)session;
     HX_TRY(hx__cli_read(hx_command_find("plan"), cli, argc, argv));
@@ -306,6 +313,7 @@ hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **ses
     if (own->hosts * own->gpus > MOST_RANKS)
         return HX_FAIL(HX_ERR_CONFIG, "hosts = %lld, gpus = %lld: %lld ranks, expected at most %d", (long long)own->hosts, (long long)own->gpus,
                        (long long)(own->hosts * own->gpus), MOST_RANKS);
+    HX_TRY(check_device(cli->config.run.device));
     if (cli->config.ddp.shard != 0 && own->hosts > 1)
         return HX_FAIL(HX_ERR_CONFIG, "ddp.shard = host on %lld hosts is not planned: expected all", (long long)own->hosts);
     plan p = {.config = &cli->config, .own = own};

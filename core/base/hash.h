@@ -1,10 +1,10 @@
-/* FNV-1a, 64 bits: a number that tells texts and settings apart; and XXH64, the same for megabytes. Not for data from
- * outside, where an attacker could make two of the same hash.
+/* FNV-1a, 64 bits: a number that tells texts and settings apart. Not for data from outside, where an attacker could
+ * make two of the same hash, nor for megabytes (io/ckpt has checksums).
  *
  *     uint64_t hash = hx_hash_text(HX_HASH_START, path);
  *     hash = hx_hash_bytes(hash, dims, sizeof dims);
  *
- * Source: Fowler, Noll, Vo; draft-eastlake-fnv. Collet, "xxHash fast digest algorithm", XXH64 */
+ * Source: Fowler, Noll, Vo; draft-eastlake-fnv */
 #ifndef HX_CORE_BASE_HASH_H
 #define HX_CORE_BASE_HASH_H
 
@@ -27,10 +27,6 @@ static inline uint64_t hx_hash_bytes(uint64_t hash, const void *data, size_t n_b
 
 /** In the same way by a text, without its final 0. */
 static inline uint64_t hx_hash_text(uint64_t hash, const char *text) { return hx_hash_bytes(hash, text, strlen(text)); }
-
-/** XXH64 of n_bytes, some bytes a cycle. Pieces are chained by giving the hash so far as the seed of the next: the result then
- *  depends on where they end. */
-uint64_t hx_hash_bulk(uint64_t seed, const void *data, size_t n_bytes);
 
 #ifdef __cplusplus
 }

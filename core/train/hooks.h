@@ -36,6 +36,9 @@ typedef struct hx_agreement {
     hx_status (*join)(void *self, double *values, int64_t n);
     /** Collective: n_bytes of every rank, in the order of ranks. @param all [size * n_bytes]. NULL: not offered. */
     hx_status (*gather)(void *self, const void *mine, size_t n_bytes, void *all);
+    /** Local, for comparisons: a hash of n_bytes. Pieces are chained by giving the hash so far as the seed of the next. NULL: not
+     *  offered. */
+    uint64_t (*hash)(uint64_t seed, const void *data, size_t n_bytes);
     /** Collective: copy n_bytes from rank 0 to all. */
     hx_status (*broadcast)(void *self, void *data, size_t n_bytes);
 } hx_agreement;

@@ -9,7 +9,6 @@
  * statistics, which are each rank's own. */
 #include <stdio.h>
 #include <string.h>
-#include "core/base/hash.h"
 #include "core/base/mem.h"
 #include "core/train/trainer_impl.h"
 
@@ -53,7 +52,7 @@ hx_status hx__trainer_open_copies(hx_trainer *t) {
     const hx_agreement *ranks = t->setup.agreement;
     hx_state_list among_same = {0};
     if (ranks == NULL || ranks->size <= 1) return HX_OK;
-    if (ranks->gather == NULL) return HX_FAIL(HX_ERR_ARG, "check_replicas: expected an agreement with gather");
+    if (ranks->gather == NULL || ranks->hash == NULL) return HX_FAIL(HX_ERR_ARG, "check_replicas: expected an agreement with gather and hash");
     HX_TRY(list_copies(t, ranks, &t->copies));
     t->n_whole_copies = t->copies.n_items;
     if (ranks->n_parts > 1 && ranks->n_replicas > 1) { /* as if there were no ranks with other parts */
@@ -72,24 +71,24 @@ static char (*hosts_of(const hx_trainer *t))[HOST] { return (char (*)[HOST])((vo
 /* ---- hashes ---- */
 
 /* @param buffer  [PIECE] of the host's memory for what the host cannot read in place; NULL: it can */
-static hx_status hash_span(hx_stream *stream, const char *data, size_t n_bytes, void *buffer, uint64_t *hash) {
+static hx_status hash_span(const hx_trainer *t, const char *data, size_t n_bytes, void *buffer, uint64_t *hash) {
     for (size_t at = 0, n; at < n_bytes; at += n) {
         n = n_bytes - at < PIECE ? n_bytes - at : PIECE;
         if (buffer != NULL) {
-            HX_TRY(hx_stream_copy(stream, buffer, data + at, n, HX_COPY_TO_HOST));
-            HX_TRY(hx_stream_sync(stream));
+            HX_TRY(hx_stream_copy(t->ctx.stream, buffer, data + at, n, HX_COPY_TO_HOST));
+            HX_TRY(hx_stream_sync(t->ctx.stream));
         }
-        *hash = hx_hash_bulk(*hash, buffer != NULL ? buffer : data + at, n);
+        *hash = t->setup.agreement->hash(*hash, buffer != NULL ? buffer : data + at, n);
     }
     return HX_OK;
 }
 
-static hx_status hash_item(hx_stream *stream, const hx_state_item *item, void *buffer, uint64_t *hash) {
+static hx_status hash_item(const hx_trainer *t, const hx_state_item *item, void *buffer, uint64_t *hash) {
     const size_t size = hx_dtype_bytes(item->dtype);
     for (int b = 0; b < item->layout->n_boxes; b++) {
         const hx_box *box = &item->layout->boxes[b];
         const size_t n = (size_t)hx_box_count(box, item->layout->shape.ndim);
-        HX_TRY(hash_span(stream, (const char *)item->data + (size_t)box->local * size, n * size, buffer, hash));
+        HX_TRY(hash_span(t, (const char *)item->data + (size_t)box->local * size, n * size, buffer, hash));
     }
     return HX_OK;
 }
@@ -102,7 +101,7 @@ static hx_status hash_copies(const hx_trainer *t, int64_t begin, int64_t end, ui
     hx_device_props_get(t->ctx.device, &props);
     if (!props.is_host_memory) HX_TRY(hx_device_alloc(t->ctx.device, HX_POOL_HOST, PIECE, &buffer));
     HX_TRY_GOTO(hx_stream_sync(t->ctx.stream), done);
-    for (int64_t i = begin; i < end; i++) HX_TRY_GOTO(hash_item(t->ctx.stream, &t->copies.items[i], buffer, hash), done);
+    for (int64_t i = begin; i < end; i++) HX_TRY_GOTO(hash_item(t, &t->copies.items[i], buffer, hash), done);
 done:
     hx_device_free(t->ctx.device, HX_POOL_HOST, buffer, PIECE);
     return status;

@@ -142,7 +142,7 @@ hx_status hx__trainer_mean_buffers(hx_trainer *t);
 
 /* ---- replicas.c ---- */
 
-/* List what data-parallel ranks hold alike. */
+/* List what ranks hold alike. */
 hx_status hx__trainer_open_copies(hx_trainer *t);
 /* Collective, after an update, if it is due: compare the copies over the ranks. All of them fail, and alike, with HX_ERR_CORRUPT
  * naming the ranks that differ, their hosts and the first tensor; or with the failure of a rank that it has not told yet. */

@@ -2,7 +2,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
+#include "core/base/hash.h"
 #include "dist/comm/comm_impl.h"
 
 /* What the first failing rank tells the others. */
@@ -46,6 +49,18 @@ hx_status hx_comm_agree_equal(hx_comm *comm, const char *what, int64_t value) {
     return HX_OK;
 }
 
+hx_status hx__comm_first_on_host(hx_comm *comm, int64_t *first) {
+    first[comm->rank] = (int64_t)hx_hash_text(HX_HASH_START, comm->host);
+    HX_TRY(hx_comm_all_gather(comm, first, 1, HX_I64, NULL, NULL));
+    /* From the last rank on: what stands before it are hashes still. */
+    for (int rank = comm->size - 1; rank >= 0; rank--) {
+        int lowest = 0;
+        while (first[lowest] != first[rank]) lowest++;
+        first[rank] = lowest;
+    }
+    return HX_OK;
+}
+
 static hx_status hook_agree(void *self, hx_status mine) {
     return hx_comm_agree(self, mine);
 }
@@ -86,6 +101,8 @@ static hx_status hook_gather(void *self, const void *mine, size_t n_bytes, void 
     return hx_comm_all_gather(comm, all, (int64_t)n_bytes, HX_U8, NULL, NULL);
 }
 
+static uint64_t hook_hash(uint64_t seed, const void *data, size_t n_bytes) { return XXH3_64bits_withSeed(data, n_bytes, seed); }
+
 static hx_status hook_broadcast(void *self, void *data, size_t n_bytes) {
     return send_all(self, data, n_bytes, 0);
 }
@@ -100,5 +117,6 @@ void hx_comm_agreement(hx_comm *comm, hx_agreement *out) {
                           .max = hook_max,
                           .join = hook_join,
                           .gather = hook_gather,
+                          .hash = hook_hash,
                           .broadcast = hook_broadcast};
 }

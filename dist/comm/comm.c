@@ -303,6 +303,10 @@ const char *hx__collective_name(hx_collective kind) {
     return (size_t)kind < sizeof kinds / sizeof *kinds ? kinds[kind].name : "no collective";
 }
 
+int64_t hx__comm_call_bytes(const hx_comm *comm, const hx_comm_call *call) {
+    return call->count * (kinds[call->kind].has_blocks ? comm->size : 1) * (int64_t)hx_dtype_bytes(call->dtype);
+}
+
 /* What every provider reduces; "self" refuses the rest too, so that a program does not learn it on its second rank.
  * Half types are not among it: a sum would be rounded once per rank, where gradients are f32. */
 static hx_status check_reduce(const hx_comm_call *call) {
@@ -335,7 +339,7 @@ static hx_status check_call(const hx_comm *comm, const hx_comm_call *call) {
     return HX_OK;
 }
 
-static hx_status start(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
+hx_status hx__comm_start(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done) {
     HX_TRY(check_call(comm, call));
     return submit(comm, call, stream, done);
 }
@@ -343,43 +347,43 @@ static hx_status start(hx_comm *comm, const hx_comm_call *call, hx_stream *strea
 hx_status hx_comm_all_reduce(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce, hx_stream *stream,
                              hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_ALL_REDUCE, .data = data, .count = count, .dtype = dtype, .reduce = reduce};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_reduce_scatter(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_reduce reduce,
                                  hx_stream *stream, hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_REDUCE_SCATTER, .data = data, .count = count, .dtype = dtype, .reduce = reduce};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_all_gather(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, hx_stream *stream, hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_ALL_GATHER, .data = data, .count = count, .dtype = dtype};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_broadcast(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, int root, hx_stream *stream,
                             hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_BROADCAST, .data = data, .count = count, .dtype = dtype, .peer = root};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_all_to_all(hx_comm *comm, const void *source, void *data, int64_t count, hx_dtype dtype,
                              hx_stream *stream, hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_ALL_TO_ALL, .source = source, .data = data, .count = count, .dtype = dtype};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_send(hx_comm *comm, const void *data, int64_t count, hx_dtype dtype, int peer, hx_stream *stream,
                        hx_event *done) {
     /* The record has one pointer for both directions; a provider only reads what it sends. */
     hx_comm_call call = {.kind = HX_COLL_SEND, .data = (void *)(uintptr_t)data, .count = count, .dtype = dtype, .peer = peer};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_recv(hx_comm *comm, void *data, int64_t count, hx_dtype dtype, int peer, hx_stream *stream,
                        hx_event *done) {
     hx_comm_call call = {.kind = HX_COLL_RECV, .data = data, .count = count, .dtype = dtype, .peer = peer};
-    return start(comm, &call, stream, done);
+    return hx__comm_start(comm, &call, stream, done);
 }
 
 hx_status hx_comm_barrier(hx_comm *comm) {

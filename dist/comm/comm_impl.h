@@ -77,6 +77,13 @@ void hx__comm_engine_release(hx__comm_engine **engine);
 void hx__outcome_note(hx__outcome *outcome, hx_status status);
 /** Let the provider run on the communication thread; a failure becomes sticky. */
 hx_status hx__comm_execute(hx_comm *comm, const hx_comm_call *call);
+/** What the collectives of comm.h do, of any kind: check the call, enqueue it, and wait for it if `done` is NULL. */
+hx_status hx__comm_start(hx_comm *comm, const hx_comm_call *call, hx_stream *stream, hx_event *done);
+/** Bytes of this rank's buffer: count elements, or size*count where each rank has a block. */
+int64_t hx__comm_call_bytes(const hx_comm *comm, const hx_comm_call *call);
+/** Collective. @param[out] first  [size] for each rank the lowest one on its host */
+hx_status hx__comm_first_on_host(hx_comm *comm, int64_t *first);
+
 /* ---- times.c ---- */
 
 double hx__times_now(void);

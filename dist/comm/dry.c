@@ -20,10 +20,9 @@ static hx_status dry_run(hx_comm *comm, const hx_comm_call *call) {
 
 static hx_status dry_enqueue(hx_comm *comm, const hx_comm_call *call, hx_stream *stream) {
     hx_comm_dry_count *count = &((hx_comm_dry_count *)comm->state)[call->kind];
-    const bool has_blocks = call->kind == HX_COLL_REDUCE_SCATTER || call->kind == HX_COLL_ALL_GATHER || call->kind == HX_COLL_ALL_TO_ALL;
     (void)stream;
     count->n_calls++;
-    count->n_bytes += (has_blocks ? comm->size : 1) * call->count * (int64_t)hx_dtype_bytes(call->dtype);
+    count->n_bytes += hx__comm_call_bytes(comm, call);
     return HX_OK;
 }
 

@@ -27,8 +27,6 @@ hx_status hx__times_open(int rank, FILE **out) {
 }
 
 void hx__times_write(FILE *file, const hx_comm *comm, const hx_comm_call *call, double called, double began) {
-    const bool has_blocks = call->kind == HX_COLL_REDUCE_SCATTER || call->kind == HX_COLL_ALL_GATHER || call->kind == HX_COLL_ALL_TO_ALL;
-    const int64_t n_bytes = call->count * (int64_t)hx_dtype_bytes(call->dtype) * (has_blocks ? comm->size : 1);
     fprintf(file, "{\"kind\":\"%s\",\"ranks\":%d,\"bytes\":%lld,\"called\":%.6f,\"began\":%.6f,\"ended\":%.6f}\n", hx__collective_name(call->kind),
-            comm->size, (long long)n_bytes, called, began, hx__times_now());
+            comm->size, (long long)hx__comm_call_bytes(comm, call), called, began, hx__times_now());
 }

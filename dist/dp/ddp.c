@@ -10,7 +10,6 @@
  * With ZeRO 2 flats exist from the first gradient that is written into them (place) until they have been sent. */
 #include <stdio.h>
 
-#include "core/base/hash.h"
 #include "core/base/mem.h"
 #include "dist/dp/ddp_impl.h"
 #include "dist/params.h"
@@ -53,22 +52,26 @@ static hx_status check_local(const hx_ddp_setup *setup) {
     return check_params(setup);
 }
 
+/* Collective. @param[out] first, number  the lowest rank on this one's host, and how many of its ranks come before this one */
+static hx_status find_host(hx_comm *dp, int *first, int *number) {
+    int64_t *hosts = NULL; /* [size] */
+    hx_status status = hx_comm_agree(dp, hx_mem_alloc_array(hx_comm_size(dp), sizeof *hosts, (void **)&hosts));
+    if (status == HX_OK) status = hx__comm_first_on_host(dp, hosts);
+    *number = 0;
+    for (int r = 0; r < hx_comm_rank(dp) && status == HX_OK; r++) *number += hosts[r] == hosts[hx_comm_rank(dp)];
+    *first = status == HX_OK ? (int)hosts[hx_comm_rank(dp)] : 0;
+    hx_mem_free((void **)&hosts);
+    return status;
+}
+
 /* Collective. The ranks of a host share parameters out; those of equal number on all hosts hold the same share. */
 static hx_status split_hosts(hx_ddp *ddp) {
-    const int rank = hx_comm_rank(ddp->dp), size = hx_comm_size(ddp->dp);
-    int64_t *hosts = NULL; /* [size] */
-    int first = 0, number = 0;
-    HX_TRY(hx_comm_agree(ddp->dp, hx_mem_alloc_array(size, sizeof *hosts, (void **)&hosts)));
-    hosts[rank] = (int64_t)hx_hash_text(HX_HASH_START, hx_comm_host(ddp->dp));
-    hx_status status = hx_comm_all_gather(ddp->dp, hosts, 1, HX_I64, NULL, NULL);
-    for (int r = rank - 1; r >= 0; r--)
-        if (hosts[r] == hosts[rank]) first = r, number++;
-    if (number == 0) first = rank;
-    hx_mem_free((void **)&hosts);
+    const int rank = hx_comm_rank(ddp->dp);
+    int first, number;
+    HX_TRY(hx_comm_agree(ddp->dp, find_host(ddp->dp, &first, &number)));
     ddp->inside = NULL; /* owned from here on */
     ddp->has_split = true;
-    if (status == HX_OK) status = hx_comm_split(ddp->dp, first, rank, &ddp->inside);
-    HX_TRY(hx_comm_agree(ddp->dp, status));
+    HX_TRY(hx_comm_agree(ddp->dp, hx_comm_split(ddp->dp, first, rank, &ddp->inside)));
     HX_TRY(hx_comm_agree_equal(ddp->dp, "with ddp.shard = host the number of a host's data-parallel ranks", hx_comm_size(ddp->inside)));
     return hx_comm_agree(ddp->dp, hx_comm_split(ddp->dp, number, rank, &ddp->between));
 }

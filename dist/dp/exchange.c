@@ -61,20 +61,13 @@ void hx__exchange_destroy(hx_ddp *ddp) {
 
 /* ---- collectives of a flight ---- */
 
-static void enqueue(hx_ddp *ddp, hx__flight *f, hx_comm *comm, const hx_comm_call *c, hx__outcome *first) {
-    hx_event *done = f->events[f->n_waiting];
-    hx_status status = HX_OK;
-    int64_t n = c->count;
+static void enqueue(hx_ddp *ddp, hx__flight *f, hx_comm *comm, const hx_comm_call *call, hx__outcome *first) {
     if (comm == NULL || hx_comm_size(comm) == 1) return;
-    if (c->kind == HX_COLL_ALL_REDUCE) status = hx_comm_all_reduce(comm, c->data, c->count, c->dtype, HX_SUM, ddp->stream, done);
-    else n *= hx_comm_size(comm);
-    if (c->kind == HX_COLL_REDUCE_SCATTER) status = hx_comm_reduce_scatter(comm, c->data, c->count, c->dtype, HX_SUM, ddp->stream, done);
-    if (c->kind == HX_COLL_ALL_GATHER) status = hx_comm_all_gather(comm, c->data, c->count, c->dtype, ddp->stream, done);
-    if (c->kind == HX_COLL_ALL_TO_ALL) status = hx_comm_all_to_all(comm, c->source, c->data, c->count, c->dtype, ddp->stream, done);
+    const hx_status status = hx__comm_start(comm, call, ddp->stream, f->events[f->n_waiting]);
     hx__outcome_note(first, status);
     if (status != HX_OK) return;
     f->n_waiting++;
-    ddp->n_bytes += n * (int64_t)hx_dtype_bytes(c->dtype);
+    ddp->n_bytes += hx__comm_call_bytes(comm, call);
 }
 
 /* The host waits, and with it all that is enqueued later. Were the wait left to a stream that runs behind, the next
@@ -154,10 +147,8 @@ static void send_parts(hx_ddp *ddp, const hx__bucket *b, hx__flight *f, hx__outc
 /* ---- 2: summed ---- */
 
 /* sum = or += x */
-static hx_status add_up(const hx_ddp *ddp, hx_tensor *x, bool is_first, hx_tensor *sum) {
-    hx_ctx quiet = ddp->ctx;
-    if (is_first) return hx_copy_into(&quiet, x, sum);
-    return hx_op_run(&quiet, HX_OP_add, (hx_tensor *[]){sum, x}, 2, NULL, 0, &sum);
+static hx_status add_up(hx_ddp *ddp, hx_tensor *x, bool is_first, hx_tensor *sum) {
+    return is_first ? hx_copy_into(&ddp->ctx, x, sum) : hx__tree_add(&ddp->ctx, sum, x);
 }
 
 /* ZeRO 2, whole: this rank's share of a micro-batch's sums, or of as many leaves as there are ranks. */

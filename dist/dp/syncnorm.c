@@ -4,8 +4,8 @@
  *   hx_sync_norm_finish goes on until all first numbers are 0. */
 #include "dist/dp/syncnorm.h"
 
-#include <stdio.h>
 #include "core/base/mem.h"
+#include "dist/comm/comm_impl.h"
 
 enum { IS_DONE, IS_AT_WORK, FIRST_LAYER };
 
@@ -70,26 +70,14 @@ static hx_status follow(const hx_sync_norm *s, hx_ctx *ctx, int which) {
     return hx_batchnorm_follow(layer, ctx, rows);
 }
 
-/* The first failure of several things that are all to be done, as the other ranks wait for each. */
-typedef struct first_failure {
-    hx_status status;
-    char message[1024];
-} first_failure;
-
-static void note(first_failure *first, hx_status status) {
-    if (status == HX_OK || first->status != HX_OK) return;
-    first->status = status;
-    snprintf(first->message, sizeof first->message, "%s", hx_error_message());
-}
-
 hx_status hx_sync_norm_finish(hx_sync_norm *s, hx_stream *stream) {
     hx_ctx ctx = {.device = hx_stream_device(stream), .stream = stream};
-    first_failure first = {.status = HX_OK};
+    hx__outcome first = {.status = HX_OK};
     for (int state = s->n_layers > 0 ? IS_AT_WORK : IS_DONE; state != IS_DONE;) {
         HX_TRY(hx_tensor_fill(stream, s->mine, IS_DONE));
         HX_TRY(exchange(s, stream));
         HX_TRY(read_state(s, stream, &state));
-        if (state >= FIRST_LAYER) note(&first, follow(s, &ctx, state - FIRST_LAYER));
+        if (state >= FIRST_LAYER) hx__outcome_note(&first, follow(s, &ctx, state - FIRST_LAYER));
     }
     return hx_error_adopt(first.status, first.message);
 }
@@ -172,12 +160,12 @@ static hx_status ready(void *self, hx_tensor *leaf) {
 
 static hx_status finish(void *self, hx_stream *stream, bool partial) {
     hx_sync_norm *s = self;
-    first_failure first = {.status = HX_OK};
-    note(&first, hx_sync_norm_finish(s, stream));
-    note(&first, s->inner.begin(s->inner.self, true));
-    for (int64_t i = 0; i < s->n_ready; i++) note(&first, s->inner.ready(s->inner.self, s->ready[i]));
+    hx__outcome first = {.status = HX_OK};
+    hx__outcome_note(&first, hx_sync_norm_finish(s, stream));
+    hx__outcome_note(&first, s->inner.begin(s->inner.self, true));
+    for (int64_t i = 0; i < s->n_ready; i++) hx__outcome_note(&first, s->inner.ready(s->inner.self, s->ready[i]));
     forget_ready(s);
-    note(&first, s->inner.finish(s->inner.self, stream, partial));
+    hx__outcome_note(&first, s->inner.finish(s->inner.self, stream, partial));
     return hx_error_adopt(first.status, first.message);
 }
 

@@ -5,8 +5,7 @@ static bool completes(const hx__tree *t, int level, int64_t index) {
     return last != NULL && (index & 1) != 0 && last->level == level && last->index == index - 1;
 }
 
-/* a += b */
-static hx_status add_to(const hx_ctx *ctx, hx_tensor *a, hx_tensor *b) {
+hx_status hx__tree_add(const hx_ctx *ctx, hx_tensor *a, hx_tensor *b) {
     hx_ctx quiet = hx_no_grad(ctx);
     return hx_op_run(&quiet, HX_OP_add, (hx_tensor *[]){a, b}, 2, NULL, 0, &a);
 }
@@ -21,7 +20,7 @@ hx_tensor *hx__tree_take(hx__tree *t) { return t->n_spare > 0 ? t->spare[--t->n_
 hx_status hx__tree_push_consume(hx__tree *t, const hx_ctx *ctx, int level, int64_t index, hx_tensor **x) {
     for (; completes(t, level, index); level++, index /= 2) {
         hx__node *left = &t->nodes[t->n_nodes - 1];
-        hx_status status = add_to(ctx, left->sum, *x);
+        hx_status status = hx__tree_add(ctx, left->sum, *x);
         hx__tree_give_consume(t, x);
         if (status != HX_OK) return status;
         *x = left->sum;
@@ -39,7 +38,7 @@ hx_status hx__tree_push(hx__tree *t, const hx_ctx *ctx, int level, int64_t index
     hx_ctx quiet = hx_no_grad(ctx);
     if (completes(t, level, index)) {
         hx_tensor *sum = t->nodes[--t->n_nodes].sum;
-        hx_status status = add_to(ctx, sum, x);
+        hx_status status = hx__tree_add(ctx, sum, x);
         if (status == HX_OK) return hx__tree_push_consume(t, ctx, level + 1, index / 2, &sum);
         hx__tree_give_consume(t, &sum);
         return status;

@@ -23,6 +23,8 @@ typedef struct hx__tree {
     int n_spare;
 } hx__tree;
 
+/** a += b */
+hx_status hx__tree_add(const hx_ctx *ctx, hx_tensor *a, hx_tensor *b);
 /** Take x over as the next node. @param x  consumed, also on failure, and written to: later sums may be held in it */
 hx_status hx__tree_push_consume(hx__tree *tree, const hx_ctx *ctx, int level, int64_t index, hx_tensor **x);
 /** Add x, borrowed and left as it is, as the next node; held in a spare buffer, of which there must be one unless its left half

@@ -4,19 +4,14 @@
 # the same batch at once, without accumulation.
 #     tests/bench/elastic.sh <build folder> [rounds] [steps]
 set -eu
-build=$(realpath "${1:?usage: elastic.sh BUILD_FOLDER [rounds] [steps]}")
+build=${1:?usage: elastic.sh BUILD_FOLDER [rounds] [steps]}
 rounds=${2:-5} steps=${3:-10}
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/bench/train.sh
 . "$here/train.sh"
-helix=$build/helix
-[ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-make_run "$work"
+open_bench "$build"
 
-# run NAME LAUNCHER... -- OPTIONS...: medians of the steps' seconds are kept under NAME
+# run NAME COMMAND...: the median of its steps' seconds is kept under NAME
 run() {
     name=$1
     shift

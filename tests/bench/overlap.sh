@@ -8,20 +8,15 @@
 # waits for communication of all that it communicates. The timeline is of one step: when each bucket was full, begun and done.
 #     tests/bench/overlap.sh <build folder> [rate, e.g. 1gbit] [rounds] [steps]
 set -eu
-build=$(realpath "${1:?usage: overlap.sh BUILD_FOLDER [rate] [rounds] [steps]}")
+build=${1:?usage: overlap.sh BUILD_FOLDER [rate] [rounds] [steps]}
 rate=${2:-1gbit} rounds=${3:-3} steps=${4:-20}
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/bench/train.sh
 . "$here/train.sh"
 hosts=$here/../cluster/hosts.sh
-helix=$build/helix
-[ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }
-work=$(mktemp -d)
+open_bench "$build"
 export HX_HOSTS="$work/hosts"
 trap '"$hosts" down; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-
-make_run "$work"
 SLOTS=1 "$hosts" up 2
 for host in hx1 hx2; do "$hosts" rate $host "$rate"; done
 

@@ -3,17 +3,12 @@
 # same two cores: one thread each, the same batch for each. Rounds take turns; the median of their ratios is to be 0.97 or more.
 #     tests/bench/scaling.sh <build folder> [rounds] [steps]
 set -eu
-build=$(realpath "${1:?usage: scaling.sh BUILD_FOLDER [rounds] [steps]}")
+build=${1:?usage: scaling.sh BUILD_FOLDER [rounds] [steps]}
 rounds=${2:-5} steps=${3:-20}
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/bench/train.sh
 . "$here/train.sh"
-helix=$build/helix
-[ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
-make_run "$work"
+open_bench "$build"
 
 alone() { taskset -c "$1" "$helix" train --config "$work/run.yaml" --train.steps "$steps" --out "$work/core$1" >"$work/core$1.log" 2>&1; }
 together() {

@@ -22,6 +22,17 @@ TEXT
     chmod +x "$1/pinned"
 }
 
+# open_bench BUILD: sets $helix, and $work, a folder with such a run, which goes when the script ends.
+# shellcheck disable=SC2034
+open_bench() {
+    helix=$(realpath "$1")/helix
+    [ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 1' INT TERM
+    make_run "$work"
+}
+
 # step_values METRICS EXPRESSION: of each step but the first three, on which memory is still new; `seconds` and `comm_share` are
 # awk's variables in the expression.
 step_values() {

@@ -96,5 +96,6 @@ expect 2 'model.recompute 1' "${plan[@]}" --gpus 2 --memory_gib 0.5
 expect 2 'expected all' "${plan[@]}" --hosts 2 --ddp.shard host
 expect 2 'heads = 5 does not divide' "${plan[@]}" --model.heads 5
 expect 2 'memory_gib' "${plan[@]}" --memory_gib -1
+expect 2 'device = abacus' "${plan[@]}" --device abacus
 expect 2 'there is no' "${plan[@]}" --no_such_option 1
 finish

@@ -109,8 +109,9 @@ Test(mesh, degree_that_does_not_fit_the_ranks_is_refused_on_all) {
     hx_comm_close(&world);
 }
 
-Test(mesh, option_table_has_the_degrees) {
-    cr_assert_geq(hx_mesh_n_options, 2);
+Test(mesh, option_table_has_the_degrees_and_the_sequence) {
+    cr_assert_eq(hx_mesh_n_options, 3);
     cr_expect_str_eq(hx_mesh_options[0].name, "dp");
     cr_expect_str_eq(hx_mesh_options[1].name, "tp");
+    cr_expect_str_eq(hx_mesh_options[2].name, "sequence");
 }

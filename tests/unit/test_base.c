@@ -1,9 +1,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "core/base/arena.h"
-#include "core/base/hash.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "core/base/status.h"
@@ -116,28 +114,4 @@ Test(log, lines_below_the_level_are_dropped) {
     cr_assert_str_eq(last, "");
     HX_LOG(HX_LOG_WARN, "n = %d", 5);
     cr_assert_str_eq(last, "n = 5");
-}
-
-/* By known values, and by the library for every length of the tail. */
-Test(hash, bulk_hashes_are_xxh64) {
-    unsigned char bytes[101];
-    cr_expect_eq(hx_hash_bulk(0, "", 0), 0xef46db3751d8e999ull);
-    cr_expect_eq(hx_hash_bulk(0, "a", 1), 0xd24ec4f1a98c6e5bull);
-    cr_expect_eq(hx_hash_bulk(0, "abc", 3), 0x44bc2cf5ad770999ull);
-    cr_expect_eq(hx_hash_bulk(0, "Nobody inspects the spammish repetition", 39), 0xfbcea83c8a378bf1ull);
-    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 37);
-    for (size_t n = 0; n <= sizeof bytes; n++) {
-        const uint64_t seed = n * 0x100000001ull;
-        cr_expect_eq(hx_hash_bulk(seed, bytes, n), XXH64(bytes, n, seed), "%zu bytes", n);
-    }
-}
-
-Test(hash, each_bit_counts) {
-    unsigned char bytes[77] = {0};
-    const uint64_t plain = hx_hash_bulk(1, bytes, sizeof bytes);
-    for (size_t i = 0; i < 8 * sizeof bytes; i++) {
-        bytes[i / 8] ^= (unsigned char)(1 << i % 8);
-        cr_expect_neq(hx_hash_bulk(1, bytes, sizeof bytes), plain, "bit %zu", i);
-        bytes[i / 8] ^= (unsigned char)(1 << i % 8);
-    }
 }
