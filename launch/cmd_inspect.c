@@ -39,8 +39,8 @@ static void print_info(const char *file, const hx_ckpt_info *info, bool verified
     printf("  step %lld, %lld samples seen, loss %.4f, held-out loss %.4f, best %.4f, %.1f s of training\n",
            (long long)info->state.step, (long long)info->state.cursor, info->state.last_loss, info->state.last_eval_loss,
            info->state.best_loss, info->state.elapsed_s);
-    printf("  %lld parameters, %lld tensors%s\n", (long long)count_parameters(info), (long long)info->n_entries,
-           verified ? ", all checksums match" : "");
+    printf("  %lld parameters, XXH3 %016llx, %lld tensors%s\n", (long long)count_parameters(info), (unsigned long long)info->model_hash,
+           (long long)info->n_entries, verified ? ", all checksums match" : "");
     for (int64_t i = 0; i < info->n_entries; i++)
         printf("  %-4s %-16s %s\n", hx_dtype_name(info->entries[i].dtype), hx_shape_text(&info->entries[i].shape, shape), info->entries[i].name);
 }
@@ -53,14 +53,16 @@ static json_t *entry_json(const hx_ckpt_entry *entry) {
 
 static hx_status print_info_json(const char *file, const hx_ckpt_info *info, bool verified) {
     const hx_train_state *state = &info->state;
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)info->model_hash);
     json_t *tensors = json_array();
     for (int64_t i = 0; i < info->n_entries; i++) json_array_append_new(tensors, entry_json(&info->entries[i]));
-    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:b, s:o}", "file", file, "format",
+    json_t *o = json_pack("{s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:s, s:b, s:o}", "file", file, "format",
                           info->format, "ranks", info->world_size, "versions", info->versions, "kernels", info->kernels, "step", (json_int_t)state->step,
                           "cursor", (json_int_t)state->cursor, "seed", (json_int_t)state->seed, "loss",
                           hx__json_real(state->last_loss), "eval_loss", hx__json_real(state->last_eval_loss), "best_loss",
                           hx__json_real(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",
-                          (json_int_t)count_parameters(info), "verified", (int)verified, "tensors", tensors);
+                          (json_int_t)count_parameters(info), "model_xxh3", hash, "verified", (int)verified, "tensors", tensors);
     return hx__print_json(o);
 }
 

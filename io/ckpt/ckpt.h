@@ -79,8 +79,10 @@ typedef struct hx_ckpt_info {
     int world_size;
     int64_t n_entries;
     hx_ckpt_entry *entries; /* owned, by name */
+    uint64_t model_hash;    /* equal if names, dtypes, shapes and stored checksums of all of /model are */
 } hx_ckpt_info;
-/** Local. @param verify  also read everything and compare checksums */
+/** Local. @param verify  also read everything and compare checksums: model_hash is then that of the elements
+ *  Formula: model_hash = sum over tensors of XXH3_64(checksums, seed: XXH3_64 of name, dtype and shape), mod 2^64 */
 hx_status hx_ckpt_inspect(const char *file, bool verify, hx_ckpt_info *out);
 void hx_ckpt_info_destroy(hx_ckpt_info *info);
 

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
 
@@ -72,24 +73,47 @@ static hx_status verify_block(hid_t dataset, const char *name, hx_dtype dtype, c
 
 static void free_memory(void **p) { hx_mem_free(p); }
 
-hx_status hx__ckpt_verify(hid_t dataset, const char *name, hx_dtype dtype, const hx_shape *shape, int64_t begin,
-                          int64_t end) {
-    int64_t n = hx_shape_count(shape), block = hx__sum_block(n), n_blocks = hx__sum_n_blocks(n), stored_block;
-    HX_CLEANUP(hx_layout_destroy) hx_layout whole = {0};
-    HX_CLEANUP(free_memory) void *sums = NULL;
-    HX_CLEANUP(free_memory) void *buffer = NULL;
+/* @param[out] sums  [hx__sum_n_blocks(n)]; free with hx_mem_free */
+static hx_status read_sums(hid_t dataset, const char *name, int64_t n, void **sums) {
+    const int64_t block = hx__sum_block(n), n_blocks = hx__sum_n_blocks(n);
+    HX_CLEANUP(free_memory) void *stored = NULL;
+    int64_t stored_block;
     HX_TRY(hx__h5_attr_read(dataset, "xxh3_block", H5T_STD_I64LE, 1, &stored_block));
     if (stored_block != block)
         return HX_FAIL(HX_ERR_FORMAT, "%s: checksums over %lld elements each: expected %lld", name,
                        (long long)stored_block, (long long)block);
-    HX_TRY(hx_mem_alloc_array(n_blocks, sizeof(uint64_t), &sums));
-    HX_TRY(hx__h5_attr_read(dataset, "xxh3", H5T_STD_U64LE, n_blocks, sums));
+    HX_TRY(hx_mem_alloc_array(n_blocks, sizeof(uint64_t), &stored));
+    HX_TRY(hx__h5_attr_read(dataset, "xxh3", H5T_STD_U64LE, n_blocks, stored));
+    *sums = stored;
+    stored = NULL; /* handed on */
+    return HX_OK;
+}
+
+hx_status hx__ckpt_verify(hid_t dataset, const char *name, hx_dtype dtype, const hx_shape *shape, int64_t begin,
+                          int64_t end) {
+    int64_t n = hx_shape_count(shape), block = hx__sum_block(n), n_blocks = hx__sum_n_blocks(n);
+    HX_CLEANUP(hx_layout_destroy) hx_layout whole = {0};
+    HX_CLEANUP(free_memory) void *sums = NULL;
+    HX_CLEANUP(free_memory) void *buffer = NULL;
+    HX_TRY(read_sums(dataset, name, n, &sums));
     HX_TRY(hx_mem_alloc((size_t)(n < VERIFY_ELEMS ? n : VERIFY_ELEMS) * hx_dtype_bytes(dtype), &buffer));
     HX_TRY(hx_layout_full(shape, &whole));
     for (int64_t b = begin; b < end && b < n_blocks; b++) {
         int64_t stop = (b + 1) * block < n ? (b + 1) * block : n;
         HX_TRY(verify_block(dataset, name, dtype, &whole, b * block, stop, ((uint64_t *)sums)[b], buffer));
     }
+    return HX_OK;
+}
+
+/* A sum over tensors does not depend on the order in which they are visited. */
+static hx_status add_hash(hid_t dataset, const hx_ckpt_entry *entry, uint64_t *hash) {
+    const int64_t n = hx_shape_count(&entry->shape), kind[2] = {entry->dtype, entry->shape.ndim};
+    HX_CLEANUP(free_memory) void *sums = NULL;
+    HX_TRY(read_sums(dataset, entry->name, n, &sums));
+    uint64_t seed = XXH3_64bits(entry->name, strlen(entry->name));
+    seed = XXH3_64bits_withSeed(kind, sizeof kind, seed);
+    seed = XXH3_64bits_withSeed(entry->shape.dims, (size_t)entry->shape.ndim * sizeof *entry->shape.dims, seed);
+    *hash += XXH3_64bits_withSeed(sums, (size_t)hx__sum_n_blocks(n) * sizeof(uint64_t), seed);
     return HX_OK;
 }
 
@@ -113,6 +137,7 @@ static hx_status add_entry(visitor *v, hid_t h5, const char *name) {
         return HX_FAIL(HX_ERR_FORMAT, "more than %d datasets", ENTRIES_MOST);
     HX_TRY(hx__h5_dataset_open(h5, entry.name, &dataset, &entry.dtype, &entry.shape));
     if (v->verify) HX_TRY(hx__ckpt_verify(dataset, entry.name, entry.dtype, &entry.shape, 0, INT64_MAX));
+    if (strncmp(entry.name, "/model/", 7) == 0) HX_TRY(add_hash(dataset, &entry, &v->info->model_hash));
     HX_TRY(hx_mem_grow((void **)&v->info->entries, &v->capacity, v->info->n_entries + 1, sizeof entry));
     v->info->entries[v->info->n_entries++] = entry;
     return HX_OK;

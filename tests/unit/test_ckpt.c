@@ -231,6 +231,36 @@ Test(ckpt, inspect_lists_names_shapes_and_state) {
     hx_mem_free((void **)&text);
 }
 
+static uint64_t model_hash(void) {
+    const hx_train_state state = {.step = 1};
+    char file[HX_PATH_BYTES];
+    hx_ckpt_info info;
+    hx_ckpt *ckpt;
+    OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+    OK(hx_ckpt_save(ckpt, &state, &items, false));
+    hx_ckpt_close(&ckpt);
+    OK(hx_ckpt_resolve(folder, file));
+    OK(hx_ckpt_inspect(file, false, &info));
+    const uint64_t hash = info.model_hash;
+    hx_ckpt_info_destroy(&info);
+    return hash;
+}
+
+Test(ckpt, hash_of_the_model_tells_elements_names_and_dtypes_and_nothing_else) {
+    const uint64_t first = model_hash();
+    bias[3]++; /* of the optimizer */
+    cr_expect_eq(model_hash(), first);
+    weight[7]++;
+    cr_expect_neq(model_hash(), first);
+    weight[7]--;
+    cr_expect_eq(model_hash(), first);
+    strcpy(items.items[2].name, "/model/nought");
+    cr_expect_neq(model_hash(), first);
+    strcpy(items.items[2].name, "/model/empty");
+    items.items[2].dtype = HX_F64;
+    cr_expect_neq(model_hash(), first);
+}
+
 Test(ckpt, kernels_are_kept_beside_the_configuration_where_they_are_told) {
     static const char *const told[] = {NULL, "", "cpu v3, openblas Zen, gemm openblas"};
     for (int64_t i = 0; i < 3; i++) {
