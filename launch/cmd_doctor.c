@@ -4,6 +4,9 @@
 #include <cblas.h>
 #include <errno.h>
 #include <mpi.h>
+#if defined(OPEN_MPI) && __has_include(<mpi-ext.h>)
+#include <mpi-ext.h>
+#endif
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +86,18 @@ static void check_mpi(report *r, hx_session *s) {
     } else {
         add(r, "MPI", LEVEL_OK, "%s; not started by mpirun, so this is one process (mpirun -n 2 helix doctor checks MPI)", library);
     }
+}
+
+/* Asked for, and of no consequence: dist/comm/device.c says why. What was built can be asked without MPI, what is at work only with it. */
+static void check_cuda_aware(report *r, hx_session *s) {
+#ifdef MPIX_CUDA_AWARE_SUPPORT
+    const bool is_aware = hx_comm_mpi_handle(s->world) ? MPIX_Query_cuda_support() == 1 : MPIX_CUDA_AWARE_SUPPORT;
+    const char *answer = is_aware ? "yes" : "no";
+#else
+    (void)s;
+    const char *answer = "this MPI does not tell";
+#endif
+    add(r, "CUDA-aware", LEVEL_OK, "%s; MPI is given the host's memory only: that of GPUs goes by NCCL, or through pinned memory", answer);
 }
 
 static void check_shared_memory(report *r) {
@@ -257,6 +272,7 @@ hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **s
     existing_folder(cli->config.run.out, folder);
     add(&r, "helix", LEVEL_OK, "%s", hx_version());
     check_mpi(&r, s);
+    check_cuda_aware(&r, s);
     check_shared_memory(&r);
     check_threads(&r, s);
     check_blas(&r);

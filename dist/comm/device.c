@@ -23,6 +23,10 @@
  * same calls in the same order: the earliest piece that is not exchanged can always go on.
  * A device that cannot wait for a word has the calling thread wait in its place.
  *
+ * A CUDA-aware MPI, which takes pointers of a device, is not given any. It copies by calls of the driver, from the thread that
+ * calls MPI: the communication thread, while the device waits for its word. A driver that lets these calls wait for the device would
+ * never come back, and without that thread nobody answers the other ranks.
+ *
  * A rank on which something fails goes on with what the slots hold, because the others wait for it.
  */
 #include <time.h>

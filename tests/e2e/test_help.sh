@@ -30,6 +30,14 @@ expect 0 'Examples' "${two_ranks[@]}" "$helix" train --help
 expect 0 'ok ' "$helix" doctor
 expect 0 'ranks' "${two_ranks[@]}" "$helix" doctor
 expect 0 '"level":' "$helix" doctor --json
+# what Open MPI's own tool says of the same library
+case $(ompi_info --parsable --all 2>/dev/null | grep -o 'mpi_built_with_cuda_support:value:.*') in
+    *:true) aware='yes;' ;;
+    *:false) aware='no;' ;;
+    *) aware='' ;;
+esac
+expect 0 "ok    CUDA-aware     $aware" "$helix" doctor
+expect 0 "ok    CUDA-aware     $aware" "${two_ranks[@]}" "$helix" doctor
 # a shell that forces OpenBLAS to kernels of another age is named
 if grep -qw avx2 /proc/cpuinfo; then
     OPENBLAS_CORETYPE=Prescott expect 0 'unset OPENBLAS_CORETYPE' "$helix" doctor
