@@ -113,8 +113,9 @@ static hx_status create_local(hx_ddp *ddp, const hx_ddp_setup *setup) {
     choose(ddp, setup);
     const bool has_parts = ddp->zero > 0 || ddp->goes_by_parts;
     hx_comm *comm = ddp->zero > 0 ? ddp->inside : ddp->dp;
+    /* Elastic: a block of a parameter stays on one rank, so that its part of the norm is one number. */
     const hx__deal deal = {.index = hx_comm_rank(comm), .n_parts = has_parts ? hx_comm_size(comm) : 1, .is_shared = ddp->zero > 0,
-                           .unit = ddp->zero > 0 && ddp->leaves.n > 0 ? HX__ELASTIC_BLOCK : 0, .is_transient = ddp->zero == 2,
+                           .unit = ddp->zero > 0 && ddp->leaves.n > 0 ? HX_NORM_BLOCK : 0, .is_transient = ddp->zero == 2,
                            .n_sums = count_sums(ddp)};
     ddp->stream = setup->stream;
     ddp->ctx = (hx_ctx){.device = setup->device, .stream = setup->stream};

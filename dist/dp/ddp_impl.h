@@ -7,8 +7,6 @@
 #include "dist/dp/ddp.h"
 #include "dist/dp/tree.h"
 
-#define HX__ELASTIC_BLOCK 4096 /* elements of a parameter that stay on one rank, so that their part of the norm is one number */
-
 /* ---- bucket.c ---- */
 
 /* One flat buffer of gradients that are summed together. */

@@ -154,12 +154,10 @@ static hx_status add_up(hx_ddp *ddp, hx_tensor *x, bool is_first, hx_tensor *sum
 /* ZeRO 2, whole: this rank's share of a micro-batch's sums, or of as many leaves as there are ranks. */
 static hx_status take_share(hx_ddp *ddp, hx__bucket *b, hx__flight *f, int64_t round) {
     HX_AUTO_TENSOR own = NULL;
-    int level = 0;
     if (f->flat == NULL) return HX_OK; /* told already */
     HX_TRY(part(f->flat, part_of(ddp) * b->share, b->share, &own));
     if (ddp->leaves.n == 0) return add_up(ddp, own, round == 0, b->shard);
-    while ((1 << level) < hx_comm_size(ddp->dp)) level++;
-    return hx__tree_push(&b->tree, &ddp->ctx, level, round, own);
+    return hx__tree_push(&b->tree, &ddp->ctx, 0, round, own); /* the tree above the ranks: its leaves are rounds */
 }
 
 /* Elastic ZeRO 2: leaf `round` x size + r came from rank r. */
