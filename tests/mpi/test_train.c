@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
+#include "dist/comm/comm_impl.h"
 #include "tests/support/small_run.h"
 
 enum { STEPS = 20 };
@@ -167,26 +168,36 @@ Test(train, shares_of_the_optimizer_leave_the_bits_of_half_types) {
     hx_comm_close(&world);
 }
 
+static double first_norm(hx_comm *world, const small_run_config *config) {
+    small_run run;
+    hx_train_event event;
+    small_run_open(&run, world, __FILE__, config);
+    OK(hx_trainer_step(run.trainer, &event));
+    small_run_close(&run);
+    return event.grad_norm;
+}
+
 /* Every norm of the gradients is the same joined from shares as taken from the whole. */
-Test(train, norms_of_shared_gradients_are_those_of_the_whole) {
+static void compare_norms(bool inside_hosts, const char *freeze) {
     hx_comm *world;
     OK(hx_backend_register(&hx_backend_cpu));
     OK(hx_comm_mpi_open(&world));
+    if (inside_hosts && hx_comm_size(world) % 2 == 0) snprintf(world->host, sizeof world->host, "host%d", hx_comm_rank(world) % 2);
     for (int type = 0; type < 3; type++) {
-        double norm[3];
-        for (int zero = 0; zero < 3; zero++) {
-            small_run run;
-            hx_train_event event;
-            small_run_open(&run, world, __FILE__, &(small_run_config){.dtype = 1, .batch = 12, .steps = 2, .lr = 1e-2, .zero = zero, .clip_norm_type = type});
-            OK(hx_trainer_step(run.trainer, &event));
-            norm[zero] = event.grad_norm;
-            small_run_close(&run);
+        small_run_config config = {.dtype = 1, .batch = 12, .steps = 2, .lr = 1e-2, .clip_norm_type = type, .freeze = freeze};
+        const double whole = first_norm(world, &config);
+        for (config.zero = 1; config.zero < 3; config.zero++) {
+            config.inside_hosts = inside_hosts;
+            const double shared = first_norm(world, &config);
+            cr_expect_leq(relative(shared, whole), 1e-12, "norm %d, stage %d: %.17g, of the whole %.17g", type, (int)config.zero, shared, whole);
         }
-        for (int zero = 1; zero < 3; zero++)
-            cr_expect_leq(relative(norm[zero], norm[0]), 1e-12, "norm %d, stage %d: %.17g, of the whole %.17g", type, zero, norm[zero], norm[0]);
     }
     hx_comm_close(&world);
 }
+
+Test(train, norms_of_shared_gradients_are_those_of_the_whole) { compare_norms(false, NULL); }
+Test(train, norms_of_gradients_shared_beside_frozen_parameters_are_those_of_the_whole) { compare_norms(false, "norm.*, blocks.0.attn.*"); }
+Test(train, norms_of_gradients_shared_inside_hosts_are_those_of_the_whole) { compare_norms(true, NULL); }
 
 /* Slots of each rank together are those of one process, and no rank has much more than its share. */
 Test(train, state_of_the_optimizer_is_dealt_out_evenly) {

@@ -16,6 +16,7 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
     gpt.recompute = config->recompute;
     ddp.bucket_bytes = 20000; /* several buckets */
     ddp.zero = config->zero;
+    ddp.shard = config->inside_hosts;
     OK(hx_gpt_create(run->device, &gpt, &run->gpt));
     if (config->shard) OK(hx_gpt_set_shard(run->gpt, config->shard));
     OK(hx_gpt_init(run->gpt, run->stream, 42));
@@ -56,6 +57,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
     if (config->no_clip) run->optim_config.clip = 0;
     OK(hx_optim_create_default(run->device, run->stream, &run->params, &run->optim_config, &run->optim));
     hx_comm_agreement(config->shard ? config->world : comm, &run->agreement);
+    hx_ddp_copies(run->ddp, &run->agreement.share_copy, &run->agreement.n_share_copies);
     if (config->shard) {
         run->agreement.part = config->shard->rank, run->agreement.n_parts = config->shard->size;
         run->agreement.replica = hx_comm_rank(comm), run->agreement.n_replicas = hx_comm_size(comm);

@@ -39,6 +39,7 @@ typedef struct small_run_config {
     const char *freeze; /* globs; NULL: nothing is frozen */
     const char *device; /* backend's name; NULL: cpu */
     int64_t zero;       /* stage: hx_ddp_config */
+    bool inside_hosts;  /* ddp.shard = host */
     int clip_norm_type; /* hx_optim_config */
     bool no_clip;
     int64_t check_replicas; /* hx_train_config */
