@@ -12,17 +12,18 @@ plan_field() {
     grep -oE "\"$3\":[-+.e0-9]+" <<<"$row" | cut -d: -f2
 }
 
-# same_bytes NP TP ZERO OPTIONS...: what rank 0 of the run reports at its highest is what was planned.
+# same_bytes NP TP ZERO OPTIONS...: what rank 0 of the run, on $hosts hosts, reports at its highest is what was planned.
+hosts=1
 same_bytes() {
     local np=$1 tp=$2 zero=$3 planned reported
     shift 3
     rm -rf run
-    "$helix" plan "${small[@]}" "$@" --gpus "$np" --json >plan.json || fail "helix plan $*"
+    "$helix" plan "${small[@]}" "$@" --hosts $hosts --gpus $((np / hosts)) --json >plan.json || fail "helix plan $*"
     planned=$(plan_field "$tp" "$zero" rank0_arena)
-    expect 0 '4 steps' mpirun --oversubscribe --bind-to none -n "$np" "$helix" train "${small[@]}" "$@" --data.path corpus.txt \
+    HELIX_TEST_HOSTS=$hosts expect 0 '4 steps' mpirun --oversubscribe --bind-to none -n "$np" "$helix" train "${small[@]}" "$@" --data.path corpus.txt \
         --train.steps 4 --train.log_every 1 --out run --device cpu --threads 1 --mesh.tp "$tp" --ddp.zero "$zero"
     reported=$(grep -o '"memory_bytes":[0-9]*' run/metrics.jsonl | cut -d: -f2 | sort -n | tail -1)
-    echo "np $np tp $tp zero $zero $*: planned $planned, reported $reported"
+    echo "hosts $hosts np $np tp $tp zero $zero $*: planned $planned, reported $reported"
     [ -n "$planned" ] && [ "$planned" = "$reported" ] || fail "the plan is $planned bytes, the run took $reported"
 }
 same_bytes 1 1 0
@@ -36,7 +37,9 @@ same_bytes 2 1 0 --train.micro_batch 1 --model.recompute 1 --model.dtype bf16
 same_bytes 3 1 1 --optim.optimizer lion --train.micro_batch 2 --train.eval_every 2 --train.ema 0.9
 same_bytes 1 1 0 --train.micro_batch 1 --train.ema 0.9 --train.eval_every 2 # of which the evaluation copies the parameters
 same_bytes 2 1 0 --train.check_replicas 2
-for zero in 0 2; do same_bytes 4 1 $zero --train.deterministic elastic --train.batch 16 --train.micro_batch 2 --device cpu; done
+elastic=(--train.deterministic elastic --train.batch 16 --train.micro_batch 2 --device cpu)
+for zero in 0 2; do same_bytes 4 1 $zero "${elastic[@]}"; done
+hosts=2 same_bytes 4 1 0 "${elastic[@]}" # of which the ranks send each other parts
 HELIX_ALLOC=exact same_bytes 2 2 0 --model.dtype f16
 
 # the process as the system sees it; a sanitizer's own memory is not planned
