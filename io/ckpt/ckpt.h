@@ -1,17 +1,24 @@
-/* Checkpoints: global logical tensors in one HDF5 file, written by all ranks together.
+/* Checkpoints: global logical tensors in one HDF5 file, written by all ranks at once.
  *
- * Layout of a file (any HDF5 tool opens it):
- *   /model/<name>          a whole tensor, e.g. /model/blocks.0.attn.q.weight
+ * Layout of a file, format 2 (any HDF5 tool opens it):
+ *   /model/<name>          a whole tensor, e.g. /model/blocks.0.attn.q.weight; attribute hash: see below
  *   /optim/<slot>/<name>   the same shape as its parameter
  *   /ema/<name>            its moving average, if the run keeps one
  *   /train                 attributes: step, cursor, seed, best_loss, ... (hx_train_state; nothing per rank)
- *   /meta                  attributes: format (version), config (YAML text), library versions, world size, kernels (if told)
- * Every dataset carries an attribute `xxh3` [n_blocks] u64: checksums over fixed ranges of its elements,
- * independent of who wrote them. A rank writes its own hyperslabs (hx_layout), so any layout reads any file.
+ *   /meta                  attributes: format (version), config (YAML text), library versions, Helix's version and commit, world size,
+ *                          kernels (if told), state_hash; data set blocks: what each rank wrote, with its XXH3
+ * A rank writes its own hyperslabs (hx_layout) at their place in the file, so any layout reads any file; nothing is gathered, and no rank
+ * holds more than 64 MiB beside its state.
  *
- * A save goes to `.step-00000020.h5.tmp`, is flushed and fsynced, renamed to `step-00000020.h5`, and the folder is
- * fsynced; `latest` (a symbolic link) then points to it; then checkpoints beyond the last `keep` are removed,
- * except the best one (`best`). A kill at any moment leaves the previous file whole.
+ * hash is the sum over elements of XXH3_64(bytes of element i, seed i) mod 2^64: it does not depend on who holds what. It is stored for
+ * each tensor, computed again from memory after a load, and compared.
+ *
+ * A folder has one folder of files for each incarnation of the run, gen-0001, gen-0002, ...: a process writes to its own only, so that a
+ * ghost of an older job replaces nothing; readers take the highest in which there is a whole checkpoint.
+ *   gen-0002/step-00000020.h5   latest -> step-...   best -> step-... or ../gen-0001/step-...
+ * A save goes to `.step-00000020.h5.tmp`, is fsynced by every rank that wrote, sealed, renamed, and the folder is fsynced; then `latest`
+ * points to it; then what retention does not keep is removed. A kill at any moment leaves the previous file whole.
+ * Files of format 1 (one folder, no generations, element sums in blocks) are read for ever.
  *
  *     hx_ckpt *ckpt; HX_TRY(hx_ckpt_open(world, "runs/a/ckpt", &cfg, config_text, &ckpt));
  *     HX_TRY(hx_ckpt_save(ckpt, &state, &items, false));
@@ -27,12 +34,14 @@
 extern "C" {
 #endif
 
-#define HX_CKPT_FORMAT 1 /* files of a higher version are refused, lower ones are read for ever */
+#define HX_CKPT_FORMAT 2 /* files of a higher version are refused, lower ones are read for ever */
 #define HX_PATH_BYTES  4096
 
 #define HX_CKPT_OPTIONS(X)                                                                                   \
     X(INT, every, 200, -1, 1e15, "steps between checkpoints; 0: every 10 epochs; -1: only at the end")       \
-    X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")
+    X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")                                      \
+    X(INT, keep_every, 0, 0, 1e15, "checkpoints whose step is a multiple of this are kept for ever; 0: none") \
+    X(CHOICE, async, 0, "off|wait|skip", 0, "write beside training, from a copy of the rank's share; a save that finds the last one unfinished waits, or is left out")
 
 HX_OPTIONS_STRUCT(hx_ckpt_config, HX_CKPT_OPTIONS);
 #define HX_CKPT_DEFAULT HX_OPTIONS_DEFAULT(HX_CKPT_OPTIONS)

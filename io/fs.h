@@ -1,0 +1,39 @@
+/* The calls by which io/ changes a disk. All durable changes of checkpoints and data sets go through them, so that tests can count
+ * them, log them, and kill the process at each:
+ *     HELIX_TEST_IO_LOG=file     one line a call: number, rank's process id, what, path, bytes; appended by single write()s
+ *     HELIX_TEST_IO_KILL=n       SIGKILL to this process instead of its n-th call (from 1); a write has then done half of its bytes
+ *     HELIX_TEST_IO_FAIL=n:ENOSPC   the n-th call fails with that error (ENOSPC, EIO, EDQUOT)
+ * Calls are numbered per process, in the order in which it makes them. Without these variables a call costs one comparison.
+ * Failures are HX_ERR_IO with what, path and the system's words. */
+#ifndef HX_IO_FS_H
+#define HX_IO_FS_H
+
+#include <sys/types.h>
+
+#include "core/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** All of n_bytes at offset, whatever interrupts. @param path  for messages and the log */
+hx_status hx__fs_write(int fd, const char *path, const void *data, size_t n_bytes, int64_t offset);
+/** All of n_bytes from offset. HX_ERR_FORMAT if the file ends before. */
+hx_status hx__fs_read(int fd, const char *path, void *data, size_t n_bytes, int64_t offset);
+hx_status hx__fs_sync(int fd, const char *path);
+/** fsync of a folder; a file system that cannot (EINVAL, EROFS) makes renames durable by itself. */
+hx_status hx__fs_sync_folder(const char *folder);
+hx_status hx__fs_rename(const char *from, const char *to);
+/** `link` points to `target` afterwards, never to nothing: made under another name in the same folder and renamed. */
+hx_status hx__fs_point(const char *link, const char *target);
+/** An absent file is no failure. */
+hx_status hx__fs_unlink(const char *path);
+/** @param[out] was_there  NULL: a folder that exists is fine */
+hx_status hx__fs_mkdir(const char *path, bool *was_there);
+/** Like mkdir -p. */
+hx_status hx__fs_mkdirs(const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

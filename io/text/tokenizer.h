@@ -1,0 +1,80 @@
+/* Text to token ids and back: bytes, or byte-level byte-pair encoding (Sennrich et al. 2016; over bytes: Radford et al. 2019).
+ *
+ *     hx_tokenizer *t;  HX_TRY(hx_tokenizer_open("gpt2", &t));            // a folder or file of Hugging Face's or GPT-2's
+ *     hx_encoder *e;    HX_TRY(hx_encoder_create(t, &e));                 // one per thread
+ *     hx_ids ids = {0}; HX_TRY(hx_encode(e, text, n_bytes, &ids));        // appended
+ *     hx_ids_destroy(&ids); hx_encoder_destroy(&e); hx_tokenizer_close(&t);
+ *
+ * A tokenizer is one of
+ *     bytes              256 ids, the bytes themselves
+ *     tokenizer.json     Hugging Face's file of a byte-level BPE: GPT-2's, LLaMA 3's and Qwen's kind of pre-tokenizer
+ *     vocab.json + merges.txt   GPT-2's pair of files
+ * Any bytes can be encoded, and decode(encode(x)) = x for all of them, also where they are no UTF-8. What a file says
+ * beyond that (normalisers, other models, templates around a text) is refused by name, never ignored.
+ */
+#ifndef HX_IO_TEXT_TOKENIZER_H
+#define HX_IO_TEXT_TOKENIZER_H
+
+#include "core/base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HX_END_OF_TEXT "<|endoftext|>" /* the special token that `train` makes, and that stands between documents */
+
+typedef struct hx_tokenizer hx_tokenizer; /* does not change once made: threads may share it */
+
+/** Local. 256 ids, the bytes. */
+hx_status hx_tokenizer_bytes(hx_tokenizer **out);
+/** Local. @param path  a tokenizer.json; a vocab.json with merges.txt beside it; a folder with either; "bytes"
+ *  @return HX_ERR_IO: absent or unreadable; HX_ERR_FORMAT: malformed, with file and place; HX_ERR_UNSUPPORTED: what it
+ *          asks for and what is there */
+hx_status hx_tokenizer_open(const char *path, hx_tokenizer **out);
+void hx_tokenizer_close(hx_tokenizer **tokenizer);
+
+/** Ids are 0 to vocab - 1 (some may stand for nothing where the file leaves gaps). */
+int64_t hx_tokenizer_vocab(const hx_tokenizer *tokenizer);
+/** Id of a special token by its text, e.g. HX_END_OF_TEXT; -1: there is none. */
+int32_t hx_tokenizer_special(const hx_tokenizer *tokenizer, const char *text);
+/** XXH3 of all that decides ids, the same for the same tokenizer read from either kind of file; 0 for bytes. */
+uint64_t hx_tokenizer_hash(const hx_tokenizer *tokenizer);
+
+/* Ids in memory that grows. Zeroed before the first use. */
+typedef struct hx_ids {
+    int32_t *ids; /* [n]; owned */
+    int64_t n, capacity;
+} hx_ids;
+void hx_ids_destroy(hx_ids *ids);
+/* Bytes in memory that grows; not terminated. Zeroed before the first use. */
+typedef struct hx_text {
+    char *bytes; /* [n]; owned */
+    int64_t n, capacity;
+} hx_text;
+void hx_text_destroy(hx_text *text);
+
+/* What one thread needs to encode: scratch memory and a cache of words. */
+typedef struct hx_encoder hx_encoder;
+/** @param tokenizer  borrowed */
+hx_status hx_encoder_create(const hx_tokenizer *tokenizer, hx_encoder **out);
+void hx_encoder_destroy(hx_encoder **encoder);
+/** Local. Append the ids of n_bytes of text. Special tokens written in the text are taken as such, as Hugging Face's tokenizers do.
+ *  @param text  any bytes, NUL too */
+hx_status hx_encode(hx_encoder *encoder, const char *text, size_t n_bytes, hx_ids *ids);
+/** Local. Append the bytes of n ids. @return HX_ERR_ARG with the id that is none, and its place */
+hx_status hx_decode(const hx_tokenizer *tokenizer, const int32_t *ids, int64_t n, hx_text *text);
+
+/** Local. Learn a byte-level BPE with GPT-2's split from text files: merges by descending count of the pair, ties to the pair of
+ *  lower ids, so that the result depends on the text alone, not on threads.
+ *  @param vocab      of the result: 257 (bytes and HX_END_OF_TEXT, which is the last id) and more; may end smaller if no pair is left
+ *  @param n_threads  that count words; 0: all cores
+ *  @return HX_ERR_IO with the file */
+hx_status hx_tokenizer_train(const char *const *files, int n_files, int64_t vocab, int n_threads, hx_tokenizer **out);
+/** Local. Write `folder`/tokenizer.json, vocab.json and merges.txt, which other tools read; the folder is made. Each file is whole
+ *  or not there. @return HX_ERR_UNSUPPORTED: bytes, which need no file */
+hx_status hx_tokenizer_save(const hx_tokenizer *tokenizer, const char *folder);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
