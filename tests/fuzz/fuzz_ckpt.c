@@ -1,31 +1,48 @@
 /* Throws damaged and odd checkpoints at the reader: it must return, and what it accepts must be what was saved.
  *
- *     fuzz_ckpt [seconds] [seed]
- *
- * Three ways to make a file, in turn: bytes of a good file changed, cut or moved; fields of the seal changed and its
- * checksum made right again, so that the checks behind it are reached; and files made through HDF5 that are sealed
- * as ours are, but contain what ours never do. (Damaged metadata under a right seal would test HDF5, not Helix.) */
+ * An input is a recipe, a string of choices; where it ends, the rest is drawn from a generator that it seeds. The first choice is one of
+ * four ways to make a file: bytes of a good file changed, cut or moved; fields of the seal changed and its checksum made right again,
+ * so that the checks behind it are reached; a file made through HDF5 that is sealed as ours are, but contains what ours never do; the
+ * contents of a good file with one thing changed. (Damaged metadata under a right seal would test HDF5, not Helix.) The good file is
+ * written at the start. */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <ftw.h>
 #include <hdf5.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "io/ckpt/ckpt_impl.h"
+#include "tests/fuzz/fuzz.h"
 
-#define N_ELEMS 600
+#define N_ELEMS    600
+#define MORE_BYTES 4096 /* put behind a good file */
 
-static hx_rng rng;
-static uint64_t n_draws;
-static uint64_t draw(uint64_t n) { return hx_rng_below(rng, n_draws++, n); }
+/* ---- choices ---- */
+
+typedef struct recipe {
+    const uint8_t *data; /* [left] of the input, borrowed */
+    size_t left;
+    hx_rng rng;
+    uint64_t n_drawn;
+} recipe;
+static recipe input;
+
+/* One of n: as few bytes of the input as n needs, or a number of the generator. */
+static uint64_t draw(uint64_t n) {
+    size_t n_bytes = n <= 1 << 8 ? 1 : n <= 1 << 16 ? 2 : 8;
+    uint64_t value = 0;
+    if (n == 0) return 0;
+    if (input.left < n_bytes) return hx_rng_below(input.rng, input.n_drawn++, n);
+    memcpy(&value, input.data, n_bytes);
+    input.data += n_bytes;
+    input.left -= n_bytes;
+    return value % n;
+}
+
 static uint64_t draw_any(void) { /* often a small number, a power of two, or one beside it */
     uint64_t r = draw(UINT64_MAX);
     switch (draw(4)) {
@@ -41,19 +58,13 @@ static hx_layout layout;
 static hx_state_item item = {.name = "/model/w", .dtype = HX_F32, .layout = &layout, .data = values, .n_replicas = 1};
 static const hx_state_list items = {.items = &item, .n_items = 1};
 static hx_comm *comm;
-static char folder[200], file[256], good_file[HX_PATH_BYTES];
-static uint8_t *good, *bad; /* [n_good], [n_good + 4096] */
+static char folder[200], file[256];
+static uint8_t *good, *bad; /* [n_good], [n_good + MORE_BYTES] */
 static size_t n_good;
-
-static void must(bool ok, const char *what) {
-    if (ok) return;
-    fprintf(stderr, "fuzz_ckpt: %s: %s\n", what, hx_error_message());
-    exit(1);
-}
 
 static void write_bad(size_t n) {
     FILE *f = fopen(file, "w");
-    must(f && fwrite(bad, 1, n, f) == n && fclose(f) == 0, "cannot write");
+    hx_fuzz_must(f && fwrite(bad, 1, n, f) == n && fclose(f) == 0, "a file is written");
 }
 
 /* ---- 1: bytes ---- */
@@ -64,8 +75,8 @@ static void damage_bytes(void) {
     switch (draw(4)) {
     case 0: n = draw(n); break;
     case 1:
-        memset(bad + n, (int)draw(256), 4096);
-        n += draw(4096);
+        memset(bad + n, (int)draw(256), MORE_BYTES);
+        n += draw(MORE_BYTES);
         break;
     case 2: { /* move a run */
         size_t length = draw(512), from = draw(n - length), to = draw(n - length);
@@ -73,7 +84,10 @@ static void damage_bytes(void) {
         break;
     }
     default:
-        for (uint64_t i = draw(8) + 1; i > 0; i--) bad[draw(draw(2) ? n : 1024)] = (uint8_t)draw(256);
+        for (uint64_t i = draw(8) + 1; i > 0; i--) {
+            uint8_t *byte = bad + draw(draw(2) ? n : 1024);
+            *byte = (uint8_t)draw(256);
+        }
     }
     write_bad(n);
 }
@@ -84,7 +98,10 @@ static void damage_seal(void) {
     uint64_t words[64], block = 512;
     memcpy(bad, good, n_good);
     memcpy(words, bad, sizeof words);
-    for (uint64_t i = draw(3) + 1; i > 0; i--) words[2 + draw(12)] = draw_any();
+    for (uint64_t i = draw(3) + 1; i > 0; i--) {
+        uint64_t *word = words + 2 + draw(12);
+        *word = draw_any();
+    }
     if (draw(2)) words[6] = block = 512;
     words[7] = 0;
     memcpy(bad, words, sizeof words);
@@ -206,14 +223,14 @@ static void make_odd_file(void) {
     H5Pset_userblock(create, 512);
     hid_t h5 = H5Fcreate(file, H5F_ACC_TRUNC, create, H5P_DEFAULT);
     H5Pclose(create);
-    must(h5 >= 0, "cannot create");
+    hx_fuzz_must(h5 >= 0, "HDF5 creates a file");
     odd_group(h5, "/train", state, sizeof state / sizeof *state);
     odd_group(h5, "/meta", meta, 4);
     if (draw(2)) odd_links(h5);
     odd_dataset(h5, "/model/w");
     if (draw(2)) odd_dataset(h5, "/optim/m/w");
     H5Fclose(h5);
-    must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "cannot seal");
+    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
 }
 
 /* The contents of a good file with one thing changed: gets further than an odd file. */
@@ -222,7 +239,7 @@ static void make_changed_file(void) {
     memset(bad, 0, 512);
     write_bad(n_good);
     hid_t h5 = H5Fopen(file, H5F_ACC_RDWR, H5P_DEFAULT);
-    must(h5 >= 0, "cannot change");
+    hx_fuzz_must(h5 >= 0, "HDF5 opens a file of ours");
     static const char *const paths[] = {"/train", "/meta", "/model/w"};
     const char *path = paths[draw(3)];
     hid_t object = H5Oopen(h5, path, H5P_DEFAULT);
@@ -239,44 +256,49 @@ static void make_changed_file(void) {
     }
     if (draw(4) == 0) odd_links(h5);
     H5Fclose(h5);
-    must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "cannot seal");
+    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
 }
 
 /* ---- the reader ---- */
 
-static int64_t n_accepted;
+static long n_inputs, n_accepted;
 
 /* @param is_ours  the file was saved by Helix and damaged: what is accepted must then be what was saved */
 static void read_it(bool is_ours) {
     hx_ckpt_info info;
-    hx_train_state state;
+    hx_train_state state, before;
     char *text;
     memset(values, 0, sizeof values);
+    memset(&state, 0x5a, sizeof state);
+    before = state;
     if (hx_ckpt_load(comm, file, &items, &state) == HX_OK) {
-        must(!is_ours || memcmp(values, original, sizeof values) == 0, "wrong numbers were accepted");
-        must(!is_ours || state.step == 1, "a wrong state was accepted");
+        hx_fuzz_must(!is_ours || memcmp(values, original, sizeof values) == 0, "no wrong numbers are accepted");
+        hx_fuzz_must(!is_ours || state.step == 1, "no wrong state is accepted");
         n_accepted++;
+    } else {
+        hx_fuzz_must(memcmp(&state, &before, sizeof state) == 0, "a load that fails leaves the state alone");
     }
     if (hx_ckpt_inspect(file, true, &info) == HX_OK) hx_ckpt_info_destroy(&info);
     if (hx_ckpt_config_text(file, &text) == HX_OK) hx_mem_free((void **)&text);
-    must(H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) == 0, "HDF5 still holds handles");
+    hx_fuzz_must(H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) == 0, "HDF5 holds no handles afterwards");
 }
 
 static void make_good(void) {
     static const hx_ckpt_config config = HX_CKPT_DEFAULT;
+    char good_file[HX_PATH_BYTES];
     hx_ckpt *ckpt;
     struct stat st;
     for (int i = 0; i < N_ELEMS; i++) original[i] = values[i] = (float)i;
-    must(hx_layout_full(&HX_SHAPE(20, 30), &layout) == HX_OK && hx_comm_self_open(&comm) == HX_OK, "set-up");
-    must(hx_ckpt_open(comm, folder, &config, "a: 1\n", &ckpt) == HX_OK, "open");
-    must(hx_ckpt_save(ckpt, &(hx_train_state){.step = 1}, &items, false) == HX_OK, "save");
-    must(hx_ckpt_resolve(folder, good_file) == HX_OK && stat(good_file, &st) == 0, "resolve");
+    hx_fuzz_must(hx_layout_full(&HX_SHAPE(20, 30), &layout) == HX_OK && hx_comm_self_open(&comm) == HX_OK, "set-up");
+    hx_fuzz_must(hx_ckpt_open(comm, folder, &config, "a: 1\n", &ckpt) == HX_OK, "a folder is opened");
+    hx_fuzz_must(hx_ckpt_save(ckpt, &(hx_train_state){.step = 1}, &items, false) == HX_OK, "a checkpoint is saved");
+    hx_fuzz_must(hx_ckpt_resolve(folder, good_file) == HX_OK && stat(good_file, &st) == 0, "it is found");
     hx_ckpt_close(&ckpt);
     n_good = (size_t)st.st_size;
     good = malloc(n_good);
-    bad = malloc(n_good + 4096);
+    bad = malloc(n_good + MORE_BYTES);
     FILE *f = fopen(good_file, "r");
-    must(good && bad && f && fread(good, 1, n_good, f) == n_good, "read back");
+    hx_fuzz_must(good && bad && f && fread(good, 1, n_good, f) == n_good, "it is read back");
     fclose(f);
 }
 
@@ -285,32 +307,37 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
     return remove(path);
 }
 
-int main(int argc, char **argv) {
-    double seconds = argc > 1 ? atof(argv[1]) : 20;
-    rng.seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
-    printf("fuzz_ckpt: %g s, seed %llu\n", seconds, (unsigned long long)rng.seed);
-    fflush(stdout);
-    const char *tmp = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%.150s/helix-fuzz-XXXXXX", tmp ? tmp : "/tmp");
-    must(mkdtemp(folder), "no temporary folder");
-    snprintf(file, sizeof file, "%s/bad.h5", folder);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    make_good();
-    int64_t n = 0;
-    struct timespec start, now;
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    static void (*const makers[])(void) = {damage_bytes, damage_seal, make_odd_file, make_changed_file};
-    do {
-        makers[n % 4]();
-        read_it(n % 4 < 2);
-        n++;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) < seconds);
-    printf("fuzz_ckpt: %lld files, %lld accepted, none of them wrong\n", (long long)n, (long long)n_accepted);
+static void close_all(void) {
     hx_layout_destroy(&layout);
     hx_comm_close(&comm);
     free(good);
     free(bad);
     nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+    (void)argc, (void)argv;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%.150s/helix-fuzz-XXXXXX", tmp ? tmp : "/tmp");
+    hx_fuzz_must(mkdtemp(folder), "there is a folder for temporary files");
+    snprintf(file, sizeof file, "%s/bad.h5", folder);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    make_good();
+    atexit(close_all);
     return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static void (*const makers[])(void) = {damage_bytes, damage_seal, make_odd_file, make_changed_file};
+    input = (recipe){.data = data, .left = size, .rng.seed = XXH3_64bits(data, size)};
+    uint64_t maker = draw(4);
+    makers[maker]();
+    read_it(maker < 2);
+    n_inputs++;
+    return 0;
+}
+
+bool hx_fuzz_end(void) {
+    printf("%ld files, %ld accepted, none of them wrong\n", n_inputs, n_accepted);
+    return n_accepted > 0 && n_accepted < n_inputs / 2;
 }

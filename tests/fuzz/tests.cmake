@@ -1,16 +1,31 @@
-# Fuzzers with a fixed seed: a program each, named fuzz_x. Rounds and seed are their arguments.
-add_executable(fuzz_config fuzz/fuzz_config.c)
-target_link_libraries(fuzz_config PRIVATE helix_static)
-# ThreadSanitizer is some fifteen times slower, and finds nothing in one thread
-set(rounds)
-if(HELIX_SANITIZE MATCHES thread)
-  set(rounds 20000)
-endif()
-add_test(NAME fuzz/config COMMAND fuzz_config ${rounds})
-set_tests_properties(fuzz/config PROPERTIES LABELS fuzz TIMEOUT 600)
+# helix_fuzzer(name [runs]): the harness tests/fuzz/fuzz_NAME.c, see tests/fuzz/fuzz.h, becomes the program fuzz_NAME, which starts from the
+# files of tests/fuzz/corpus/NAME/. Preset fuzz links it with libFuzzer, for launch/test.sh to run; elsewhere driver.c makes it the CTest
+# entry fuzz/NAME with that many mutations, the same ones each time.
+add_custom_target(fuzzers)
+function(helix_fuzzer name)
+  set(runs 20000 ${ARGN})
+  list(POP_BACK runs runs)
+  add_executable(fuzz_${name} fuzz/fuzz_${name}.c)
+  target_link_libraries(fuzz_${name} PRIVATE helix_static)
+  add_dependencies(fuzzers fuzz_${name})
+  if(HELIX_SANITIZE MATCHES fuzzer)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+    return()
+  endif()
+  target_sources(fuzz_${name} PRIVATE fuzz/driver.c)
+  if(HELIX_SANITIZE MATCHES thread) # some fifteen times slower, and finds nothing in one thread
+    math(EXPR runs "${runs} / 10")
+  endif()
+  add_test(NAME fuzz/${name} COMMAND fuzz_${name} -runs=${runs} ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus/${name})
+  set_tests_properties(fuzz/${name} PROPERTIES LABELS fuzz TIMEOUT 600)
+endfunction()
 
-# Seconds and seed are its arguments; without a seed it takes, and prints, another one each time.
-add_executable(fuzz_ckpt fuzz/fuzz_ckpt.c)
-target_link_libraries(fuzz_ckpt PRIVATE helix_static)
-add_test(NAME fuzz/ckpt COMMAND fuzz_ckpt 20)
-set_tests_properties(fuzz/ckpt PROPERTIES LABELS fuzz TIMEOUT 120)
+# those whose inputs take much less or much more than a tenth of a millisecond
+set(fuzz_runs_config 250000)
+set(fuzz_runs_ckpt 4000)
+file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
+foreach(source ${sources})
+  get_filename_component(name ${source} NAME_WE)
+  string(REGEX REPLACE "^fuzz_" "" name ${name})
+  helix_fuzzer(${name} ${fuzz_runs_${name}})
+endforeach()
