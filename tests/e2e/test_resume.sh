@@ -37,7 +37,8 @@ code=$?
 [ "$code" -eq 11 ] || fail "exit code $code after SIGTERM, expected 11: $(cat stopped.log)"
 compgen -G 'stopped/ckpt/step-*.h5' >/dev/null || fail "no checkpoint after SIGTERM"
 
-# other ranks, other cadence of checkpoints: fine; another model: refused, with the first difference
+# other ranks, other cadence of checkpoints: fine; another model: refused, with the first difference (what users of other trainers
+# lose, number 8: a resume diverges or loads another model without a word, Megatron#1570, #6920)
 expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume --train.steps 35 --ckpt.every 5
 expect 6 'model.layers' "${train[@]}" --out killed --resume --model.layers=3
 expect 0 'starting afresh' "${train[@]}" --out nothing_yet --resume --train.steps 2

@@ -1,5 +1,6 @@
 /* Kills a save at each of its system calls that change a file or the folder, and looks at what is left: the
- * checkpoint before, or the new one, whole; and the next save works.
+ * checkpoint before, or the new one, whole; and the next save works. (What users of other trainers lose, number 11: a crash while saving
+ * destroys the only checkpoint, lightning#19970.)
  *
  *     ckpt_kill matrix NP STRIDE [LAUNCHER...]     the test; LAUNCHER starts NP ranks, e.g. mpirun -n 2
  *     ckpt_kill save FOLDER STEP VICTIM CALL       one save, in which rank VICTIM dies at its CALL-th call (0: none)

@@ -128,6 +128,7 @@ Test(ckpt_faults, files_that_are_no_checkpoints_are_refused) {
     REFUSED(hx_ckpt_load(comm, file, &items, NULL), HX_ERR_IO, "not a regular file");
 }
 
+/* What users of other trainers lose, number 8: a resume loads another model without a word (Megatron#1570, #6920). */
 Test(ckpt_faults, the_checkpoint_of_another_model_is_told_by_name_and_shapes) {
     save_one();
     hx_state_item changed[3];
