@@ -21,6 +21,9 @@ libhwloc-dev       which cores this process may use'
 TEST_PACKAGES='libcriterion-dev   the test framework
 g++                the headers from C++, and the emulator of CUDA
 hdf5-tools         looks at checkpoints from outside'
+FUZZ_PACKAGES='clang              the compiler that has libFuzzer
+libclang-rt-dev    libFuzzer and the sanitizers of clang
+llvm               names of functions in what the sanitizers print'
 
 is_installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 

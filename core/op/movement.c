@@ -123,7 +123,7 @@ done:
 hx_status hx_pad(hx_ctx *ctx, hx_tensor *x, const int64_t *before, const int64_t *after, hx_pad_mode mode, double value,
                  hx_tensor **out) {
     HX_NEED_TENSOR(x);
-    hx_op_attr attr = {.pad = {.mode = mode, .value = value}};
+    hx_op_attr attr = {.pad = {.mode = (int)mode, .value = value}};
     for (int d = 0; d < x->array.ndim; d++) {
         attr.pad.before[d] = before[d];
         attr.pad.after[d] = after[d];
