@@ -171,6 +171,7 @@ static void odd_dataset(hid_t h5, const char *name) {
     if (set >= 0) {
         odd_attr(set, "xxh3", H5T_STD_U64LE, 1);
         odd_attr(set, "xxh3_block", H5T_STD_I64LE, 1);
+        odd_attr(set, "hash", H5T_STD_U64LE, 1);
         H5Dclose(set);
     }
     H5Sclose(space);
@@ -233,7 +234,27 @@ static void make_odd_file(void) {
     hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
 }
 
-/* The contents of a good file with one thing changed: gets further than an odd file. */
+/* Some numbers of a small dataset. */
+static void change_elements(hid_t h5, const char *name) {
+    uint64_t words[512];
+    hid_t set = H5Dopen2(h5, name, H5P_DEFAULT);
+    if (set < 0) return;
+    hid_t type = H5Dget_type(set), space = H5Dget_space(set);
+    const size_t n_words = (size_t)H5Sget_simple_extent_npoints(space) * H5Tget_size(type) / sizeof *words;
+    bool is_flat = H5Tdetect_class(type, H5T_VLEN) == 0 && H5Tis_variable_str(type) == 0; /* no pointers in memory */
+    if (is_flat && n_words > 0 && n_words < sizeof words / sizeof *words && H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, words) >= 0) {
+        for (uint64_t i = draw(3) + 1; i > 0; i--) {
+            uint64_t *word = words + draw(n_words);
+            *word = draw_any();
+        }
+        H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, words);
+    }
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Dclose(set);
+}
+
+/* The contents of a good file with one thing changed, or a few: gets further than an odd file. */
 static void make_changed_file(void) {
     memcpy(bad, good, n_good);
     memset(bad, 0, 512);
@@ -250,9 +271,11 @@ static void make_changed_file(void) {
     H5Adelete(object, name);
     odd_attr(object, name, strstr(name, "loss") ? H5T_IEEE_F64LE : H5T_STD_I64LE, 1);
     H5Oclose(object);
+    const char *set = draw(2) ? "/model/w" : "/meta/blocks";
+    if (draw(3) == 0) change_elements(h5, set);
     if (draw(3) == 0) {
-        H5Ldelete(h5, "/model/w", H5P_DEFAULT);
-        odd_dataset(h5, "/model/w");
+        H5Ldelete(h5, set, H5P_DEFAULT);
+        odd_dataset(h5, set);
     }
     if (draw(4) == 0) odd_links(h5);
     H5Fclose(h5);

@@ -21,7 +21,7 @@ function(helix_fuzzer name)
 endfunction()
 
 # those whose inputs take much less or much more than a tenth of a millisecond
-set(fuzz_runs_config 250000)
+set(fuzz_runs_config 100000)
 set(fuzz_runs_ckpt 4000)
 file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
 foreach(source ${sources})
