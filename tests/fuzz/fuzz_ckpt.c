@@ -354,6 +354,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static void (*const makers[])(void) = {damage_bytes, damage_seal, make_odd_file, make_changed_file};
     input = (recipe){.data = data, .left = size, .rng.seed = XXH3_64bits(data, size)};
     uint64_t maker = draw(4);
+    hx_error_clear();
     makers[maker]();
     read_it(maker < 2);
     n_inputs++;

@@ -21,6 +21,7 @@ static void survives_round_trip(const hx_config *config) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     hx_config config = HX_CONFIG_DEFAULT;
+    hx_error_clear(); /* the message looked for is not that of an input before */
     hx_status status = hx_config_parse(&config, (const char *)data, size, "fuzz");
     n_inputs++;
     if (status == HX_OK) {
