@@ -22,7 +22,7 @@ endfunction()
 
 # those whose inputs take much less or much more than a tenth of a millisecond
 set(fuzz_runs_config 100000)
-set(fuzz_runs_ckpt 4000)
+set(fuzz_runs_ckpt 2000)
 file(GLOB sources CONFIGURE_DEPENDS fuzz/fuzz_*.c)
 foreach(source ${sources})
   get_filename_component(name ${source} NAME_WE)
