@@ -1,14 +1,22 @@
+#define _GNU_SOURCE
 #include "io/h5.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
+static pthread_mutex_t one_thread = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
 void hx__h5_quiet_begin(hx__h5_quiet *quiet) {
+    pthread_mutex_lock(&one_thread);
     if (H5Eget_auto2(H5E_DEFAULT, &quiet->print, &quiet->data) < 0) *quiet = (hx__h5_quiet){NULL, NULL};
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
-void hx__h5_quiet_end(hx__h5_quiet *quiet) { H5Eset_auto2(H5E_DEFAULT, quiet->print, quiet->data); }
+void hx__h5_quiet_end(hx__h5_quiet *quiet) {
+    H5Eset_auto2(H5E_DEFAULT, quiet->print, quiet->data);
+    pthread_mutex_unlock(&one_thread);
+}
 
 void hx__h5_release(hid_t *id) {
     if (*id >= 0) H5Idec_ref(*id);

@@ -1,6 +1,6 @@
-/* What every file of io/ that calls HDF5 needs: errors as our messages, handles that release themselves.
+/* What every file of io/ that calls HDF5 needs: one thread at a time, errors as our messages, handles that release themselves.
  *
- *     HX_H5_QUIET();                                             // for the rest of the scope HDF5 prints nothing
+ *     HX_H5_QUIET();            // for the rest of the scope HDF5 is this thread's alone, and prints nothing
  *     HX_AUTO_H5 space = H5Dget_space(dataset);                  // released when the scope ends
  *     if (space < 0) return HX_H5_FAIL(HX_ERR_IO, "dataset", name);
  */
@@ -14,7 +14,9 @@
 extern "C" {
 #endif
 
-/* HDF5's automatic error printing, switched off while one of our calls runs and then put back. */
+/* The parallel HDF5 is built without locks of its own, and a checkpoint may be written beside the training: all calls of HDF5
+ * in this process are made under one recursive lock. It is for metadata; elements are read and written without it. HDF5's
+ * automatic error printing is switched off meanwhile. */
 typedef struct hx__h5_quiet {
     H5E_auto2_t print;
     void *data;

@@ -62,12 +62,30 @@ hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_stat
 /** The trainer's hook; borrows ckpt. */
 void hx_ckpt_hook(hx_ckpt *ckpt, hx_checkpoint_hook *out);
 
-/** Collective. Read the items' hyperslabs and the state, from a file, or from the latest in a folder. Checksums
- *  are verified. Nothing of `state` is written on failure; tensors may then be partly overwritten.
+/** Collective, with lists that differ in nothing but layouts. Read the items' hyperslabs and the state, from a file, or from the
+ *  latest in a folder; the file may hold more. What then lies in memory is compared with the checksums. Nothing of `state` is
+ *  written on failure; tensors may then be partly overwritten.
  *  @return HX_ERR_IO: absent or unreadable; HX_ERR_FORMAT: not a checkpoint, cut short, or of a newer format;
  *          HX_ERR_MISMATCH: the first name that is missing or has another shape or dtype, with both;
- *          HX_ERR_CORRUPT: the tensor whose checksum fails */
+ *          HX_ERR_CORRUPT, on another rank HX_ERR_REMOTE: the tensor whose checksum fails, which of its elements, where in the
+ *          file, and who wrote them */
 hx_status hx_ckpt_load(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state);
+/* A tensor of the file that the list did not ask for, or one of the list that was not loaded. */
+typedef struct hx_ckpt_difference {
+    char name[192];
+    char why[512]; /* missing in the file, or shapes and dtypes there and here; "" for one that was not asked for */
+} hx_ckpt_difference;
+typedef struct hx_ckpt_partial {
+    int64_t n_loaded;
+    int64_t n_left; /* of the list */
+    hx_ckpt_difference *left; /* owned, in the list's order */
+    int64_t n_unwanted; /* of the file */
+    hx_ckpt_difference *unwanted; /* owned, by name */
+} hx_ckpt_partial;
+/** Collective. As hx_ckpt_load, but what does not fit is left as it is, and reported.
+ *  @param[out] report  the same on all ranks; hx_ckpt_partial_destroy */
+hx_status hx_ckpt_load_partial(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state, hx_ckpt_partial *report);
+void hx_ckpt_partial_destroy(hx_ckpt_partial *report);
 /** Local. The file that `path` means: itself, or the newest complete one in the folder.
  *  @return HX_ERR_IO: there is none */
 hx_status hx_ckpt_resolve(const char *path, char file[HX_PATH_BYTES]);
@@ -79,21 +97,48 @@ typedef struct hx_ckpt_entry {
     char name[192];
     hx_dtype dtype;
     hx_shape shape;
+    int64_t offset; /* byte of the file at which the elements begin */
+    uint64_t hash;  /* sum over elements; the same in files of all formats */
 } hx_ckpt_entry;
 typedef struct hx_ckpt_info {
     int format;
     hx_train_state state;
     char versions[256];
+    char helix[128];     /* version and commit; "": of a format that does not tell */
+    uint64_t state_hash, model_hash; /* of all tensors, and of those below /model: equal for equal names and bits, whoever holds what */
     char kernels[128]; /* hx_ckpt_set_kernels; "": not told, as in files of older versions */
     int world_size;
     int64_t n_entries;
     hx_ckpt_entry *entries; /* owned, by name */
-    uint64_t model_hash;    /* equal if names, dtypes, shapes and stored checksums of all of /model are */
 } hx_ckpt_info;
-/** Local. @param verify  also read everything and compare checksums: model_hash is then that of the elements
- *  Formula: model_hash = sum over tensors of XXH3_64(checksums, seed: XXH3_64 of name, dtype and shape), mod 2^64 */
+/** Local. @param verify  also hx_ckpt_verify; HX_ERR_CORRUPT then tells the first damage */
 hx_status hx_ckpt_inspect(const char *file, bool verify, hx_ckpt_info *out);
 void hx_ckpt_info_destroy(hx_ckpt_info *info);
+
+/* One block, that is, what a rank wrote in one go, whose bytes are not those that were written. */
+typedef struct hx_ckpt_damage {
+    char name[192];
+    hx_status status;   /* HX_ERR_CORRUPT, or HX_ERR_IO if it cannot be read */
+    int64_t begin, end; /* the block's first element, and the one behind its last, counted through the whole tensor */
+    int64_t offset;     /* byte of the file at which element `begin` lies */
+    int rank;           /* which wrote it; -1: not known, as in files of format 1 */
+    char host[64];
+} hx_ckpt_damage;
+#define HX_CKPT_DAMAGES     1000 /* that are described; all are counted */
+#define HX_CKPT_DAMAGE_TEXT 512  /* bytes of one in words */
+typedef struct hx_ckpt_report {
+    int64_t n_tensors, n_blocks, n_bytes; /* compared */
+    int64_t n_damaged;                    /* blocks */
+    int64_t n_damages;
+    hx_ckpt_damage *damages; /* owned, in the order of the file's list of blocks */
+} hx_ckpt_report;
+/** Local. Read everything and compare each block with its checksum, to the end of the file whatever is found.
+ *  @return HX_OK: the report tells what is damaged; HX_ERR_FORMAT, HX_ERR_CORRUPT, HX_ERR_IO: it is no checkpoint, or what
+ *          describes the tensors is damaged */
+hx_status hx_ckpt_verify(const char *file, hx_ckpt_report *out);
+void hx_ckpt_report_destroy(hx_ckpt_report *report);
+/** A damage in words, e.g. "/model/w: elements 0 to 1023 fail their checksum (from byte 70144 on, written by rank 1 on node07)". */
+const char *hx_ckpt_damage_text(const hx_ckpt_damage *damage, char text[HX_CKPT_DAMAGE_TEXT]);
 
 /** Local. Write and read back a small file in parallel in `folder`: the doctor's check. Collective over comm. */
 hx_status hx_ckpt_self_test(hx_comm *comm, const char *folder);

@@ -1,11 +1,13 @@
 /* Inside of the checkpoint folder: what its sources share.
  *
- * hdf5.c     types, attributes, files, datasets and their boxes
+ * hdf5.c     types, attributes, files and datasets       create.c    the file itself, made by rank 0
  * seal.c     the user block in front of the HDF5 data: is this a whole checkpoint? asked before HDF5 parses it
- * plan.c     which pieces of which tensor this rank writes, and checksums
- * stage.c    pieces that lie in the memory of a device
- * save.c     one file, written by all ranks        load.c     read and verified by all ranks
- * manager.c  the folder: latest, best, retention    inspect.c  what a file contains
+ * plan.c     which pieces of which tensor this rank writes, and how a piece lies in the file
+ * sum.c      sums over elements                          stage.c     pieces that lie in the memory of a device
+ * together.c what the ranks tell one another meanwhile
+ * save.c     one file, written by all ranks              load.c      read and compared by all ranks
+ * verify.c   each block of a file against its checksum   inspect.c   what a file contains
+ * manager.c  the folder: latest, best, retention
  */
 #ifndef HX_IO_CKPT_CKPT_IMPL_H
 #define HX_IO_CKPT_CKPT_IMPL_H
@@ -29,16 +31,19 @@ hx_status hx__h5_text_write(hid_t object, const char *name, const char *text);
 /** Fixed-length text of up to 64 KiB; free with hx_mem_free. */
 hx_status hx__h5_text_read(hid_t object, const char *name, char **text);
 
-/** Open a sealed file for reading, by this process alone. HX_ERR_FORMAT if HDF5 cannot. */
+/** Open a sealed file for reading. HX_ERR_FORMAT if HDF5 cannot. */
 hx_status hx__h5_open_read(const char *file, hid_t *out);
+/** H5Fclose, for HX_CLEANUP. */
+void hx__h5_file_release(hid_t *h5);
 /** Open a dataset through hard links only, and describe it.
  *  @return HX_ERR_MISMATCH: absent; HX_ERR_FORMAT: a link elsewhere, not a plain dataset, unknown type */
 hx_status hx__h5_dataset_open(hid_t h5, const char *name, hid_t *out, hx_dtype *dtype, hx_shape *shape);
-/** One box of a dataset. @param name  for messages. */
-hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                          void *data);
-hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                           const void *data);
+/** Open a dataset through hard links only. Failures as hx__h5_dataset_open's. */
+hx_status hx__h5_object_open(hid_t h5, const char *name, hid_t *out);
+/** Where the n_bytes of a dataset's elements lie in its file: in one piece, inside the file.
+ *  @param[out] offset  0 where there are none
+ *  @return HX_ERR_FORMAT: cut up, compressed, in another file, or beyond the end */
+hx_status hx__h5_dataset_place(hid_t dataset, const char *name, uint64_t n_bytes, int64_t *offset);
 
 /* ---- seal.c ---- */
 
@@ -58,39 +63,48 @@ hx_status hx__seal_check(const char *file, bool deep, int *format);
 
 /* ---- plan.c ---- */
 
-#define HX__CKPT_PIECE_BYTES (64 << 20) /* bytes of a piece that one HDF5 call writes or reads */
+#define HX__CKPT_PIECE_BYTES (16 << 20) /* bytes of a piece: what is written, read and staged at a time, and has a checksum */
 
 /** Local. Names, types and layouts of a list. @return HX_ERR_ARG with the name */
 hx_status hx__ckpt_check_items(const hx_state_list *items);
 /** A number that is equal if names, types and shapes are. */
 int64_t hx__ckpt_list_hash(const hx_state_list *items);
-/** The part of an item that this rank writes: its share among replicas, in pieces of at most max_elems.
+/** The part of an item that this rank writes: its share among replicas, in pieces of at most max_bytes.
  *  Offsets are relative to the item's data. Destroy with hx_layout_destroy. */
-hx_status hx__ckpt_pieces(const hx_state_item *item, int64_t max_elems, hx_layout *pieces);
+hx_status hx__ckpt_pieces(const hx_state_item *item, size_t max_bytes, hx_layout *pieces);
 
-/** Elements that one checksum covers: at least 2^20, and so many that a tensor has at most 4096 blocks. */
-int64_t hx__sum_block(int64_t n_elems);
-int64_t hx__sum_n_blocks(int64_t n_elems);
-/** Checksum of n elements from flat position `at` on: the sum of XXH3_64(bytes of element i, seed i) mod 2^64.
- *  A sum over elements can be taken in any order and by any number of ranks. */
+/* A box as runs of elements that lie together in the box and in the whole tensor. */
+typedef struct hx__runs {
+    const hx_box *box; /* borrowed */
+    int64_t length;    /* elements of each run */
+    int64_t at, strides[HX_MAX_DIMS], index[HX_MAX_DIMS];
+    int row; /* dims above it are walked through */
+    bool is_over;
+} hx__runs;
+void hx__runs_begin(const hx_shape *shape, const hx_box *box, hx__runs *out);
+/** @param[out] at  flat position in the whole tensor of the next run. @return false: there are no more */
+bool hx__runs_next(hx__runs *runs, int64_t *at);
+/** Flat position behind the last element of a box. */
+int64_t hx__box_end(const hx_shape *shape, const hx_box *box);
+
+/* ---- sum.c ---- */
+
+/** The sum of XXH3_64(bytes of element i, seed i) mod 2^64 over n elements from flat position `at` on. */
 uint64_t hx__sum_elems(const void *elems, size_t elem_bytes, int64_t at, int64_t n);
-/** Add the elements of a box to a tensor's checksums [n_blocks]. @param data  first element of the box */
-void hx__sum_box(const void *data, size_t elem_bytes, const hx_shape *shape, const hx_box *box, int64_t block,
-                 uint64_t *sums);
+/** The same over the elements of a box. @param data  first element of the box */
+uint64_t hx__sum_box(const void *data, size_t elem_bytes, const hx_shape *shape, const hx_box *box);
+/** What a tensor with this sum adds to the sum of a whole state. */
+uint64_t hx__sum_state(const char *name, uint64_t hash);
 
 /* ---- stage.c ---- */
-
-#define HX__STAGE_BYTES (16 << 20) /* most that the host holds of a device's memory at a time */
 
 /* Zeroed: nothing is held until an item lies where the host cannot read. Items of one device stand together. */
 typedef struct hx__stage {
     hx_device *device; /* of the last such item */
     hx_stream *stream; /* of that device; owned */
-    void *memory;      /* [HX__STAGE_BYTES] that device's HX_POOL_HOST; owned */
+    void *memory;      /* [HX__CKPT_PIECE_BYTES] that device's HX_POOL_HOST; owned */
 } hx__stage;
 void hx__stage_close(hx__stage *stage);
-/** Elements of a piece of that item at most: HX__CKPT_PIECE_BYTES, or as many as the stage holds. */
-int64_t hx__stage_most(const hx_state_item *item);
 /** n elements from local offset `at` on, for the host to read: the item's own memory, or a copy, which the next call
  *  for any item overwrites. */
 hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out);
@@ -109,8 +123,54 @@ struct hx_ckpt {
     int64_t keep;
 };
 
-/** Collective. Write `file` whole: created, filled, sealed, fsynced. On failure it is removed. */
+/** Collective over ckpt->mpi, on any one thread. Write `file` whole: created, filled, sealed, fsynced. On failure it is
+ *  removed. */
 hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *state, const hx_state_list *items);
+
+/* ---- together.c: collective over ckpt->mpi, on any one thread; nothing to do in one process ---- */
+
+/** As hx_comm_agree. */
+hx_status hx__together_agree(const hx_ckpt *ckpt, hx_status mine);
+/** Fails on all ranks unless `value` is rank 0's on all. @param what  for the message */
+hx_status hx__together_equal(const hx_ckpt *ckpt, const char *what, int64_t value);
+/** values[i] = sum over ranks, mod 2^64. */
+hx_status hx__together_sum(const hx_ckpt *ckpt, uint64_t *values, int64_t n);
+/** From rank 0. */
+hx_status hx__together_broadcast(const hx_ckpt *ckpt, void *data, int64_t n_bytes);
+/** Each rank's n rows, in the order of ranks. @param[out] all  on rank 0: room for the rows of all */
+hx_status hx__together_gather(const hx_ckpt *ckpt, const void *rows, int64_t n, size_t row_bytes, void *all);
+
+/* ---- create.c: rank 0's part of a save ---- */
+
+/* What rank 0 puts into the file beside elements. */
+typedef struct hx__outline {
+    const hx_ckpt *ckpt;
+    const char *file;
+    const hx_train_state *state;
+    const hx_state_list *items;
+    const char *hosts;             /* /meta hosts */
+    int64_t n_blocks, block_words; /* /meta/blocks is u64 [n_blocks, block_words] */
+} hx__outline;
+
+/** Create the file: all but elements, sums and blocks, with the bytes of all reserved.
+ *  @param[out] ranges  [n_items + 1] where each tensor's elements belong, and behind them the blocks */
+hx_status hx__file_create(const hx__outline *outline, hx__range *ranges);
+/** Fill in the sums of the tensors [n_items], the blocks and the state's sum, and seal the file.
+ *  @param ranges  as hx__file_create gave them; sorted in place */
+hx_status hx__file_finish(const hx__outline *outline, const uint64_t *sums, const uint64_t *blocks, hx__range *ranges);
+
+/* ---- verify.c ---- */
+
+/* A row of /meta/blocks: what one rank wrote in one go. Behind the head come the box's start [ndim] and extent [ndim], and
+ * zeros up to the width of the table, which is that of the tensor with the most dims. */
+enum { HX__BLOCK_TENSOR, HX__BLOCK_RANK, HX__BLOCK_SUM, HX__BLOCK_HEAD };
+#define HX__BLOCK_COLUMNS "byte of the file at which the tensor begins, rank, XXH3-64 of the box's bytes, start[], extent[]"
+
+typedef bool hx__wanted(const void *self, const char *name);
+/** Local. As hx_ckpt_verify, of the tensors that are wanted. @param wanted  NULL: all */
+hx_status hx__ckpt_verify(const char *file, hx__wanted *wanted, const void *self, hx_ckpt_report *out);
+/** The sum over a tensor's elements as it was stored, in a file of any format. */
+hx_status hx__ckpt_stored_sum(hid_t dataset, const char *name, int format, const hx_shape *shape, uint64_t *out);
 
 /* ---- inspect.c ---- */
 
@@ -139,8 +199,4 @@ hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *
 
 hx_status hx__ckpt_state_write(hid_t group, const hx_train_state *state);
 hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out);
-/** Local. Compare blocks [begin, end) of a dataset's checksums with its elements. HX_ERR_CORRUPT names the range. */
-hx_status hx__ckpt_verify(hid_t dataset, const char *name, hx_dtype dtype, const hx_shape *shape, int64_t begin,
-                          int64_t end);
-
 #endif

@@ -132,13 +132,15 @@ hx_status hx__h5_text_read(hid_t object, const char *name, char **text) {
 
 /* ---- files and datasets ---- */
 
-/* Every reader opens the file for itself: a sealed file no longer changes, so reading needs no collective call
- * that could wait for a rank that has failed. */
+void hx__h5_file_release(hid_t *h5) {
+    if (*h5 >= 0) H5Fclose(*h5);
+    *h5 = H5I_INVALID_HID;
+}
+
 hx_status hx__h5_open_read(const char *file, hid_t *out) {
     HX_AUTO_H5 access = H5Pcreate(H5P_FILE_ACCESS);
     /* Locks protect from writers, of which a sealed file has none, and fail on file systems without them. */
-    if (access < 0 || H5Pset_file_locking(access, false, true) < 0 || H5Pset_sieve_buf_size(access, 1 << 20) < 0 ||
-        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0)
+    if (access < 0 || H5Pset_file_locking(access, false, true) < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "preparing to open", file);
     hid_t h5 = H5Fopen(file, H5F_ACC_RDONLY, access);
     if (h5 < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", file);
@@ -193,51 +195,36 @@ static hx_status dataset_describe(hid_t dataset, const char *name, hx_dtype *dty
     return HX_OK;
 }
 
-hx_status hx__h5_dataset_open(hid_t h5, const char *name, hid_t *out, hx_dtype *dtype, hx_shape *shape) {
+hx_status hx__h5_object_open(hid_t h5, const char *name, hid_t *out) {
     HX_TRY(require_hard_links(h5, name));
     HX_AUTO_H5 object = H5Oopen(h5, name, H5P_DEFAULT);
     if (object < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", name);
     if (H5Iget_type(object) != H5I_DATASET) return HX_FAIL(HX_ERR_MISMATCH, "%s is no tensor in the checkpoint", name);
-    HX_TRY(dataset_describe(object, name, dtype, shape));
     *out = object;
     object = H5I_INVALID_HID;
     return HX_OK;
 }
 
-/* Spaces for one box: its hyperslab in the file, and a dense block of the same extent in memory. */
-static hx_status box_spaces(const hx_shape *shape, const hx_box *box, hid_t *in_file, hid_t *in_memory) {
-    hsize_t dims[HX_MAX_DIMS], start[HX_MAX_DIMS], extent[HX_MAX_DIMS];
-    for (int d = 0; d < shape->ndim; d++) {
-        dims[d] = (hsize_t)shape->dims[d];
-        start[d] = (hsize_t)box->start[d];
-        extent[d] = (hsize_t)box->extent[d];
-    }
-    *in_file = shape->ndim ? H5Screate_simple(shape->ndim, dims, NULL) : H5Screate(H5S_SCALAR);
-    *in_memory = shape->ndim ? H5Screate_simple(shape->ndim, extent, NULL) : H5Screate(H5S_SCALAR);
-    if (*in_file < 0 || *in_memory < 0 ||
-        (shape->ndim && H5Sselect_hyperslab(*in_file, H5S_SELECT_SET, start, NULL, extent, NULL) < 0))
-        return HX_H5_FAIL(HX_ERR_INTERNAL, "selecting", "a hyperslab");
+hx_status hx__h5_dataset_open(hid_t h5, const char *name, hid_t *out, hx_dtype *dtype, hx_shape *shape) {
+    HX_AUTO_H5 object = H5I_INVALID_HID;
+    HX_TRY(hx__h5_object_open(h5, name, &object));
+    HX_TRY(dataset_describe(object, name, dtype, shape));
+    *out = object;
+    object = H5I_INVALID_HID; /* handed on */
     return HX_OK;
 }
 
-hx_status hx__h5_box_read(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                          void *data) {
-    HX_AUTO_H5 in_file = H5I_INVALID_HID;
-    HX_AUTO_H5 in_memory = H5I_INVALID_HID;
-    HX_AUTO_H5 type = hx__h5_type_create(dtype);
-    HX_TRY(box_spaces(shape, box, &in_file, &in_memory));
-    if (type < 0 || H5Dread(dataset, type, in_memory, in_file, H5P_DEFAULT, data) < 0)
-        return HX_H5_FAIL(HX_ERR_IO, "reading", name);
-    return HX_OK;
-}
-
-hx_status hx__h5_box_write(hid_t dataset, const char *name, const hx_shape *shape, const hx_box *box, hx_dtype dtype,
-                           const void *data) {
-    HX_AUTO_H5 in_file = H5I_INVALID_HID;
-    HX_AUTO_H5 in_memory = H5I_INVALID_HID;
-    HX_AUTO_H5 type = hx__h5_type_create(dtype);
-    HX_TRY(box_spaces(shape, box, &in_file, &in_memory));
-    if (type < 0 || H5Dwrite(dataset, type, in_memory, in_file, H5P_DEFAULT, data) < 0)
-        return HX_H5_FAIL(HX_ERR_IO, "writing", name);
+hx_status hx__h5_dataset_place(hid_t dataset, const char *name, uint64_t n_bytes, int64_t *offset) {
+    HX_AUTO_H5 create = H5Dget_create_plist(dataset);
+    HX_AUTO_H5 file = H5Iget_file_id(dataset);
+    hsize_t file_bytes;
+    if (create < 0 || file < 0 || H5Fget_filesize(file, &file_bytes) < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "locating", name);
+    if (H5Pget_layout(create) != H5D_CONTIGUOUS || H5Pget_external_count(create) != 0)
+        return HX_FAIL(HX_ERR_FORMAT, "dataset %s: expected its elements in one piece in this file", name);
+    haddr_t at = n_bytes > 0 ? H5Dget_offset(dataset) : 0;
+    if (at == HADDR_UNDEF || at > file_bytes || n_bytes > file_bytes - at)
+        return HX_FAIL(HX_ERR_FORMAT, "dataset %s: its %llu bytes do not lie within the file's %llu", name, (unsigned long long)n_bytes,
+                       (unsigned long long)file_bytes);
+    *offset = (int64_t)at;
     return HX_OK;
 }

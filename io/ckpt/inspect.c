@@ -4,8 +4,7 @@
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
 
-#define ENTRIES_MOST  (1 << 20)
-#define VERIFY_ELEMS  ((int64_t)1 << 20) /* read at once */
+#define ENTRIES_MOST (1 << 20)
 
 /* ---- /train ---- */
 
@@ -43,86 +42,11 @@ hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out) {
     return HX_OK;
 }
 
-/* ---- checksums ---- */
-
-/* Flat elements [at, at + n) of a dataset, in order. */
-static hx_status read_flat(hid_t dataset, const char *name, hx_dtype dtype, const hx_layout *whole, int64_t at,
-                           int64_t n, void *buffer) {
-    HX_CLEANUP(hx_layout_destroy) hx_layout part = {0};
-    HX_TRY(hx_layout_restrict(whole, at, at + n, &part));
-    for (int b = 0; b < part.n_boxes; b++) {
-        char *p = (char *)buffer + (size_t)part.boxes[b].local * hx_dtype_bytes(dtype);
-        HX_TRY(hx__h5_box_read(dataset, name, &whole->shape, &part.boxes[b], dtype, p));
-    }
-    return HX_OK;
-}
-
-static hx_status verify_block(hid_t dataset, const char *name, hx_dtype dtype, const hx_layout *whole, int64_t begin,
-                              int64_t end, uint64_t expected, void *buffer) {
-    uint64_t sum = 0;
-    for (int64_t at = begin; at < end; at += VERIFY_ELEMS) {
-        int64_t n = end - at < VERIFY_ELEMS ? end - at : VERIFY_ELEMS;
-        HX_TRY(read_flat(dataset, name, dtype, whole, at, n, buffer));
-        sum += hx__sum_elems(buffer, hx_dtype_bytes(dtype), at, n);
-    }
-    if (sum != expected)
-        return HX_FAIL(HX_ERR_CORRUPT, "%s: elements %lld to %lld fail their checksum (%016llx, stored %016llx)", name,
-                       (long long)begin, (long long)end - 1, (unsigned long long)sum, (unsigned long long)expected);
-    return HX_OK;
-}
-
-static void free_memory(void **p) { hx_mem_free(p); }
-
-/* @param[out] sums  [hx__sum_n_blocks(n)]; free with hx_mem_free */
-static hx_status read_sums(hid_t dataset, const char *name, int64_t n, void **sums) {
-    const int64_t block = hx__sum_block(n), n_blocks = hx__sum_n_blocks(n);
-    HX_CLEANUP(free_memory) void *stored = NULL;
-    int64_t stored_block;
-    HX_TRY(hx__h5_attr_read(dataset, "xxh3_block", H5T_STD_I64LE, 1, &stored_block));
-    if (stored_block != block)
-        return HX_FAIL(HX_ERR_FORMAT, "%s: checksums over %lld elements each: expected %lld", name,
-                       (long long)stored_block, (long long)block);
-    HX_TRY(hx_mem_alloc_array(n_blocks, sizeof(uint64_t), &stored));
-    HX_TRY(hx__h5_attr_read(dataset, "xxh3", H5T_STD_U64LE, n_blocks, stored));
-    *sums = stored;
-    stored = NULL; /* handed on */
-    return HX_OK;
-}
-
-hx_status hx__ckpt_verify(hid_t dataset, const char *name, hx_dtype dtype, const hx_shape *shape, int64_t begin,
-                          int64_t end) {
-    int64_t n = hx_shape_count(shape), block = hx__sum_block(n), n_blocks = hx__sum_n_blocks(n);
-    HX_CLEANUP(hx_layout_destroy) hx_layout whole = {0};
-    HX_CLEANUP(free_memory) void *sums = NULL;
-    HX_CLEANUP(free_memory) void *buffer = NULL;
-    HX_TRY(read_sums(dataset, name, n, &sums));
-    HX_TRY(hx_mem_alloc((size_t)(n < VERIFY_ELEMS ? n : VERIFY_ELEMS) * hx_dtype_bytes(dtype), &buffer));
-    HX_TRY(hx_layout_full(shape, &whole));
-    for (int64_t b = begin; b < end && b < n_blocks; b++) {
-        int64_t stop = (b + 1) * block < n ? (b + 1) * block : n;
-        HX_TRY(verify_block(dataset, name, dtype, &whole, b * block, stop, ((uint64_t *)sums)[b], buffer));
-    }
-    return HX_OK;
-}
-
-/* A sum over tensors does not depend on the order in which they are visited. */
-static hx_status add_hash(hid_t dataset, const hx_ckpt_entry *entry, uint64_t *hash) {
-    const int64_t n = hx_shape_count(&entry->shape), kind[2] = {entry->dtype, entry->shape.ndim};
-    HX_CLEANUP(free_memory) void *sums = NULL;
-    HX_TRY(read_sums(dataset, entry->name, n, &sums));
-    uint64_t seed = XXH3_64bits(entry->name, strlen(entry->name));
-    seed = XXH3_64bits_withSeed(kind, sizeof kind, seed);
-    seed = XXH3_64bits_withSeed(entry->shape.dims, (size_t)entry->shape.ndim * sizeof *entry->shape.dims, seed);
-    *hash += XXH3_64bits_withSeed(sums, (size_t)hx__sum_n_blocks(n) * sizeof(uint64_t), seed);
-    return HX_OK;
-}
-
 /* ---- the whole file ---- */
 
 typedef struct visitor {
     hx_ckpt_info *info;
     int64_t capacity;
-    bool verify;
     hx_status status;
 } visitor;
 
@@ -136,8 +60,11 @@ static hx_status add_entry(visitor *v, hid_t h5, const char *name) {
     if (v->info->n_entries >= ENTRIES_MOST)
         return HX_FAIL(HX_ERR_FORMAT, "more than %d datasets", ENTRIES_MOST);
     HX_TRY(hx__h5_dataset_open(h5, entry.name, &dataset, &entry.dtype, &entry.shape));
-    if (v->verify) HX_TRY(hx__ckpt_verify(dataset, entry.name, entry.dtype, &entry.shape, 0, INT64_MAX));
-    if (strncmp(entry.name, "/model/", 7) == 0) HX_TRY(add_hash(dataset, &entry, &v->info->model_hash));
+    uint64_t n_bytes = (uint64_t)hx_shape_count(&entry.shape) * hx_dtype_bytes(entry.dtype);
+    HX_TRY(hx__h5_dataset_place(dataset, entry.name, n_bytes, &entry.offset));
+    HX_TRY(hx__ckpt_stored_sum(dataset, entry.name, v->info->format, &entry.shape, &entry.hash));
+    v->info->state_hash += hx__sum_state(entry.name, entry.hash);
+    if (strncmp(entry.name, "/model/", 7) == 0) v->info->model_hash += hx__sum_state(entry.name, entry.hash);
     HX_TRY(hx_mem_grow((void **)&v->info->entries, &v->capacity, v->info->n_entries + 1, sizeof entry));
     v->info->entries[v->info->n_entries++] = entry;
     return HX_OK;
@@ -146,7 +73,7 @@ static hx_status add_entry(visitor *v, hid_t h5, const char *name) {
 /* HDF5 visits each object once, along hard links only, so that a loop of groups ends. */
 static herr_t visit(hid_t h5, const char *name, const H5O_info_t *object, void *data) {
     visitor *v = data;
-    if (object->type != H5O_TYPE_DATASET) return 0;
+    if (object->type != H5O_TYPE_DATASET || strncmp(name, "meta/", 5) == 0) return 0;
     v->status = add_entry(v, h5, name);
     return v->status == HX_OK ? 0 : 1;
 }
@@ -164,7 +91,7 @@ static hx_status read_text(hid_t object, const char *name, size_t n_bytes, char 
     return HX_OK;
 }
 
-static hx_status read_meta(hid_t h5, hx_ckpt_info *info) {
+static hx_status read_meta(hid_t h5, hx_ckpt_info *info, uint64_t *state_hash) {
     int64_t format, world_size;
     HX_AUTO_H5 meta = H5Gopen2(h5, "/meta", H5P_DEFAULT);
     if (meta < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", "/meta");
@@ -175,25 +102,45 @@ static hx_status read_meta(hid_t h5, hx_ckpt_info *info) {
                        (long long)format, (long long)world_size, info->format);
     info->world_size = (int)world_size;
     HX_TRY(read_text(meta, "versions", sizeof info->versions, info->versions));
+    if (info->format > 1) {
+        HX_TRY(hx__h5_attr_read(meta, "state_hash", H5T_STD_U64LE, 1, state_hash));
+        HX_TRY(read_text(meta, "helix", sizeof info->helix, info->helix));
+    }
     return H5Aexists(meta, "kernels") > 0 ? read_text(meta, "kernels", sizeof info->kernels, info->kernels) : HX_OK;
 }
 
-static void file_release(hid_t *h5) {
-    if (*h5 >= 0) H5Fclose(*h5);
+/* All but the elements. */
+static hx_status read_info(const char *file, hx_ckpt_info *info) {
+    visitor v = {.info = info};
+    uint64_t state_hash = 0;
+    HX_H5_QUIET();
+    HX_CLEANUP(hx__h5_file_release) hid_t h5 = H5I_INVALID_HID;
+    HX_TRY(hx__h5_open_read(file, &h5));
+    HX_TRY(hx__ckpt_state_read(h5, &info->state));
+    HX_TRY(read_meta(h5, info, &state_hash));
+    herr_t visited = H5Ovisit2(h5, H5_INDEX_NAME, H5_ITER_NATIVE, visit, &v, H5O_INFO_BASIC);
+    HX_TRY(v.status);
+    if (visited < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "listing", file);
+    if (info->format > 1 && state_hash != info->state_hash)
+        return HX_FAIL(HX_ERR_FORMAT, "%s: the state's hash is %016llx, that of its tensors %016llx", file,
+                       (unsigned long long)state_hash, (unsigned long long)info->state_hash);
+    return HX_OK;
+}
+
+static hx_status require_whole(const char *file) {
+    HX_CLEANUP(hx_ckpt_report_destroy) hx_ckpt_report report = {0};
+    char text[HX_CKPT_DAMAGE_TEXT];
+    HX_TRY(hx_ckpt_verify(file, &report));
+    if (report.n_damaged == 0) return HX_OK;
+    return HX_FAIL(HX_ERR_CORRUPT, "%s in %s; damaged blocks: %lld of %lld", hx_ckpt_damage_text(&report.damages[0], text), file,
+                   (long long)report.n_damaged, (long long)report.n_blocks);
 }
 
 hx_status hx_ckpt_inspect(const char *file, bool verify, hx_ckpt_info *out) {
     HX_CLEANUP(hx_ckpt_info_destroy) hx_ckpt_info info = {0};
-    HX_CLEANUP(file_release) hid_t h5 = H5I_INVALID_HID;
-    visitor v = {.info = &info, .verify = verify};
     HX_TRY(hx__seal_check(file, true, &info.format));
-    HX_H5_QUIET();
-    HX_TRY(hx__h5_open_read(file, &h5));
-    HX_TRY(hx__ckpt_state_read(h5, &info.state));
-    HX_TRY(read_meta(h5, &info));
-    herr_t visited = H5Ovisit2(h5, H5_INDEX_NAME, H5_ITER_NATIVE, visit, &v, H5O_INFO_BASIC);
-    HX_TRY(v.status);
-    if (visited < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "listing", file);
+    HX_TRY(read_info(file, &info));
+    if (verify) HX_TRY(require_whole(file));
     if (info.n_entries > 1) qsort(info.entries, (size_t)info.n_entries, sizeof *info.entries, compare_entries);
     *out = info;
     info.entries = NULL; /* handed on */
@@ -207,10 +154,10 @@ void hx_ckpt_info_destroy(hx_ckpt_info *info) {
 }
 
 hx_status hx_ckpt_config_text(const char *file, char **text) {
-    HX_CLEANUP(file_release) hid_t h5 = H5I_INVALID_HID;
     int format;
     HX_TRY(hx__seal_check(file, true, &format));
     HX_H5_QUIET();
+    HX_CLEANUP(hx__h5_file_release) hid_t h5 = H5I_INVALID_HID;
     HX_TRY(hx__h5_open_read(file, &h5));
     HX_AUTO_H5 meta = H5Gopen2(h5, "/meta", H5P_DEFAULT);
     if (meta < 0) return HX_H5_FAIL(HX_ERR_FORMAT, "opening", "/meta");

@@ -1,30 +1,43 @@
-/* Reading: rank 0 checks the seal, then every rank opens the file for itself, compares its list of tensors with
- * the file, reads its boxes, and verifies its share of all checksums, so that each block is verified once. */
+/* Reading: rank 0 checks the seal, compares the list with the file and tells where each tensor lies; every rank reads its boxes
+ * there with plain reads, and sums what then lies in its memory, each element once over the ranks. Sums that are not the stored
+ * ones send a rank to the blocks of the file, which tell what is damaged and who wrote it. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
+#include "io/fs.h"
+
+#define AHEAD_BYTES ((int64_t)2 * HX__CKPT_PIECE_BYTES) /* what the disk may be ahead of us */
+
+/* What rank 0 tells all of an item. */
+typedef struct place {
+    int64_t offset;
+    uint64_t sum;
+    bool is_there; /* and fits */
+} place;
 
 typedef struct reader {
     hx_comm *comm;
     const hx_state_list *items;
-    hid_t h5;
-    hid_t *datasets; /* [n_items] */
-    hx__stage stage;
+    int64_t n;
+    hx_ckpt_partial *report; /* NULL: all items must fit */
+    char file[HX_PATH_BYTES];
+    int format;
     hx_train_state state;
+    place *places;      /* [n] */
+    hx_layout *pieces;  /* [n] what is read here: all copies of an item are, whoever wrote them */
+    int64_t *tallies;   /* [n,3] elements summed here, low and high half of their sum; then: on all ranks */
+    int64_t ahead_item, n_read, n_asked; /* of which item the disk is asked next, bytes */
+    int ahead_piece, fd;
+    hx__stage stage;
 } reader;
 
-static hx_status find_file(hx_comm *comm, const char *path, char file[HX_PATH_BYTES]) {
-    int format;
-    hx_status status = HX_OK;
-    memset(file, 0, HX_PATH_BYTES);
-    if (hx_comm_rank(comm) == 0) {
-        status = hx_ckpt_resolve(path, file);
-        if (status == HX_OK) status = hx__seal_check(file, true, &format);
-    }
-    HX_TRY(hx_comm_agree(comm, status));
-    if (hx_comm_size(comm) == 1) return HX_OK;
-    return hx_comm_agree(comm, hx_comm_broadcast(comm, file, HX_PATH_BYTES, HX_U8, 0, NULL, NULL));
-}
+/* ---- what the file holds (rank 0) ---- */
 
 static hx_status compare_item(const hx_state_item *item, hx_dtype dtype, const hx_shape *shape) {
     char wanted[HX_SHAPE_TEXT], stored[HX_SHAPE_TEXT];
@@ -34,80 +47,274 @@ static hx_status compare_item(const hx_state_item *item, hx_dtype dtype, const h
                    hx_shape_text(&item->layout->shape, wanted));
 }
 
-static hx_status open_all(reader *r, const char *file) {
-    HX_TRY(hx__ckpt_check_items(r->items));
-    HX_TRY(hx_mem_alloc_array(r->items->n_items, sizeof *r->datasets, (void **)&r->datasets));
-    for (int64_t i = 0; i < r->items->n_items; i++) r->datasets[i] = H5I_INVALID_HID;
-    HX_TRY(hx__h5_open_read(file, &r->h5));
-    HX_TRY(hx__ckpt_state_read(r->h5, &r->state));
-    for (int64_t i = 0; i < r->items->n_items; i++) {
-        const hx_state_item *item = &r->items->items[i];
-        hx_dtype dtype;
-        hx_shape shape;
-        HX_TRY(hx__h5_dataset_open(r->h5, item->name, &r->datasets[i], &dtype, &shape));
-        HX_TRY(compare_item(item, dtype, &shape));
+static hx_status find_item(const reader *r, hid_t h5, const hx_state_item *item, place *out) {
+    HX_AUTO_H5 dataset = H5I_INVALID_HID;
+    hx_dtype dtype;
+    hx_shape shape;
+    HX_TRY(hx__h5_dataset_open(h5, item->name, &dataset, &dtype, &shape));
+    HX_TRY(compare_item(item, dtype, &shape));
+    HX_TRY(hx__h5_dataset_place(dataset, item->name, (uint64_t)hx_shape_count(&shape) * hx_dtype_bytes(dtype), &out->offset));
+    HX_TRY(hx__ckpt_stored_sum(dataset, item->name, r->format, &shape, &out->sum));
+    out->is_there = true;
+    return HX_OK;
+}
+
+static hx_status leave_out(hx_ckpt_partial *report, const hx_state_item *item) {
+    int64_t capacity = report->n_left; /* grown by one each: few are left out */
+    HX_TRY(hx_mem_grow((void **)&report->left, &capacity, report->n_left + 1, sizeof *report->left));
+    hx_ckpt_difference *left = &report->left[report->n_left++];
+    *left = (hx_ckpt_difference){.name = ""};
+    snprintf(left->name, sizeof left->name, "%s", item->name);
+    snprintf(left->why, sizeof left->why, "%s", hx_error_message());
+    hx_error_clear();
+    return HX_OK;
+}
+
+static hx_status look_up(reader *r) {
+    HX_H5_QUIET();
+    HX_CLEANUP(hx__h5_file_release) hid_t h5 = H5I_INVALID_HID;
+    HX_TRY(hx__h5_open_read(r->file, &h5));
+    HX_TRY(hx__ckpt_state_read(h5, &r->state));
+    for (int64_t i = 0; i < r->n; i++) {
+        hx_status status = find_item(r, h5, &r->items->items[i], &r->places[i]);
+        if (status == HX_ERR_MISMATCH && r->report) status = leave_out(r->report, &r->items->items[i]);
+        HX_TRY(status);
     }
     return HX_OK;
 }
 
-/* All copies of an item are read, whoever wrote them. */
-static hx_status read_item(reader *r, const hx_state_item *item, hid_t dataset) {
+static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* What the file has beside the list. */
+static hx_status list_unwanted(reader *r) {
+    HX_CLEANUP(hx_ckpt_info_destroy) hx_ckpt_info info = {0};
+    const char **names = NULL;
+    HX_TRY(hx_ckpt_inspect(r->file, false, &info));
+    HX_TRY(hx_mem_alloc_array(info.n_entries, sizeof *r->report->unwanted, (void **)&r->report->unwanted));
+    HX_TRY(hx_mem_alloc_array(r->n, sizeof *names, (void **)&names));
+    for (int64_t i = 0; i < r->n; i++) names[i] = r->items->items[i].name;
+    if (r->n > 1) qsort(names, (size_t)r->n, sizeof *names, compare_names);
+    for (int64_t i = 0; i < info.n_entries; i++) {
+        const char *name = info.entries[i].name;
+        if (!bsearch(&name, names, (size_t)r->n, sizeof *names, compare_names))
+            strcpy(r->report->unwanted[r->report->n_unwanted++].name, name);
+    }
+    hx_mem_free((void **)&names);
+    return HX_OK;
+}
+
+static hx_status find(reader *r, const char *path) {
+    HX_TRY(hx_ckpt_resolve(path, r->file));
+    HX_TRY(hx__seal_check(r->file, true, &r->format));
+    HX_TRY(look_up(r));
+    return r->report ? list_unwanted(r) : HX_OK;
+}
+
+/* ---- told to all ---- */
+
+static hx_status tell(const reader *r, void *data, size_t n_bytes) {
+    if (hx_comm_size(r->comm) == 1 || n_bytes == 0) return HX_OK;
+    return hx_comm_broadcast(r->comm, data, (int64_t)n_bytes, HX_U8, 0, NULL, NULL);
+}
+
+/* What rank 0 finds is a finding of all, in the same words. */
+static hx_status follow(const reader *r, hx_status status) {
+    struct { int32_t status; char message[2048]; } finding = {.status = (int32_t)status};
+    if (status != HX_OK) snprintf(finding.message, sizeof finding.message, "%s", hx_error_message());
+    HX_TRY(tell(r, &finding, sizeof finding));
+    if (finding.status == HX_OK || hx_comm_rank(r->comm) == 0) return status;
+    finding.message[sizeof finding.message - 1] = 0;
+    return hx_error_adopt((hx_status)finding.status, finding.message);
+}
+
+static hx_status tell_differences(const reader *r, int64_t *n, hx_ckpt_difference **list) {
+    hx_status status = HX_OK;
+    HX_TRY(tell(r, n, sizeof *n));
+    if (hx_comm_rank(r->comm) != 0) status = hx_mem_alloc_array(*n, sizeof **list, (void **)list);
+    HX_TRY(hx_comm_agree(r->comm, status));
+    return tell(r, *list, (size_t)*n * sizeof **list);
+}
+
+static hx_status find_together(reader *r, const char *path) {
+    HX_TRY(follow(r, hx_comm_rank(r->comm) == 0 ? find(r, path) : HX_OK));
+    HX_TRY(tell(r, r->file, sizeof r->file));
+    HX_TRY(tell(r, &r->state, sizeof r->state));
+    HX_TRY(tell(r, r->places, (size_t)r->n * sizeof *r->places));
+    if (!r->report) return HX_OK;
+    HX_TRY(tell_differences(r, &r->report->n_left, &r->report->left));
+    HX_TRY(tell_differences(r, &r->report->n_unwanted, &r->report->unwanted));
+    r->report->n_loaded = r->n - r->report->n_left;
+    return HX_OK;
+}
+
+/* ---- elements ---- */
+
+static int64_t bytes_of(const hx_state_item *item, int64_t n) { return n * (int64_t)hx_dtype_bytes(item->dtype); }
+
+/* Bytes of the file from a box's first element up to its last. */
+static void span_of(const reader *r, int64_t i, const hx_box *box, int64_t *begin, int64_t *length) {
+    const hx_state_item *item = &r->items->items[i];
+    hx__runs runs;
+    hx__runs_begin(&item->layout->shape, box, &runs);
+    *begin = r->places[i].offset + bytes_of(item, runs.at);
+    *length = bytes_of(item, hx__box_end(&item->layout->shape, box) - runs.at);
+}
+
+/* The disk reads what comes next while this rank sums. */
+static void read_ahead(reader *r) {
+    while (r->ahead_item < r->n && r->n_asked < r->n_read + AHEAD_BYTES) {
+        if (r->ahead_piece == r->pieces[r->ahead_item].n_boxes) {
+            r->ahead_item++;
+            r->ahead_piece = 0;
+            continue;
+        }
+        int64_t begin, length;
+        const hx_box *box = &r->pieces[r->ahead_item].boxes[r->ahead_piece++];
+        span_of(r, r->ahead_item, box, &begin, &length);
+        (void)posix_fadvise(r->fd, begin, length, POSIX_FADV_WILLNEED); /* a hint */
+        r->n_asked += bytes_of(&r->items->items[r->ahead_item], hx_box_count(box, r->items->items[r->ahead_item].layout->shape.ndim));
+    }
+}
+
+static hx_status read_piece(reader *r, int64_t i, const hx_box *box) {
+    const hx_state_item *item = &r->items->items[i];
     const hx_shape *shape = &item->layout->shape;
-    hx_state_item whole = *item;
-    HX_CLEANUP(hx_layout_destroy) hx_layout pieces = {0};
-    whole.n_replicas = 1;
-    HX_TRY(hx__ckpt_pieces(&whole, hx__stage_most(item), &pieces));
-    for (int b = 0; b < pieces.n_boxes; b++) {
-        const hx_box *box = &pieces.boxes[b];
-        void *data;
-        HX_TRY(hx__stage_target(&r->stage, item, box->local, &data));
-        HX_TRY(hx__h5_box_read(dataset, item->name, shape, box, item->dtype, data));
-        HX_TRY(hx__stage_write(&r->stage, item, box->local, hx_box_count(box, shape->ndim)));
+    int64_t n = hx_box_count(box, shape->ndim), at;
+    void *data;
+    hx__runs runs;
+    read_ahead(r);
+    HX_TRY(hx__stage_target(&r->stage, item, box->local, &data));
+    hx__runs_begin(shape, box, &runs);
+    for (char *p = data; hx__runs_next(&runs, &at); p += bytes_of(item, runs.length))
+        HX_TRY(hx__fs_read(r->fd, r->file, p, (size_t)bytes_of(item, runs.length), r->places[i].offset + bytes_of(item, at)));
+    r->n_read += bytes_of(item, n);
+    return hx__stage_write(&r->stage, item, box->local, n);
+}
+
+/* What lies in memory now, of this rank's share among replicas. */
+static hx_status sum_item(reader *r, int64_t i) {
+    const hx_state_item *item = &r->items->items[i];
+    const hx_shape *shape = &item->layout->shape;
+    HX_CLEANUP(hx_layout_destroy) hx_layout share = {0};
+    uint64_t sum = 0;
+    HX_TRY(hx__ckpt_pieces(item, HX__CKPT_PIECE_BYTES, &share));
+    for (int b = 0; b < share.n_boxes; b++) {
+        const void *data;
+        HX_TRY(hx__stage_read(&r->stage, item, share.boxes[b].local, hx_box_count(&share.boxes[b], shape->ndim), &data));
+        sum += hx__sum_box(data, hx_dtype_bytes(item->dtype), shape, &share.boxes[b]);
+    }
+    r->tallies[3 * i] = hx_layout_count(&share);
+    r->tallies[3 * i + 1] = (int64_t)(sum & UINT32_MAX); /* halves: sums of signed numbers may not wrap */
+    r->tallies[3 * i + 2] = (int64_t)(sum >> 32);
+    return HX_OK;
+}
+
+static hx_status read_items(reader *r) {
+    r->fd = open(r->file, O_RDONLY | O_CLOEXEC);
+    if (r->fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", r->file, strerror(errno));
+    for (int64_t i = 0; i < r->n; i++) {
+        hx_state_item whole = r->items->items[i];
+        whole.n_replicas = 1;
+        if (r->places[i].is_there) HX_TRY(hx__ckpt_pieces(&whole, HX__CKPT_PIECE_BYTES, &r->pieces[i]));
+    }
+    for (int64_t i = 0; i < r->n; i++) {
+        for (int b = 0; b < r->pieces[i].n_boxes; b++) HX_TRY(read_piece(r, i, &r->pieces[i].boxes[b]));
+        if (r->places[i].is_there) HX_TRY(sum_item(r, i));
     }
     return HX_OK;
 }
 
-static hx_status read_boxes(reader *r) {
-    for (int64_t i = 0; i < r->items->n_items; i++)
-        HX_TRY(read_item(r, &r->items->items[i], r->datasets[i]));
+/* ---- comparing ---- */
+
+typedef enum finding { MATCHES, DIFFERS, UNKNOWN } finding;
+
+/* UNKNOWN: the ranks do not hold each element once, so that the sums say nothing. */
+static finding compare_sum(const reader *r, int64_t i) {
+    if (!r->places[i].is_there) return MATCHES;
+    if (r->tallies[3 * i] != hx_shape_count(&r->items->items[i].layout->shape)) return UNKNOWN;
+    uint64_t sum = (uint64_t)r->tallies[3 * i + 1] + ((uint64_t)r->tallies[3 * i + 2] << 32);
+    return sum == r->places[i].sum ? MATCHES : DIFFERS;
+}
+
+/* Tensors whose blocks in the file this rank looks at: they are dealt out. */
+static bool is_mine(const reader *r, int64_t i) {
+    return i % hx_comm_size(r->comm) == hx_comm_rank(r->comm) && compare_sum(r, i) != MATCHES;
+}
+
+static bool is_asked(const void *self, const char *name) {
+    const reader *r = self;
+    for (int64_t i = 0; i < r->n; i++)
+        if (strcmp(r->items->items[i].name, name) == 0) return is_mine(r, i);
+    return false;
+}
+
+static hx_status judge(const reader *r, const hx_ckpt_report *report) {
+    char text[HX_CKPT_DAMAGE_TEXT];
+    if (report->n_damaged > 0)
+        return HX_FAIL(HX_ERR_CORRUPT, "%s in %s; damaged blocks: %lld", hx_ckpt_damage_text(&report->damages[0], text), r->file,
+                       (long long)report->n_damaged);
+    for (int64_t i = 0; i < r->n; i++)
+        if (is_mine(r, i) && compare_sum(r, i) == DIFFERS)
+            return HX_FAIL(HX_ERR_CORRUPT, "%s: what was read fails its checksum, but its blocks in %s do not: memory, or the way to "
+                           "it, is at fault", r->items->items[i].name, r->file);
     return HX_OK;
 }
 
-/* Blocks of all tensors in a row are numbered; this rank verifies one run of them. */
-static hx_status verify_share(reader *r) {
-    int64_t total = 0, at = 0;
-    for (int64_t i = 0; i < r->items->n_items; i++)
-        total += hx__sum_n_blocks(hx_shape_count(&r->items->items[i].layout->shape));
-    int rank = hx_comm_rank(r->comm), size = hx_comm_size(r->comm);
-    int64_t first = total / size * rank + total % size * rank / size;
-    int64_t last = total / size * (rank + 1) + total % size * (rank + 1) / size;
-    for (int64_t i = 0; i < r->items->n_items; i++) {
-        const hx_state_item *item = &r->items->items[i];
-        const hx_shape *shape = &item->layout->shape;
-        int64_t n = hx__sum_n_blocks(hx_shape_count(shape));
-        int64_t begin = first > at ? first - at : 0, end = last - at < n ? last - at : n;
-        if (begin < end) HX_TRY(hx__ckpt_verify(r->datasets[i], item->name, item->dtype, shape, begin, end));
-        at += n;
-    }
-    return HX_OK;
+static hx_status compare_sums(const reader *r) {
+    HX_CLEANUP(hx_ckpt_report_destroy) hx_ckpt_report report = {0};
+    bool is_any = false;
+    for (int64_t i = 0; i < r->n; i++) is_any |= is_mine(r, i);
+    if (!is_any) return HX_OK;
+    HX_TRY(hx__ckpt_verify(r->file, is_asked, r, &report));
+    return judge(r, &report);
+}
+
+/* ---- together ---- */
+
+static hx_status reader_alloc(reader *r) {
+    HX_TRY(hx__ckpt_check_items(r->items));
+    r->n = r->items->n_items;
+    HX_TRY(hx_mem_alloc_array(r->n, sizeof *r->places, (void **)&r->places));
+    HX_TRY(hx_mem_alloc_array(r->n, sizeof *r->pieces, (void **)&r->pieces));
+    return hx_mem_alloc_array(3 * r->n, sizeof *r->tallies, (void **)&r->tallies);
 }
 
 static hx_status load(reader *r, const char *path) {
-    char file[HX_PATH_BYTES];
-    HX_TRY(find_file(r->comm, path, file));
-    HX_TRY(hx_comm_agree(r->comm, open_all(r, file)));
-    HX_TRY(hx_comm_agree(r->comm, read_boxes(r)));
-    return hx_comm_agree(r->comm, verify_share(r));
+    HX_TRY(hx_comm_agree(r->comm, reader_alloc(r)));
+    HX_TRY(hx_comm_agree_equal(r->comm, "names and shapes of the tensors to be loaded", hx__ckpt_list_hash(r->items)));
+    HX_TRY(find_together(r, path));
+    HX_TRY(hx_comm_agree(r->comm, read_items(r)));
+    if (r->n > 0) HX_TRY(hx_comm_all_reduce(r->comm, r->tallies, 3 * r->n, HX_I64, HX_SUM, NULL, NULL));
+    return hx_comm_agree(r->comm, compare_sums(r));
+}
+
+static hx_status load_and_close(reader *r, const char *path, hx_train_state *state) {
+    hx_status status = load(r, path);
+    if (r->fd >= 0) close(r->fd);
+    hx__stage_close(&r->stage);
+    for (int64_t i = 0; r->pieces && i < r->n; i++) hx_layout_destroy(&r->pieces[i]);
+    void **owned[] = {(void **)&r->places, (void **)&r->pieces, (void **)&r->tallies};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) hx_mem_free(owned[i]);
+    if (status == HX_OK && state) *state = r->state;
+    return status;
 }
 
 hx_status hx_ckpt_load(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state) {
-    reader r = {.comm = comm, .items = items, .h5 = H5I_INVALID_HID};
-    HX_H5_QUIET();
-    hx_status status = load(&r, path);
-    for (int64_t i = 0; r.datasets && i < items->n_items; i++) hx__h5_release(&r.datasets[i]);
-    hx_mem_free((void **)&r.datasets);
-    hx__stage_close(&r.stage);
-    if (r.h5 >= 0) H5Fclose(r.h5);
-    if (status == HX_OK && state) *state = r.state;
-    return status;
+    reader r = {.comm = comm, .items = items, .fd = -1};
+    return load_and_close(&r, path, state);
+}
+
+hx_status hx_ckpt_load_partial(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state, hx_ckpt_partial *report) {
+    HX_CLEANUP(hx_ckpt_partial_destroy) hx_ckpt_partial found = {0};
+    reader r = {.comm = comm, .items = items, .fd = -1, .report = &found};
+    HX_TRY(load_and_close(&r, path, state));
+    *report = found;
+    found = (hx_ckpt_partial){0}; /* handed on */
+    return HX_OK;
+}
+
+void hx_ckpt_partial_destroy(hx_ckpt_partial *report) {
+    hx_mem_free((void **)&report->left);
+    hx_mem_free((void **)&report->unwanted);
+    *report = (hx_ckpt_partial){0};
 }

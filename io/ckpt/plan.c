@@ -1,12 +1,8 @@
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
-
-#define SUM_BLOCK_LEAST   ((int64_t)1 << 20)
-#define SUM_N_BLOCKS_MOST 4096 /* 32 KiB: an attribute holds 64 KiB at most */
 
 /* ---- lists ---- */
 
@@ -95,10 +91,11 @@ static hx_status add_pieces(const hx_shape *shape, const hx_box *box, int64_t be
     return HX_OK;
 }
 
-hx_status hx__ckpt_pieces(const hx_state_item *item, int64_t max_elems, hx_layout *pieces) {
+hx_status hx__ckpt_pieces(const hx_state_item *item, size_t max_bytes, hx_layout *pieces) {
     const hx_layout *layout = item->layout;
     HX_CLEANUP(hx_layout_destroy) hx_layout out = {.shape = layout->shape};
     int64_t total = hx_layout_count(layout), first = 0, last = total, at = 0, capacity = 0;
+    int64_t max_elems = (int64_t)(max_bytes / hx_dtype_bytes(item->dtype));
     if (item->n_replicas > 1) { /* 128 bits: total*replica may exceed 63 */
         first = (int64_t)((__int128)total * item->replica / item->n_replicas);
         last = (int64_t)((__int128)total * (item->replica + 1) / item->n_replicas);
@@ -114,65 +111,36 @@ hx_status hx__ckpt_pieces(const hx_state_item *item, int64_t max_elems, hx_layou
     return HX_OK;
 }
 
-/* ---- checksums ---- */
+/* ---- runs ---- */
 
-int64_t hx__sum_block(int64_t n_elems) {
-    int64_t block = SUM_BLOCK_LEAST;
-    while (n_elems / block >= SUM_N_BLOCKS_MOST) block *= 2;
-    return block;
-}
-
-int64_t hx__sum_n_blocks(int64_t n_elems) {
-    int64_t block = hx__sum_block(n_elems);
-    return n_elems / block + (n_elems % block != 0);
-}
-
-/* The size is a constant in each copy of this loop, which lets XXH3 shrink to a few multiplications. */
-static inline __attribute__((always_inline)) uint64_t sum_run(const uint8_t *p, size_t size, uint64_t at, int64_t n) {
-    uint64_t sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += XXH3_64bits_withSeed(p + (size_t)i * size, size, at + (uint64_t)i);
-    return sum;
-}
-
-uint64_t hx__sum_elems(const void *elems, size_t elem_bytes, int64_t at, int64_t n) {
-    switch (elem_bytes) {
-    case 2: return sum_run(elems, 2, (uint64_t)at, n);
-    case 4: return sum_run(elems, 4, (uint64_t)at, n);
-    case 8: return sum_run(elems, 8, (uint64_t)at, n);
-    default: return sum_run(elems, elem_bytes, (uint64_t)at, n);
-    }
-}
-
-/* A run of elements from flat position `at` on, which may span several blocks. */
-static void sum_flat(const uint8_t *p, size_t elem_bytes, int64_t at, int64_t n, int64_t block, uint64_t *sums) {
-    while (n > 0) {
-        int64_t run = block - at % block < n ? block - at % block : n;
-        sums[at / block] += hx__sum_elems(p, elem_bytes, at, run);
-        p += (size_t)run * elem_bytes;
-        at += run;
-        n -= run;
-    }
-}
-
-void hx__sum_box(const void *data, size_t elem_bytes, const hx_shape *shape, const hx_box *box, int64_t block,
-                 uint64_t *sums) {
-    int ndim = shape->ndim;
-    int64_t strides[HX_MAX_DIMS], index[HX_MAX_DIMS] = {0};
-    hx_shape_strides(shape, strides);
+void hx__runs_begin(const hx_shape *shape, const hx_box *box, hx__runs *out) {
+    *out = (hx__runs){.box = box, .row = shape->ndim, .length = 1};
+    hx_shape_strides(shape, out->strides);
     /* Trailing dims that the box holds whole lie in one run with the dim before them. */
-    int row = ndim;
-    int64_t run = 1;
-    while (row > 0) {
-        run *= box->extent[--row];
-        if (box->extent[row] != shape->dims[row]) break;
+    while (out->row > 0) {
+        out->length *= box->extent[--out->row];
+        if (box->extent[out->row] != shape->dims[out->row]) break;
     }
-    const uint8_t *p = data;
-    for (int d;;) {
-        int64_t at = 0;
-        for (d = 0; d < ndim; d++) at += (box->start[d] + index[d]) * strides[d];
-        sum_flat(p, elem_bytes, at, run, block, sums);
-        p += (size_t)run * elem_bytes;
-        for (d = row - 1; d >= 0 && ++index[d] == box->extent[d]; d--) index[d] = 0;
-        if (d < 0) return;
+    for (int d = 0; d < shape->ndim; d++) out->at += box->start[d] * out->strides[d];
+}
+
+bool hx__runs_next(hx__runs *runs, int64_t *at) {
+    if (runs->is_over) return false;
+    *at = runs->at;
+    int d = runs->row - 1;
+    for (; d >= 0; d--) {
+        runs->at += runs->strides[d];
+        if (++runs->index[d] < runs->box->extent[d]) break;
+        runs->at -= runs->index[d] * runs->strides[d];
+        runs->index[d] = 0;
     }
+    runs->is_over = d < 0;
+    return true;
+}
+
+int64_t hx__box_end(const hx_shape *shape, const hx_box *box) {
+    int64_t strides[HX_MAX_DIMS], last = 0;
+    hx_shape_strides(shape, strides);
+    for (int d = 0; d < shape->ndim; d++) last += (box->start[d] + box->extent[d] - 1) * strides[d];
+    return last + 1;
 }

@@ -19,6 +19,7 @@
 #include <xxhash.h>
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
+#include "io/fs.h"
 
 #define HEAD_BYTES  64
 #define BLOCK_LEAST 512u
@@ -46,34 +47,6 @@ static void close_fd(int *fd) {
 static void free_block(void **block) { hx_mem_free(block); }
 #define AUTO_BLOCK HX_CLEANUP(free_block) void *
 
-/* pread until everything is there. @return HX_ERR_FORMAT at the end of the file */
-static hx_status read_at(int fd, const char *file, uint64_t at, void *data, size_t n_bytes) {
-    char *p = data;
-    while (n_bytes > 0) {
-        ssize_t n = pread(fd, p, n_bytes, (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return HX_FAIL(HX_ERR_IO, "reading %s: %s", file, strerror(errno));
-        if (n == 0) return HX_FAIL(HX_ERR_FORMAT, "%s ends at byte %llu", file, (unsigned long long)at);
-        p += n;
-        at += (uint64_t)n;
-        n_bytes -= (size_t)n;
-    }
-    return HX_OK;
-}
-
-static hx_status write_at(int fd, const char *file, uint64_t at, const void *data, size_t n_bytes) {
-    const char *p = data;
-    while (n_bytes > 0) {
-        ssize_t n = pwrite(fd, p, n_bytes, (off_t)at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return HX_FAIL(HX_ERR_IO, "writing %s: %s", file, strerror(errno));
-        p += n;
-        at += (uint64_t)n;
-        n_bytes -= (size_t)n;
-    }
-    return HX_OK;
-}
-
 static hx_status open_file(const char *file, int flags, int *fd, uint64_t *n_bytes) {
     /* O_NONBLOCK: a named pipe put in the place of a file must not hang us */
     *fd = open(file, flags | O_CLOEXEC | O_NONBLOCK);
@@ -88,7 +61,7 @@ static hx_status open_file(const char *file, int flags, int *fd, uint64_t *n_byt
 static hx_status sum_span(int fd, const char *file, uint64_t from, uint64_t to, XXH3_state_t *hash, void *buffer) {
     while (from < to) {
         size_t n = to - from < READ_BYTES ? (size_t)(to - from) : READ_BYTES;
-        HX_TRY(read_at(fd, file, from, buffer, n));
+        HX_TRY(hx__fs_read(fd, file, buffer, n, (int64_t)from));
         XXH3_64bits_update(hash, buffer, n);
         from += n;
     }
@@ -146,9 +119,8 @@ hx_status hx__seal_write(const char *file, uint64_t block_bytes, hx__range *rang
     if (n > 0) memcpy((char *)block + HEAD_BYTES, ranges, n * sizeof *ranges);
     h.block_sum = XXH3_64bits(block, block_bytes);
     memcpy(block, &h, sizeof h);
-    HX_TRY(write_at(fd, file, 0, block, block_bytes));
-    if (fsync(fd) != 0) return HX_FAIL(HX_ERR_IO, "fsync of %s: %s", file, strerror(errno));
-    return HX_OK;
+    HX_TRY(hx__fs_write(fd, file, block, block_bytes, 0));
+    return hx__fs_sync(fd, file);
 }
 
 static hx_status head_check(const char *file, const head *h, uint64_t file_bytes) {
@@ -178,10 +150,10 @@ hx_status hx__seal_check(const char *file, bool deep, int *format) {
     if (file_bytes < HEAD_BYTES)
         return HX_FAIL(HX_ERR_FORMAT, "%s has %llu bytes: too short for a Helix checkpoint", file,
                        (unsigned long long)file_bytes);
-    HX_TRY(read_at(fd, file, 0, &h, sizeof h));
+    HX_TRY(hx__fs_read(fd, file, &h, sizeof h, 0));
     HX_TRY(head_check(file, &h, file_bytes));
     HX_TRY(hx_mem_alloc(h.block_bytes, &block));
-    HX_TRY(read_at(fd, file, 0, block, h.block_bytes));
+    HX_TRY(hx__fs_read(fd, file, block, h.block_bytes, 0));
     memset((char *)block + offsetof(head, block_sum), 0, sizeof h.block_sum);
     const hx__range *ranges = (const hx__range *)((const char *)block + HEAD_BYTES);
     if (XXH3_64bits(block, h.block_bytes) != h.block_sum ||

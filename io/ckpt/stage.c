@@ -15,23 +15,19 @@ static void *place_of(const hx_state_item *item, int64_t at) {
 
 static size_t bytes_of(const hx_state_item *item, int64_t n) { return (size_t)n * hx_dtype_bytes(item->dtype); }
 
-int64_t hx__stage_most(const hx_state_item *item) {
-    return (int64_t)((is_staged(item) ? HX__STAGE_BYTES : HX__CKPT_PIECE_BYTES) / hx_dtype_bytes(item->dtype));
-}
-
 /* A stream of its own: the caller's has finished with the items, and no others are in the way. */
 static hx_status open_for(hx__stage *stage, hx_device *device) {
     if (stage->memory != NULL && stage->device == device) return HX_OK;
     hx__stage_close(stage);
     stage->device = device;
     HX_TRY(hx_stream_create(device, &stage->stream));
-    return hx_device_alloc(device, HX_POOL_HOST, HX__STAGE_BYTES, &stage->memory);
+    return hx_device_alloc(device, HX_POOL_HOST, HX__CKPT_PIECE_BYTES, &stage->memory);
 }
 
 void hx__stage_close(hx__stage *stage) {
     if (stage->device == NULL) return;
     hx_stream_destroy(&stage->stream); /* waits: nothing uses the memory any more */
-    hx_device_free(stage->device, HX_POOL_HOST, stage->memory, HX__STAGE_BYTES);
+    hx_device_free(stage->device, HX_POOL_HOST, stage->memory, HX__CKPT_PIECE_BYTES);
     *stage = (hx__stage){0};
 }
 

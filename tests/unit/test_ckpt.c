@@ -1,4 +1,5 @@
 #include "tests/unit/test_ckpt_fixture.h"
+#include <xxhash.h>
 #include "io/ckpt/ckpt_impl.h"
 
 TestSuite(ckpt, .init = fixture_open, .fini = fixture_close);
@@ -320,7 +321,7 @@ Test(ckpt, pieces_of_replicas_partition_what_they_hold) {
     for (int replica = 0; replica < 3; replica++) {
         hx_state_item item = {.name = "/model/w", .dtype = HX_F32, .layout = &layout, .data = weight, .replica = replica, .n_replicas = 3};
         hx_layout pieces;
-        OK(hx__ckpt_pieces(&item, 1000, &pieces));
+        OK(hx__ckpt_pieces(&item, 4000, &pieces));
         for (int b = 0; b < pieces.n_boxes; b++) {
             const hx_box *p = &pieces.boxes[b];
             cr_assert_leq(hx_box_count(p, 2), 1000);
@@ -337,24 +338,38 @@ Test(ckpt, pieces_of_replicas_partition_what_they_hold) {
 }
 
 Test(ckpt, checksums_do_not_depend_on_how_a_tensor_is_cut) {
-    uint64_t whole = 0, parts = 0;
+    uint64_t parts = 0;
     hx_layout full, part;
     hx_shape shape = HX_SHAPE(300, 40);
     fill_state(1);
     OK(hx_layout_full(&shape, &full));
-    hx__sum_box(weight, 4, &shape, &full.boxes[0], hx__sum_block(N_WEIGHT), &whole);
+    uint64_t whole = hx__sum_box(weight, 4, &shape, &full.boxes[0]);
     cr_assert_eq(whole, hx__sum_elems(weight, 4, 0, N_WEIGHT));
     for (int64_t i = 0; i < 7; i++) {
         OK(hx_layout_restrict(&full, N_WEIGHT * i / 7, N_WEIGHT * (i + 1) / 7, &part));
         for (int b = 0; b < part.n_boxes; b++)
-            hx__sum_box(weight + N_WEIGHT * i / 7 + part.boxes[b].local, 4, &shape, &part.boxes[b], 1 << 20, &parts);
+            parts += hx__sum_box(weight + N_WEIGHT * i / 7 + part.boxes[b].local, 4, &shape, &part.boxes[b]);
         hx_layout_destroy(&part);
     }
     cr_assert_eq(whole, parts);
-    cr_assert_eq(hx__sum_n_blocks(0), 0);
-    cr_assert_eq(hx__sum_n_blocks((1 << 20) + 1), 2);
-    cr_assert_leq(hx__sum_n_blocks(INT64_MAX / 32), 4096);
     hx_layout_destroy(&full);
+}
+
+/* Around the places where bytes of the seed carry, and where it no longer fits the quick way; unaligned too. */
+Test(ckpt, a_sum_over_elements_is_that_of_xxh3_with_their_positions_as_seeds) {
+    static const size_t sizes[] = {1, 2, 4, 8, 16};
+    static const int64_t places[] = {0, 1, 250, 65530, ((int64_t)1 << 32) - 300, ((int64_t)1 << 40) - 5, ((int64_t)1 << 56) - 9};
+    static uint8_t bytes[1000 * 16 + 1];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * i >> 3);
+    for (int s = 0; s < 5; s++)
+        for (int p = 0; p < 7; p++)
+            for (int64_t n = 0; n < 1000; n = 2 * n + 1) {
+                uint64_t expected = 0;
+                for (int64_t i = 0; i < n; i++)
+                    expected += XXH3_64bits_withSeed(bytes + 1 + (size_t)i * sizes[s], sizes[s], (uint64_t)(places[p] + i));
+                cr_assert_eq(hx__sum_elems(bytes + 1, sizes[s], places[p], n), expected, "%zu bytes, %lld of them from %lld on", sizes[s],
+                             (long long)n, (long long)places[p]);
+            }
 }
 
 Test(ckpt, the_self_test_passes_and_leaves_nothing) {

@@ -114,7 +114,7 @@ Test(ckpt_faults, a_newer_format_is_refused_with_both_versions) {
     uint64_t format = HX_CKPT_FORMAT + 1;
     cr_assert_eq(pwrite(fd, &format, sizeof format, 16), sizeof format);
     close(fd);
-    REFUSED(hx_ckpt_load(comm, file, &items, NULL), HX_ERR_FORMAT, "format 2: this version of Helix reads formats 1 to 1");
+    REFUSED(hx_ckpt_load(comm, file, &items, NULL), HX_ERR_FORMAT, "format 3: this version of Helix reads formats 1 to 2");
 }
 
 Test(ckpt_faults, files_that_are_no_checkpoints_are_refused) {
