@@ -59,13 +59,15 @@ static hx_status find_item(const reader *r, hid_t h5, const hx_state_item *item,
     return HX_OK;
 }
 
-static hx_status leave_out(hx_ckpt_partial *report, const hx_state_item *item) {
+/* @param why  the failure's message: its words stand behind its code and place */
+static hx_status leave_out(hx_ckpt_partial *report, const hx_state_item *item, const char *why) {
+    const char *code = strstr(why, hx_status_name(HX_ERR_MISMATCH)), *colon = code ? strstr(code, ": ") : NULL;
     int64_t capacity = report->n_left; /* grown by one each: few are left out */
     HX_TRY(hx_mem_grow((void **)&report->left, &capacity, report->n_left + 1, sizeof *report->left));
     hx_ckpt_difference *left = &report->left[report->n_left++];
     *left = (hx_ckpt_difference){.name = ""};
     snprintf(left->name, sizeof left->name, "%s", item->name);
-    snprintf(left->why, sizeof left->why, "%s", hx_error_message());
+    snprintf(left->why, sizeof left->why, "%s", colon ? colon + 2 : why);
     hx_error_clear();
     return HX_OK;
 }
@@ -77,7 +79,7 @@ static hx_status look_up(reader *r) {
     HX_TRY(hx__ckpt_state_read(h5, &r->state));
     for (int64_t i = 0; i < r->n; i++) {
         hx_status status = find_item(r, h5, &r->items->items[i], &r->places[i]);
-        if (status == HX_ERR_MISMATCH && r->report) status = leave_out(r->report, &r->items->items[i]);
+        if (status == HX_ERR_MISMATCH && r->report) status = leave_out(r->report, &r->items->items[i], hx_error_message());
         HX_TRY(status);
     }
     return HX_OK;
