@@ -1,11 +1,12 @@
 /* Throws damaged and odd checkpoints at the reader: it must return, and what it accepts must be what was saved.
  *
  * An input is a recipe, a string of choices; where it ends, the rest is drawn from a generator that it seeds. The first choice is one of
- * four ways to make a file: bytes of a good file changed, cut or moved; fields of the seal changed and its checksum made right again,
+ * five ways to make a file: bytes of a good file changed, cut or moved; fields of the seal changed and its checksum made right again,
  * so that the checks behind it are reached; a file made through HDF5 that is sealed as ours are, but contains what ours never do; the
- * contents of a good file with one thing changed. (Damaged metadata under a right seal would test HDF5, not Helix.) The good file is
+ * contents of a good file with one thing changed; a good file whose list of blocks lies. (Damaged metadata under a right seal would test HDF5, not Helix.) The good file is
  * written at the start. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <ftw.h>
 #include <hdf5.h>
 #include <string.h>
@@ -111,6 +112,19 @@ static void damage_seal(void) {
     write_bad(n_good);
 }
 
+/* Half of the files that we seal ourselves claim to be of format 1. */
+static void seal_any(void) {
+    uint64_t words[64];
+    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
+    if (draw(2)) return;
+    int fd = open(file, O_RDWR);
+    hx_fuzz_must(fd >= 0 && pread(fd, words, sizeof words, 0) == sizeof words, "its seal is read");
+    words[2] = 1;
+    words[7] = 0;
+    words[7] = XXH3_64bits(words, sizeof words);
+    hx_fuzz_must(pwrite(fd, words, sizeof words, 0) == sizeof words && close(fd) == 0, "its seal is written");
+}
+
 /* ---- 3: the contents ---- */
 
 static hid_t odd_type(void) {
@@ -210,7 +224,8 @@ static void odd_group(hid_t h5, const char *name, const char *const *attrs, int 
     if (group < 0) return;
     for (int i = 0; i < n; i++) {
         bool is_real = strstr(attrs[i], "loss") || strstr(attrs[i], "elapsed");
-        odd_attr(group, attrs[i], is_real ? H5T_IEEE_F64LE : strcmp(attrs[i], "seed") ? H5T_STD_I64LE : H5T_STD_U64LE, 1);
+        bool is_key = strcmp(attrs[i], "seed") == 0 || strcmp(attrs[i], "state_hash") == 0;
+        odd_attr(group, attrs[i], is_real ? H5T_IEEE_F64LE : is_key ? H5T_STD_U64LE : H5T_STD_I64LE, 1);
     }
     H5Gclose(group);
 }
@@ -218,7 +233,7 @@ static void odd_group(hid_t h5, const char *name, const char *const *attrs, int 
 static void make_odd_file(void) {
 #define NAME_(field, type) #field,
     static const char *const state[] = {HX_CKPT_STATE_FIELDS(NAME_)};
-    static const char *const meta[] = {"format", "world_size", "versions", "config"};
+    static const char *const meta[] = {"format", "world_size", "versions", "config", "helix", "hosts", "state_hash"};
 #undef NAME_
     hid_t create = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_userblock(create, 512);
@@ -226,12 +241,13 @@ static void make_odd_file(void) {
     H5Pclose(create);
     hx_fuzz_must(h5 >= 0, "HDF5 creates a file");
     odd_group(h5, "/train", state, sizeof state / sizeof *state);
-    odd_group(h5, "/meta", meta, 4);
+    odd_group(h5, "/meta", meta, sizeof meta / sizeof *meta);
     if (draw(2)) odd_links(h5);
     odd_dataset(h5, "/model/w");
     if (draw(2)) odd_dataset(h5, "/optim/m/w");
+    if (draw(2)) odd_dataset(h5, "/meta/blocks");
     H5Fclose(h5);
-    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
+    seal_any();
 }
 
 /* Some numbers of a small dataset. */
@@ -254,13 +270,26 @@ static void change_elements(hid_t h5, const char *name) {
     H5Dclose(set);
 }
 
-/* The contents of a good file with one thing changed, or a few: gets further than an odd file. */
-static void make_changed_file(void) {
+/* A copy of the good file without its seal, to be changed. */
+static hid_t open_good(void) {
     memcpy(bad, good, n_good);
     memset(bad, 0, 512);
     write_bad(n_good);
     hid_t h5 = H5Fopen(file, H5F_ACC_RDWR, H5P_DEFAULT);
     hx_fuzz_must(h5 >= 0, "HDF5 opens a file of ours");
+    return h5;
+}
+
+static void make_lying_file(void) {
+    hid_t h5 = open_good();
+    change_elements(h5, "/meta/blocks");
+    H5Fclose(h5);
+    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
+}
+
+/* The contents of a good file with one thing changed, or a few: gets further than an odd file. */
+static void make_changed_file(void) {
+    hid_t h5 = open_good();
     static const char *const paths[] = {"/train", "/meta", "/model/w"};
     const char *path = paths[draw(3)];
     hid_t object = H5Oopen(h5, path, H5P_DEFAULT);
@@ -279,7 +308,7 @@ static void make_changed_file(void) {
     }
     if (draw(4) == 0) odd_links(h5);
     H5Fclose(h5);
-    hx_fuzz_must(hx__seal_write(file, 512, NULL, 0) == HX_OK, "a file is sealed");
+    seal_any();
 }
 
 /* ---- the reader ---- */
@@ -289,6 +318,8 @@ static long n_inputs, n_accepted;
 /* @param is_ours  the file was saved by Helix and damaged: what is accepted must then be what was saved */
 static void read_it(bool is_ours) {
     hx_ckpt_info info;
+    hx_ckpt_partial partial;
+    hx_ckpt_report report;
     hx_train_state state, before;
     char *text;
     memset(values, 0, sizeof values);
@@ -301,7 +332,9 @@ static void read_it(bool is_ours) {
     } else {
         hx_fuzz_must(memcmp(&state, &before, sizeof state) == 0, "a load that fails leaves the state alone");
     }
+    if (hx_ckpt_load_partial(comm, file, &items, &state, &partial) == HX_OK) hx_ckpt_partial_destroy(&partial);
     if (hx_ckpt_inspect(file, true, &info) == HX_OK) hx_ckpt_info_destroy(&info);
+    if (hx_ckpt_verify(file, &report) == HX_OK) hx_ckpt_report_destroy(&report);
     if (hx_ckpt_config_text(file, &text) == HX_OK) hx_mem_free((void **)&text);
     hx_fuzz_must(H5Fget_obj_count((hid_t)H5F_OBJ_ALL, H5F_OBJ_ALL) == 0, "HDF5 holds no handles afterwards");
 }
@@ -351,9 +384,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static void (*const makers[])(void) = {damage_bytes, damage_seal, make_odd_file, make_changed_file};
+    static void (*const makers[])(void) = {damage_bytes, damage_seal, make_odd_file, make_changed_file, make_lying_file};
     input = (recipe){.data = data, .left = size, .rng.seed = XXH3_64bits(data, size)};
-    uint64_t maker = draw(4);
+    uint64_t maker = draw(5);
     hx_error_clear();
     makers[maker]();
     read_it(maker < 2);
