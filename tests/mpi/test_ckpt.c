@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <hdf5.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
-#include "io/ckpt/ckpt.h"
+#include "io/ckpt/ckpt_impl.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 
@@ -345,6 +346,76 @@ Test(ckpt, a_disk_that_fills_up_meanwhile_fails_all_ranks_and_saving_goes_on_aft
     }
     close_world();
     if (!is_mounted) cr_skip_test("mounting a small disk needs root");
+}
+
+Test(ckpt, a_partial_load_reports_the_same_on_all_ranks) {
+    open_world();
+    save_filled(world, 1);
+    part p;
+    hx_train_state state = {0};
+    hx_ckpt_partial report;
+    part_create(world, &p);
+    strcpy(p.items[ROWS].name, "/model/w.other");
+    OK(hx_ckpt_load_partial(world, folder, &p.list, &state, &report));
+    cr_assert_eq(state.cursor, 5);
+    cr_assert(report.n_loaded == N_ITEMS - 1 && report.n_left == 1 && report.n_unwanted == 1);
+    cr_assert_str_eq(report.left[0].name, "/model/w.other");
+    cr_assert_str_eq(report.unwanted[0].name, "/model/w.rows");
+    for (int i = 0; i < N_ITEMS; i++) cr_assert(i == ROWS || fill(&p, i, true), "%s", names[i]);
+    hx_ckpt_partial_destroy(&report);
+    part_free(&p);
+    close_world();
+}
+
+/* A save on a thread of its own, beside collectives and HDF5 calls of the main thread. */
+typedef struct beside {
+    hx_ckpt *ckpt;
+    part p;
+    char file[300], error[1024];
+} beside;
+
+static void *save_beside(void *self) {
+    beside *b = self;
+    for (int i = 0; i < 5 && !b->error[0]; i++)
+        if (hx__ckpt_write(b->ckpt, b->file, &(hx_train_state){.step = 2, .cursor = 10}, &b->p.list) != HX_OK)
+            snprintf(b->error, sizeof b->error, "%s", hx_error_message());
+    return NULL;
+}
+
+Test(ckpt, a_file_is_written_beside_the_main_threads_collectives) {
+    static const hx_ckpt_config config = HX_CKPT_DEFAULT;
+    beside b = {.error = ""};
+    pthread_t thread;
+    char first[HX_PATH_BYTES];
+    open_world();
+    save_filled(world, 1);
+    OK(hx_ckpt_resolve(folder, first));
+    part_create(world, &b.p);
+    for (int i = 0; i < N_ITEMS; i++) fill(&b.p, i, false);
+    snprintf(b.file, sizeof b.file, "%s/beside.h5", folder);
+    OK(hx_ckpt_open(world, folder, &config, "", &b.ckpt));
+    cr_assert_eq(pthread_create(&thread, NULL, save_beside, &b), 0);
+    for (int i = 0; i < 20; i++) {
+        hx_ckpt_info info;
+        int64_t sum = 1;
+        OK(hx_comm_all_reduce(world, &sum, 1, HX_I64, HX_SUM, NULL, NULL));
+        cr_assert_eq(sum, hx_comm_size(world));
+        OK(hx_ckpt_inspect(first, false, &info));
+        cr_assert_eq(info.n_entries, N_ITEMS);
+        hx_ckpt_info_destroy(&info);
+    }
+    pthread_join(thread, NULL);
+    cr_assert_str_empty(b.error);
+    part_free(&b.p);
+    hx_ckpt_close(&b.ckpt);
+    part p;
+    hx_train_state state;
+    part_create(world, &p);
+    OK(hx_ckpt_load(world, b.file, &p.list, &state));
+    cr_assert_eq(state.cursor, 10);
+    for (int i = 0; i < N_ITEMS; i++) cr_assert(fill(&p, i, true), "%s", names[i]);
+    part_free(&p);
+    close_world();
 }
 
 Test(ckpt, the_self_test_passes) {
