@@ -1,15 +1,17 @@
 # Programs that measure; they are targets, not tests, but for a few runs of every op, which show that the bench works.
-foreach(name bench_ops bench_cases bench_gpt)
+foreach(name bench_ops bench_cases bench_gpt bench_ckpt)
   add_executable(${name} bench/${name}.c)
   target_link_libraries(${name} PRIVATE helix_static)
 endforeach()
+add_executable(raw_write bench/raw_write.c) # the disk without Helix
+target_link_libraries(raw_write PRIVATE Threads::Threads)
 target_sources(bench_cases PRIVATE conformance/battery.c conformance/cases.c)
 target_compile_definitions(bench_cases PRIVATE CONF_NO_RUNNER)
 add_test(NAME bench/cases COMMAND bench_cases --smoke --json)
 set_tests_properties(bench/cases PROPERTIES LABELS bench TIMEOUT 120)
 
 # Minutes each, on a machine that does nothing else: `ctest -C bench -L bench -V` runs them, a plain ctest does not.
-foreach(name overlap scaling elastic)
+foreach(name overlap scaling elastic ckpt)
   add_test(NAME bench/${name} CONFIGURATIONS bench COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/bench/${name}.sh ${PROJECT_BINARY_DIR})
   set_tests_properties(bench/${name} PROPERTIES LABELS bench TIMEOUT 1800 RUN_SERIAL TRUE)
 endforeach()

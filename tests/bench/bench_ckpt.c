@@ -1,0 +1,121 @@
+/* Seconds of saving and of loading a checkpoint of a GPT of 124 million parameters with AdamW's moments in f32, 1.5 GB.
+ *     mpirun -n 2 bench_ckpt FOLDER [flat|columns] [layers]
+ * flat: each rank holds a flat share of every tensor; columns: matrices are cut by columns, so that rows of the file interleave. Prints
+ * the seconds of both, bytes of the state, and the most memory that a rank took beside it. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/mem.h"
+#include "io/ckpt/ckpt.h"
+
+enum { DIM = 768, VOCAB = 50257, CONTEXT = 1024, MOST = 3 * (12 * 12 + 4) };
+
+static hx_comm *comm;
+static hx_layout layouts[MOST];
+static hx_state_item items[MOST];
+static hx_state_list list = {.items = items};
+static int64_t n_bytes;
+
+static void must(hx_status status) {
+    if (status == HX_OK) return;
+    fprintf(stderr, "bench_ckpt: %s\n", hx_error_message());
+    exit(1);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void add(const char *slot, const char *name, hx_shape shape, bool by_columns) {
+    int64_t rank = hx_comm_rank(comm), size = hx_comm_size(comm), i = list.n_items++;
+    hx_layout full;
+    must(hx_layout_full(&shape, &full));
+    if (by_columns && shape.ndim == 2) {
+        int64_t begin = shape.dims[1] * rank / size;
+        must(hx_layout_slice(&shape, 1, begin, shape.dims[1] * (rank + 1) / size - begin, &layouts[i]));
+    } else {
+        int64_t n = hx_shape_count(&shape);
+        must(hx_layout_restrict(&full, n * rank / size, n * (rank + 1) / size, &layouts[i]));
+    }
+    hx_layout_destroy(&full);
+    items[i] = (hx_state_item){.dtype = HX_F32, .layout = &layouts[i], .n_replicas = 1};
+    snprintf(items[i].name, sizeof items[i].name, "/%s/%s", slot, name);
+    int64_t n = hx_layout_count(&layouts[i]);
+    must(hx_mem_alloc((size_t)n * sizeof(float), &items[i].data));
+    for (int64_t k = 0; k < n; k++) ((float *)items[i].data)[k] = (float)((uint32_t)(k + i) * 2654435761u);
+    n_bytes += hx_shape_count(&shape) * (int64_t)sizeof(float);
+}
+
+static void add_slot(const char *slot, int layers, bool by_columns) {
+    static const struct { const char *name; hx_shape shape; } parts[] = {
+        {"norm1.weight", {1, {DIM}}}, {"norm1.bias", {1, {DIM}}}, {"qkv.weight", {2, {3 * DIM, DIM}}}, {"qkv.bias", {1, {3 * DIM}}},
+        {"proj.weight", {2, {DIM, DIM}}}, {"proj.bias", {1, {DIM}}}, {"norm2.weight", {1, {DIM}}}, {"norm2.bias", {1, {DIM}}},
+        {"up.weight", {2, {4 * DIM, DIM}}}, {"up.bias", {1, {4 * DIM}}}, {"down.weight", {2, {DIM, 4 * DIM}}}, {"down.bias", {1, {DIM}}}};
+    char name[64];
+    add(slot, "tokens", HX_SHAPE(VOCAB, DIM), by_columns);
+    add(slot, "positions", HX_SHAPE(CONTEXT, DIM), by_columns);
+    add(slot, "norm.weight", HX_SHAPE(DIM), by_columns);
+    add(slot, "norm.bias", HX_SHAPE(DIM), by_columns);
+    for (int l = 0; l < layers; l++)
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+            snprintf(name, sizeof name, "blocks.%d.%s", l, parts[p].name);
+            add(slot, name, parts[p].shape, by_columns);
+        }
+}
+
+/* Seconds of the slowest rank. */
+static double slowest(double seconds) {
+    must(hx_comm_all_reduce(comm, &seconds, 1, HX_F64, HX_MAX, NULL, NULL));
+    return seconds;
+}
+
+static double save(const char *folder) {
+    static const hx_ckpt_config config = HX_CKPT_DEFAULT;
+    hx_ckpt *ckpt;
+    must(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+    must(hx_comm_barrier(comm));
+    double begin = now();
+    must(hx_ckpt_save(ckpt, &(hx_train_state){.step = 1}, &list, false));
+    double seconds = now() - begin;
+    hx_ckpt_close(&ckpt);
+    return slowest(seconds);
+}
+
+/* From the disk: what memory of the system holds of the file is dropped before. */
+static double load(const char *folder) {
+    char file[HX_PATH_BYTES];
+    must(hx_ckpt_resolve(folder, file));
+    int fd = open(file, O_RDONLY);
+    if (fd < 0 || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) != 0) exit(1);
+    close(fd);
+    must(hx_comm_barrier(comm));
+    double begin = now();
+    must(hx_ckpt_load(comm, folder, &list, NULL));
+    return slowest(now() - begin);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return fprintf(stderr, "usage: bench_ckpt FOLDER [flat|columns] [layers]\n"), 2;
+    const bool by_columns = argc > 2 && strcmp(argv[2], "columns") == 0;
+    const int layers = argc > 3 ? atoi(argv[3]) : 12;
+    if (layers < 0 || layers > 12) return fprintf(stderr, "bench_ckpt: %d layers: expected 0 to 12\n", layers), 2;
+    must(hx_comm_was_launched() ? hx_comm_mpi_open(&comm) : hx_comm_self_open(&comm));
+    static const char *const slots[] = {"model", "optim/m", "optim/v"};
+    for (int s = 0; s < 3; s++) add_slot(slots[s], layers, by_columns);
+    double before = (double)hx_mem_resident_bytes();
+    double write_s = save(argv[1]), read_s = load(argv[1]), extra = slowest((double)hx_mem_peak_bytes() - before);
+    if (hx_comm_rank(comm) == 0) printf("write %.4f read %.4f bytes %lld extra %.0f\n", write_s, read_s, (long long)n_bytes, extra);
+    for (int64_t i = 0; i < list.n_items; i++) {
+        hx_layout_destroy(&layouts[i]);
+        hx_mem_free(&items[i].data);
+    }
+    hx_comm_close(&comm);
+    return 0;
+}
