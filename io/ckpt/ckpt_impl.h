@@ -116,7 +116,7 @@ hx_status hx__stage_write(hx__stage *stage, const hx_state_item *item, int64_t a
 
 struct hx_ckpt {
     hx_comm *comm; /* borrowed */
-    MPI_Comm mpi;  /* a duplicate of comm's, for HDF5 and sums; MPI_COMM_NULL: one process */
+    MPI_Comm mpi;  /* a duplicate of comm's, for what ranks tell one another while a file is written; MPI_COMM_NULL: one process */
     char *folder;  /* owned */
     char *config;  /* owned */
     char *kernels; /* owned; NULL: not told */

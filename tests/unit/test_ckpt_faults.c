@@ -8,6 +8,7 @@
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include "tests/unit/test_ckpt_fixture.h"
 #include "io/ckpt/ckpt_impl.h"
 
@@ -204,6 +205,40 @@ static void check_recovery(const char *where, void (*relieve)(void)) {
     OK(save_step(where, 3, false));
     OK(hx_ckpt_load(comm, where, &items, &state));
     cr_assert(state_is(3));
+}
+
+/* One save in a process of its own, whose n-th call that changes the disk fails. @return its status */
+static hx_status save_with_failure(int n) {
+    pid_t child = fork();
+    if (child == 0) {
+        char value[32];
+        snprintf(value, sizeof value, "%d:EIO", n);
+        setenv("HELIX_TEST_IO_FAIL", value, 1);
+        hx_status status = save_step(folder, 2, false);
+        bool is_told = status == HX_OK || strstr(hx_error_message(), strerror(EIO));
+        _exit(is_told ? (int)status : HX_STATUS_COUNT);
+    }
+    int status = -1;
+    cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return (hx_status)WEXITSTATUS(status);
+}
+
+/* The environment is read with the first such call of a process: the step before is saved by another one, too. */
+Test(ckpt_faults, each_call_that_fails_fails_the_save_and_spares_the_one_before) {
+    cr_assert_eq(save_with_failure(1000), HX_OK);
+    int n_failed = 0;
+    for (int n = 1; n <= 40; n++) {
+        char command[512];
+        hx_train_state state;
+        hx_status status = save_with_failure(n);
+        cr_assert(status == HX_OK || status == HX_ERR_IO, "call %d: %s", n, hx_status_name(status));
+        n_failed += status == HX_ERR_IO;
+        OK(hx_ckpt_load(comm, folder, &items, &state));
+        cr_assert(state.step == 2 && state_is(2), "call %d", n);
+        snprintf(command, sizeof command, "test -z \"$(ls -A '%s' | grep h5.tmp)\"", folder);
+        cr_assert_eq(system(command), 0, "call %d: a temporary file was left", n);
+    }
+    cr_assert_gt(n_failed, 6);
 }
 
 static void lift_limit(void) {
