@@ -247,7 +247,7 @@ static uint64_t model_hash(void) {
     return hash;
 }
 
-Test(ckpt, hash_of_the_model_tells_elements_names_and_dtypes_and_nothing_else) {
+Test(ckpt, hash_of_the_model_tells_elements_and_names_and_nothing_else) {
     const uint64_t first = model_hash();
     bias[3]++; /* of the optimizer */
     cr_expect_eq(model_hash(), first);
@@ -256,9 +256,6 @@ Test(ckpt, hash_of_the_model_tells_elements_names_and_dtypes_and_nothing_else) {
     weight[7]--;
     cr_expect_eq(model_hash(), first);
     strcpy(items.items[2].name, "/model/nought");
-    cr_expect_neq(model_hash(), first);
-    strcpy(items.items[2].name, "/model/empty");
-    items.items[2].dtype = HX_F64;
     cr_expect_neq(model_hash(), first);
 }
 
