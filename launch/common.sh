@@ -17,6 +17,7 @@ libhdf5-openmpi-dev  checkpoints, written by all ranks together
 libyaml-dev        configuration files
 libjansson-dev     metrics as JSON lines
 libxxhash-dev      checksums of checkpoints
+libpcre2-dev       splits text into words for tokenizers
 libhwloc-dev       which cores this process may use'
 TEST_PACKAGES='libcriterion-dev   the test framework
 g++                the headers from C++, and the emulator of CUDA

@@ -9,8 +9,12 @@
  *     bytes              256 ids, the bytes themselves
  *     tokenizer.json     Hugging Face's file of a byte-level BPE: GPT-2's, LLaMA 3's and Qwen's kind of pre-tokenizer
  *     vocab.json + merges.txt   GPT-2's pair of files
- * Any bytes can be encoded, and decode(encode(x)) = x for all of them, also where they are no UTF-8. What a file says
- * beyond that (normalisers, other models, templates around a text) is refused by name, never ignored.
+ * Any bytes can be encoded, and decode(encode(x)) = x for all of them, also where they are no UTF-8: the longest stretches that are UTF-8
+ * are split as texts of their own, the bytes between two of them are one word. A file can ask for exceptions: a space before each text
+ * (add_prefix_space), special tokens that take the white space beside them (lstrip, rstrip). What a file says beyond that (normalisers,
+ * other models, other post-processors than ByteLevel and TemplateProcessing) is refused by name, never ignored; a TemplateProcessing puts
+ * special tokens around a text for callers who ask for them, which hx_encode does not.
+ * The characters of \p{L}, \p{N} and white space are those of the Unicode version that PCRE2 was built with.
  */
 #ifndef HX_IO_TEXT_TOKENIZER_H
 #define HX_IO_TEXT_TOKENIZER_H
@@ -64,14 +68,23 @@ hx_status hx_encode(hx_encoder *encoder, const char *text, size_t n_bytes, hx_id
 /** Local. Append the bytes of n ids. @return HX_ERR_ARG with the id that is none, and its place */
 hx_status hx_decode(const hx_tokenizer *tokenizer, const int32_t *ids, int64_t n, hx_text *text);
 
+/* Called now and then by the thread that trains: HX_TRAIN_COUNT bytes, then HX_TRAIN_MERGE merges, that are done of how many. */
+typedef enum hx_train_stage { HX_TRAIN_COUNT, HX_TRAIN_MERGE } hx_train_stage;
+typedef void (*hx_train_watch)(void *self, hx_train_stage stage, int64_t n_done, int64_t n_total);
+
 /** Local. Learn a byte-level BPE with GPT-2's split from text files: merges by descending count of the pair, ties to the pair of
- *  lower ids, so that the result depends on the text alone, not on threads.
+ *  lower ids, so that the result depends on the text alone, not on threads. HX_END_OF_TEXT in a file separates documents and is not
+ *  counted; a word of more than 1 KiB counts as several.
  *  @param vocab      of the result: 257 (bytes and HX_END_OF_TEXT, which is the last id) and more; may end smaller if no pair is left
  *  @param n_threads  that count words; 0: all cores
+ *  @param watch      NULL: nobody. @param self  its first argument
+ *  Memory: of distinct words, whatever the length of the files
  *  @return HX_ERR_IO with the file */
-hx_status hx_tokenizer_train(const char *const *files, int n_files, int64_t vocab, int n_threads, hx_tokenizer **out);
+hx_status hx_tokenizer_train(const char *const *files, int n_files, int64_t vocab, int n_threads, hx_train_watch watch, void *self,
+                             hx_tokenizer **out);
 /** Local. Write `folder`/tokenizer.json, vocab.json and merges.txt, which other tools read; the folder is made. Each file is whole
- *  or not there. @return HX_ERR_UNSUPPORTED: bytes, which need no file */
+ *  or not there. The pair is left out where it cannot tell all: another split than GPT-2's, other special tokens than HX_END_OF_TEXT.
+ *  @return HX_ERR_UNSUPPORTED: bytes, which need no file */
 hx_status hx_tokenizer_save(const hx_tokenizer *tokenizer, const char *folder);
 
 #ifdef __cplusplus

@@ -32,6 +32,7 @@ helix_pkg(FFTW "fftw3;fftw3f" libfftw3-dev)
 helix_pkg(YAML yaml-0.1 libyaml-dev)
 helix_pkg(JANSSON jansson libjansson-dev)
 helix_pkg(XXHASH libxxhash libxxhash-dev)
+helix_pkg(PCRE2 libpcre2-8 libpcre2-dev)
 helix_pkg(HWLOC hwloc libhwloc-dev)
 
 # Sets HELIX_HAS_CUDA: whether the plug-in for NVIDIA GPUs is built.

@@ -14,6 +14,7 @@ packages=(openmpi-bin openmpi-common libopenmpi3 libopenmpi-dev libpmix2
     libhdf5-openmpi-103-1 libhdf5-openmpi-hl-100 libhdf5-openmpi-dev hdf5-tools
     libopenblas0-pthread libopenblas-pthread-dev libfftw3-double3 libfftw3-single3 libfftw3-dev
     libyaml-0-2 libyaml-dev libjansson4 libjansson-dev libxxhash0 libxxhash-dev libhwloc15 libhwloc-dev
+    libpcre2-8-0 libpcre2-16-0 libpcre2-32-0 libpcre2-posix3 libpcre2-dev
     libcriterion3 libcriterion-dev cmake cmake-data ninja-build pkgconf pkgconf-bin libpkgconf3)
 runtimes='^(libc6|libgcc-s1|libstdc\+\+6|gcc-12-base|libc-bin)$'
 fabrics='libfabric|libpsm|libuc[pstm]|libibverbs|librdmacm|libnl-|libslurm|libflux' # their plugins of Open MPI are removed

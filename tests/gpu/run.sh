@@ -84,7 +84,7 @@ needs_gpu() { [ "$is_emulated" = no ] || skip "the device is emulated"; }
 
 # What the build needs and the machine lacks: from the bundle, or from the system's packages.
 get_libraries() {
-    pkg-config --exists hdf5-openmpi openblas fftw3 fftw3f yaml-0.1 jansson libxxhash hwloc criterion 2>/dev/null && return 0
+    pkg-config --exists hdf5-openmpi openblas fftw3 fftw3f yaml-0.1 jansson libxxhash libpcre2-8 hwloc criterion 2>/dev/null && return 0
     if [ -n "$deps" ]; then
         mkdir -p "$out/deps" && tar -C "$out/deps" -xf "$deps" && . "$out/deps/prefix/env.sh"
     else

@@ -13,9 +13,9 @@ report() {
 # includes DIR PATTERN: includes in DIR that match PATTERN
 includes() { grep -rnE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($2)" --include='*.[ch]' --include='*.cu' --include='*.cuh' --include='*.inc' --include='*.def' "$1"; }
 
-report "core knows libc and libm only:" "$(includes core 'mpi|hdf5|H5|cuda|nccl|cblas|openblas|fftw|yaml|jansson|hwloc|dist/|backends/|io/|launch/')"
-report "backends may include core only:" "$(includes backends 'mpi|hdf5|H5|yaml|jansson|hwloc|dist/|io/|launch/')"
-report "dist may include core only:" "$(includes dist 'hdf5|H5|cblas|fftw|yaml|jansson|hwloc|backends/|io/|launch/')"
+report "core knows libc and libm only:" "$(includes core 'mpi|hdf5|H5|cuda|nccl|cblas|openblas|fftw|yaml|jansson|pcre2|hwloc|dist/|backends/|io/|launch/')"
+report "backends may include core only:" "$(includes backends 'mpi|hdf5|H5|yaml|jansson|pcre2|hwloc|dist/|io/|launch/')"
+report "dist may include core only:" "$(includes dist 'hdf5|H5|cblas|fftw|yaml|jansson|pcre2|hwloc|backends/|io/|launch/')"
 report "io may include core and dist/comm/comm.h only:" "$(includes io 'cblas|fftw|yaml|hwloc|backends/|launch/|dist/' | grep -v '"dist/comm/comm\.h"')"
 for folder in core dist backends io launch; do
     others=$(printf 'core dist backends io launch' | tr ' ' '\n' | grep -vx $folder | paste -sd'|')
