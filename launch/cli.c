@@ -18,18 +18,15 @@ static const hx_command commands[] = {
                  "  mpirun -n 2 helix train --config run.yaml --resume           go on from the latest checkpoint\n"
                  "  HELIX_OPTIM_LR=3e-4 helix train --config run.yaml            the environment overrides the file\n"},
     {.name = "eval", .summary = "loss of a checkpoint on held-out text", .run = hx_cmd_eval, .own = "|use_ema|whole|json|",
-     .takes_config = true, .max_words = 1,
+     .takes_config = true, .words = "[RUN|FILE]", .max_words = 1,
      .examples = "  helix eval runs/a                                            held-out part of the run's own data\n"
                  "  helix eval runs/a --data.path other.txt --whole              all of another text\n"
                  "  mpirun -n 2 helix eval runs/a/ckpt/best --json               two ranks, for programs\n"},
     {.name = "generate", .summary = "let a checkpoint write text", .run = hx_cmd_generate,
-     .own = "|prompt|tokens|temperature|top_k|seed|use_ema|", .takes_config = true, .max_words = 1,
+     .own = "|prompt|tokens|temperature|top_k|seed|use_ema|", .takes_config = true, .words = "[RUN|FILE]", .max_words = 1,
      .examples = "  helix generate runs/a --prompt \"In the beginning\" --tokens 300\n"
                  "  helix generate runs/a/ckpt/best --temperature 0 --tokens 64  the likeliest continuation\n"},
-    {.name = "inspect", .summary = "list what a checkpoint holds, check it", .run = hx_cmd_inspect, .own = "|verify|json|",
-     .max_words = 1,
-     .examples = "  helix inspect runs/a                                         the latest checkpoint of a run\n"
-                 "  helix inspect runs/a/ckpt/step-00000200.h5 --verify          read all of it, compare checksums\n"},
+    {.name = "ckpt", .summary = "look at checkpoints, compare, check and remove them", .verbs = hx_ckpt_verbs},
     {.name = "plan", .summary = "before a launch: which mesh fits, what it needs, how long a step takes", .run = hx_cmd_plan,
      .own = "|hosts|gpus|memory_gib|base_mib|tflops|half_tflops|memory_gbs|link_gbs|network_gbs|latency_us|json|", .takes_config = true,
      .examples = "  helix plan --config run.yaml --hosts 2 --gpus 8              every mesh and ZeRO stage, best first\n"
@@ -41,7 +38,7 @@ static const hx_command commands[] = {
                  "  step = max(compute, sums of gradients) + other communication;  compute = operations / tflops + bytes / memory_gbs,\n"
                  "  communication = bytes a rank sends in a ring / (link_gbs or network_gbs) + collectives x latency_us\n"},
     {.name = "bench", .summary = "how fast the ranks exchange memory, beside plain MPI", .run = hx_cmd_bench, .own = "|min|max|json|",
-     .max_words = 1,
+     .words = "comm", .max_words = 1,
      .examples = "  mpirun -n 2 helix bench comm                                 4 KiB to 512 MiB, five collectives\n"
                  "  mpirun -n 2 helix bench comm --min 1Mi --max 64Mi --json     for programs\n"
                  "  HELIX_SHM=off mpirun -n 2 helix bench comm                   plain MPI against itself: the noise\n"},
@@ -51,27 +48,66 @@ static const hx_command commands[] = {
                  "  mpirun -n 2 helix doctor --out /scratch/me                   with MPI, on the disk of the run\n"},
     {.name = "version", .summary = "version of Helix and of what it uses", .run = hx_cmd_version, .own = "|json|",
      .examples = "  helix version --json\n"},
+    {.name = NULL},
 };
-enum { N_COMMANDS = sizeof commands / sizeof *commands };
+enum { MOST_NAMES = 32 }; /* of a list of commands or verbs */
 
-const hx_command *hx_command_at(int i) { return i >= 0 && i < N_COMMANDS ? &commands[i] : NULL; }
+/* The verbs of a command, or the commands. */
+static const hx_command *list_of(const hx_command *command) { return command ? command->verbs : commands; }
 
-const hx_command *hx_command_find(const char *name) {
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+/* The word by which a list knows it: the last one of its name. */
+static const char *word_of(const hx_command *command) {
+    const char *space = strrchr(command->name, ' ');
+    return space ? space + 1 : command->name;
+}
+
+static const hx_command *find_in(const hx_command *list, const char *name) {
+    for (; list->name; list++) {
+        if (strcmp(list->name, name) == 0) return list;
+        const hx_command *verb = list->verbs ? find_in(list->verbs, name) : NULL;
+        if (verb) return verb;
+    }
     return NULL;
 }
 
+const hx_command *hx_command_find(const char *name) { return find_in(commands, name); }
+
 /* Commands are looked up as if they were options, so that both forgive the same slips. */
-const char *hx_command_nearest(const char *name) {
-    hx_option names[N_COMMANDS + 1];
+const char *hx_command_nearest(const hx_command *command, const char *word) {
+    static const char help[] = "help";
+    hx_option names[MOST_NAMES];
     char near[64];
-    for (int i = 0; i < N_COMMANDS; i++) names[i] = (hx_option){.name = commands[i].name};
-    names[N_COMMANDS] = (hx_option){.name = "help"};
-    hx_option_section section = {.prefix = "", .options = names, .n_options = N_COMMANDS + 1};
-    if (!hx_options_nearest(&section, 1, name, near, sizeof near)) return NULL;
-    const hx_command *found = hx_command_find(near);
-    return found ? found->name : "help";
+    int n = 0;
+    for (const hx_command *c = list_of(command); c->name && n < MOST_NAMES - 1; c++) names[n++] = (hx_option){.name = word_of(c)};
+    if (!command) names[n++] = (hx_option){.name = help};
+    hx_option_section section = {.prefix = "", .options = names, .n_options = n};
+    if (!hx_options_nearest(&section, 1, word, near, sizeof near)) return NULL;
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i].name, near) == 0) return names[i].name;
+    return NULL;
+}
+
+static hx_status unknown(const hx_command *command, const char *word) {
+    const char *near = hx_command_nearest(command, word), *space = command ? " " : "", *name = command ? command->name : "";
+    return HX_FAIL(HX_ERR_CONFIG, "there is no command %s%s%.64s%s%s%s; helix help%s%s lists them", name, space, word,
+                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "", space, name);
+}
+
+hx_status hx_command_read(int argc, char *const *argv, const hx_command **out, int *n_used) {
+    const hx_command *command = NULL;
+    int n = 0;
+    do {
+        if (n == argc || argv[n][0] == '-')
+            return HX_FAIL(HX_ERR_CONFIG, "helix %s needs a verb: helix help %s lists them", command ? command->name : "", command ? command->name : "");
+        const hx_command *found = list_of(command);
+        while (found->name && strcmp(word_of(found), argv[n]) != 0) found++;
+        if (!found->name) return unknown(command, argv[n]);
+        command = found;
+        n++;
+    } while (command->verbs);
+    *out = command;
+    *n_used = n;
+    return HX_OK;
 }
 
 /* ---- reading ---- */
@@ -102,7 +138,9 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
     if (cli->words.n > command->max_words)
         return HX_FAIL(HX_ERR_CONFIG, "'%.64s' on the command line: helix %s takes %s; options begin with --",
                        cli->words.items[command->max_words], command->name,
-                       command->max_words ? "one path" : "options only");
+                       command->words ? command->words : "options only");
+    if (cli->words.n < command->min_words)
+        return HX_FAIL(HX_ERR_CONFIG, "helix %s expects %s; helix %s --help shows examples", command->name, command->words, command->name);
     return HX_OK;
 }
 
@@ -159,12 +197,12 @@ static void print_options(const hx_command *command) {
           "--train.log_every), the command line. Numbers may end in k, M, G (thousands) or Ki, Mi, Gi (1024).\n", stdout);
 }
 
-void hx_help_print(const hx_command *command) {
-    if (command) {
-        printf("helix %s: %s\n\nExamples\n%s", command->name, command->summary, command->examples);
-        print_options(command);
-        return;
-    }
+/* Verbs, or commands. */
+static void print_list(const hx_command *list) {
+    for (; list->name; list++) printf("  %-10s %s\n", word_of(list), list->summary);
+}
+
+static void print_program(void) {
     fputs("helix: distributed training\n\n"
           "Examples\n"
           "  helix train --data.path corpus.txt --train.steps 500         train a small GPT on a text\n"
@@ -172,10 +210,27 @@ void hx_help_print(const hx_command *command) {
           "  helix generate runs/default --prompt \"In the\"                let it write\n"
           "  helix doctor                                                 what this machine offers, what is wrong\n"
           "\nCommands (helix COMMAND --help explains each)\n", stdout);
-    for (int i = 0; i < N_COMMANDS; i++) printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+    print_list(commands);
     fputs("  help       this page, or that of a command\n"
           "\nExit codes\n"
           "  0 success   1 a fault of Helix   2 configuration or arguments   3 out of memory   4 reading or writing\n"
           "  5 a damaged or foreign file   6 a checkpoint of another model   7 a number is not finite\n"
           "  8 communication   9 device   10 another rank failed first   11 stopped by a signal, after a checkpoint\n", stdout);
+}
+
+void hx_help_print(const hx_command *command) {
+    if (!command) {
+        print_program();
+        return;
+    }
+    printf("helix %s: %s\n", command->name, command->summary);
+    if (command->verbs) {
+        puts("\nExamples");
+        for (const hx_command *v = command->verbs; v->name; v++) fputs(v->examples, stdout);
+        printf("\nVerbs (helix %s VERB --help explains each)\n", command->name);
+        print_list(command->verbs);
+        return;
+    }
+    printf("\nExamples\n%s", command->examples);
+    print_options(command);
 }

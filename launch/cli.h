@@ -15,7 +15,6 @@
     X(INT, seed, 1, 0, 9e15, "generate: another number gives another sample")                                \
     X(BOOL, use_ema, false, 0, 0, "eval, generate: with the moving average of the weights (train.ema)")      \
     X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
-    X(BOOL, verify, false, 0, 0, "inspect: read everything and compare checksums")                           \
     X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
     X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
     X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
@@ -28,7 +27,7 @@
     X(REAL, link_gbs, 350, 1e-6, 1e9, "plan: that a GPU sends to another one of its host")                   \
     X(REAL, network_gbs, 40, 1e-6, 1e9, "plan: that a GPU sends to another host")                            \
     X(REAL, latency_us, 20, 0, 1e9, "plan: microseconds that a collective takes however little it moves")    \
-    X(BOOL, json, false, 0, 0, "eval, inspect, plan, bench, doctor, version: one JSON object for programs")
+    X(BOOL, json, false, 0, 0, "eval, ckpt, plan, bench, doctor, version: one JSON object for programs")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 
@@ -41,21 +40,25 @@ typedef struct hx_cli {
 } hx_cli;
 
 typedef struct hx_command {
-    const char *name, *summary;
+    const char *name, *summary; /* of a verb both words: "ckpt list" */
     const char *examples;  /* first thing in its help */
     const char *own;       /* names of its own options, "|prompt|tokens|" */
     bool takes_config;     /* the run's options are its options */
-    int max_words;
+    const char *words;     /* arguments that are no options, for help and messages: "[PATH]"; NULL: none */
+    int min_words, max_words;
     bool output_is_log;    /* what it prints is no result: a job whose output is lost has done its work */
     /** @param argc, argv  after the command's name; the command reads them with hx__cli_read when it wants */
     hx_status (*run)(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+    const struct hx_command *verbs; /* instead of `run`; the last one has no name. NULL: it has none */
 } hx_command;
 
-/** The i-th command, or NULL. */
-const hx_command *hx_command_at(int i);
+/** A command, or a verb by both its words, or NULL. */
 const hx_command *hx_command_find(const char *name);
-/** The nearest command's name, or NULL. */
-const char *hx_command_nearest(const char *name);
+/** The command, or verb of `command` (NULL: of the program), whose name is nearest to a word; NULL: none is near. */
+const char *hx_command_nearest(const hx_command *command, const char *word);
+/** The command that leading words name, "eval" or "ckpt list". @param[out] n_used  words of it
+ *  @return HX_ERR_CONFIG: there is none, or a verb is missing; with the nearest one */
+hx_status hx_command_read(int argc, char *const *argv, const hx_command **out, int *n_used);
 
 /** Read options of `command` over the values in *cli. @return HX_ERR_CONFIG: an option of another command, ... */
 hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *const *argv);
@@ -81,10 +84,15 @@ void hx_help_print(const hx_command *command);
 hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session **session);
-hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+
+/* ---- cmd_ckpt.c, ckpt_show.c ---- */
+
+extern const hx_command hx_ckpt_verbs[];
+hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 
 #endif

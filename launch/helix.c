@@ -68,24 +68,25 @@ static int run_command(const hx_command *command, int argc, char *const *argv) {
     return exit_code;
 }
 
-static int unknown_command(const char *name) {
-    const char *near = hx_command_nearest(name);
-    fprintf(stderr, "helix: there is no command %.64s%s%s%s; helix help lists them\n", name,
-            near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+static int refuse(void) {
+    fprintf(stderr, "helix: %s\n", hx_error_message());
     return hx_status_exit_code(HX_ERR_CONFIG);
 }
 
+/* `helix help`, `helix help COMMAND`, `helix COMMAND --help`; a command with verbs has a page of its own. */
 static int help(int argc, char *const *argv) {
-    const hx_command *command = NULL;
-    if (argc > 0 && argv[0][0] != '-') {
-        command = hx_command_find(argv[0]);
-        if (!command) return unknown_command(argv[0]);
-    }
+    const hx_command *command = argc > 0 && argv[0][0] != '-' ? hx_command_find(argv[0]) : NULL;
+    int n_used;
+    const bool is_list = command && command->verbs && (argc == 1 || argv[1][0] == '-');
+    if (argc > 0 && argv[0][0] != '-' && !is_list && hx_command_read(argc, argv, &command, &n_used) != HX_OK) return refuse();
     hx_help_print(command);
     return 0;
 }
 
 int main(int argc, char **argv) {
+    static const char *const words_for_help[] = {"help", "--help", "-h"};
+    const hx_command *command;
+    int n_used;
     guard_standard_streams();
     H5dont_atexit(); /* every file is closed by then; one whose close failed, a damaged history, would crash its clean-up */
     hx_log_set_sink(print_log, NULL, HX_LOG_WARN);
@@ -93,14 +94,10 @@ int main(int argc, char **argv) {
         hx_help_print(NULL);
         return hx_status_exit_code(HX_ERR_CONFIG);
     }
-    const char *name = argv[1];
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return help(argc - 2, argv + 2);
-    if (strcmp(name, "--version") == 0) name = "version";
-    const hx_command *command = hx_command_find(name);
-    if (!command) return unknown_command(name);
-    if (wants_help(argc - 2, argv + 2)) {
-        hx_help_print(command);
-        return 0;
-    }
-    return run_command(command, argc - 2, argv + 2);
+    for (size_t i = 0; i < sizeof words_for_help / sizeof *words_for_help; i++)
+        if (strcmp(argv[1], words_for_help[i]) == 0) return help(argc - 2, argv + 2);
+    if (wants_help(argc - 1, argv + 1)) return help(argc - 1, argv + 1);
+    if (strcmp(argv[1], "--version") == 0) argv[1] = "version";
+    if (hx_command_read(argc - 1, argv + 1, &command, &n_used) != HX_OK) return refuse();
+    return run_command(command, argc - 1 - n_used, argv + 1 + n_used);
 }

@@ -92,7 +92,7 @@ hx_status hx_ckpt_resolve(const char *path, char file[HX_PATH_BYTES]);
 /** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */
 hx_status hx_ckpt_config_text(const char *file, char **text);
 
-/* What a file contains, for `helix inspect` and tests. */
+/* What a file contains, for `helix ckpt show` and tests. */
 typedef struct hx_ckpt_entry {
     char name[192];
     hx_dtype dtype;

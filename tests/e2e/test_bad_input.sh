@@ -13,7 +13,7 @@ expect 2 'options begin with --' "$helix" train corpus.txt
 expect 2 'expected 1 to' "$helix" train --train.batch 0
 expect 2 'whole number' "$helix" train --train.steps=1e-3
 expect 2 'cosine|constant' "$helix" train --optim.schedule square
-expect 2 'no such option' "$helix" inspect run --tokens 3
+expect 2 'no such option' "$helix" ckpt show run --tokens 3
 expect 2 'did you mean HELIX_TRAIN_BATCH?' env HELIX_TRAIN_BATHC=3 "$helix" train
 expect 2 '' "$helix"
 
@@ -53,8 +53,8 @@ printf 'not hdf5' >fake.h5
 file=$(readlink -f run/ckpt/latest)
 head -c "$(($(stat -c %s "$file") / 2))" "$file" >cut.h5
 expect 4 'absent' "$helix" generate absent
-expect 5 'fake.h5' "$helix" inspect fake.h5
-expect 5 'cut.h5' "$helix" inspect cut.h5 --verify
+expect 5 'fake.h5' "$helix" ckpt show fake.h5
+expect 5 'cut.h5' "$helix" ckpt verify cut.h5
 expect 5 'fake.h5' "$helix" eval fake.h5
 expect 6 'model.dim' "$helix" eval run --model.dim 64
 

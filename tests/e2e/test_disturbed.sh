@@ -7,7 +7,7 @@ train=("$helix" train "${small[@]}" --data.path corpus.txt --train.steps 20 --ck
 
 # is_whole RUN: the last checkpoint is there, and the metrics are JSON objects only
 is_whole() {
-    "$helix" inspect "$1/ckpt/step-00000020.h5" --verify >/dev/null || fail "$1: no whole checkpoint of step 20"
+    "$helix" ckpt verify "$1/ckpt/step-00000020.h5" >/dev/null || fail "$1: no whole checkpoint of step 20"
     if [ ! -s "$1/metrics.jsonl" ] || grep -qv '^{.*}$' "$1/metrics.jsonl"; then fail "$1: metrics.jsonl is not JSON lines"; fi
 }
 
@@ -17,7 +17,7 @@ is_whole closed
 # head leaves with its pipe's only reader; whether the run is through by then is no matter of its own
 "${train[@]}" --out piped 2>/dev/null | head -n 1 >/dev/null
 is_whole piped
-for words in "inspect closed" "eval closed" "generate closed --tokens 3" "version"; do
+for words in "ckpt show closed" "eval closed" "generate closed --tokens 3" "version"; do
     # shellcheck disable=SC2086
     "$helix" $words >/dev/full 2>full.err
     code=$?
@@ -39,7 +39,7 @@ expect 0 'holds other data' "${train[@]}" --out other --resume --train.steps 22 
 mkdir metrics
 ln -s /dev/full metrics/metrics.jsonl
 expect 0 'METRICS NOT WRITTEN' "${train[@]}" --out metrics
-"$helix" inspect metrics/ckpt/step-00000020.h5 --verify >/dev/null || fail "no checkpoint where metrics could not be written"
+"$helix" ckpt verify metrics/ckpt/step-00000020.h5 >/dev/null || fail "no checkpoint where metrics could not be written"
 
 # a history that is none is set aside; what a run did before it failed is in it
 mkdir device

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Help answers at once, tells every option, and touches neither MPI nor a device.
 . "$(dirname "$0")/common.sh"
-for command in train eval generate inspect plan bench doctor version; do
+for command in train eval generate ckpt plan bench doctor version; do
     expect 0 'Examples' "$helix" "$command" --help
     expect 0 'Examples' "$helix" help "$command"
     expect 0 "$command" "$helix" help
 done
+for verb in show verify; do
+    expect 0 "helix ckpt $verb runs/a" "$helix" ckpt "$verb" --help
+    expect 0 "helix ckpt $verb runs/a" "$helix" help ckpt "$verb"
+    expect 0 "  $verb " "$helix" help ckpt
+done
+expect 2 'did you mean show' "$helix" ckpt shw
+expect 2 'needs a verb' "$helix" ckpt
 expect 0 'helix plan --config run.yaml --hosts 2 --gpus 8' "$helix" plan --help
 expect 0 'step = max(compute' "$helix" plan --help
 expect 0 '--optim.weight_decay' "$helix" train --help

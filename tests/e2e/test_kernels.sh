@@ -6,10 +6,10 @@ train=("$helix" train "${small[@]}" --threads=1 --data.path corpus.txt)
 elastic=("${train[@]}" --train.deterministic=elastic --train.steps 1 --out e)
 
 expect 0 '2 steps' "${train[@]}" --train.steps 2 --out a
-expect 0 'gemm openblas' "$helix" inspect a
-expect 0 '"kernels":' "$helix" inspect a --json
+expect 0 'gemm openblas' "$helix" ckpt show a
+expect 0 '"kernels":' "$helix" ckpt show a --json
 expect 0 'WARNING: bits will differ' env HELIX_GEMM=own "${train[@]}" --train.steps 3 --out a --resume
-expect 0 'gemm own' "$helix" inspect a
+expect 0 'gemm own' "$helix" ckpt show a
 HELIX_GEMM=own "${train[@]}" --train.steps 4 --out a --resume >same.txt 2>&1 || fail "resume: $(cat same.txt)"
 grep -q 'WARNING' same.txt && fail "a warning without a change: $(cat same.txt)"
 

@@ -7,7 +7,7 @@ run=(--config "$root/launch/llama.yaml" --model.layers 2 --model.dim 32 --model.
 
 expect 0 'held-out loss' "${two_ranks[@]}" "$helix" train "${run[@]}" --train.steps 100
 expect 0 'held-out loss' "${two_ranks[@]}" "$helix" train "${run[@]}" --train.steps 300 --resume
-expect 0 'blocks.1.mlp.gate.weight' "$helix" inspect run
+expect 0 'blocks.1.mlp.gate.weight' "$helix" ckpt show run
 expect 0 'bits/byte' "$helix" eval run
 text=$("$helix" generate run --prompt 'And the ' --temperature 0 --tokens 90)
 grep -q 'was good' <<<"$text" || fail "the text has not been learned: $text"
@@ -16,7 +16,7 @@ grep -q 'was good' <<<"$text" || fail "the text has not been learned: $text"
 # the same shape in half precision, with less memory
 for dtype in bf16 f16; do
     expect 0 'held-out loss' "${two_ranks[@]}" "$helix" train "${run[@]}" --out $dtype --model.dtype $dtype --model.recompute 1 --train.steps 20
-    expect 0 "$dtype " "$helix" inspect $dtype
+    expect 0 "$dtype " "$helix" ckpt show $dtype
     expect 0 'bits/byte' "$helix" eval $dtype
 done
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run from start to end: train on two ranks, look at what it leaves, evaluate, generate, inspect.
+# A run from start to end: train on two ranks, look at what it leaves, evaluate, generate, look at its checkpoints.
 . "$(dirname "$0")/common.sh"
 make_text corpus.txt
 
@@ -31,7 +31,7 @@ c=$("$helix" generate run --prompt 'And the ' --tokens 40 --seed 4)
 [ "${a:0:8}" = 'And the ' ] || fail "the prompt is not repeated: $a"
 expect 0 '' "$helix" generate run --temperature 0 --tokens 80 --top_k 5
 
-expect 0 '/model/' "$helix" inspect run
-expect 0 'all checksums match' "$helix" inspect run/ckpt/step-00000040.h5 --verify
-expect 0 '"verified":true' "$helix" inspect run --verify --json
+expect 0 '/model/' "$helix" ckpt show run
+expect 0 'all checksums match' "$helix" ckpt verify run/ckpt/step-00000040.h5
+expect 0 '"verified":true' "$helix" ckpt verify run --json
 finish

@@ -1,29 +1,8 @@
-/* helix inspect, helix version: what a file, and this program, consist of. */
+/* helix ckpt show, helix ckpt verify: one checkpoint, in words and as JSON. */
 #include "launch/cli.h"
 
-#include <hdf5.h>
-#include <jansson.h>
-#include <math.h>
-#include <mpi.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
-
-#include "launch/helix.h"
-
-json_t *hx__json_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
-hx_status hx__print_json(json_t *object) {
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
-    json_decref(object);
-    if (!text) return HX_FAIL(HX_ERR_MEMORY, "the JSON object could not be built");
-    bool is_written = puts(text) >= 0 && fflush(stdout) == 0;
-    free(text);
-    return is_written ? HX_OK : HX_FAIL(HX_ERR_IO, "standard output cannot be written");
-}
-
-/* ---- inspect ---- */
 
 static int64_t count_parameters(const hx_ckpt_info *info) {
     int64_t n = 0;
@@ -66,48 +45,28 @@ static hx_status print_info_json(const char *file, const hx_ckpt_info *info, boo
     return hx__print_json(o);
 }
 
-hx_status hx_cmd_inspect(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
-    const hx_command *command = hx_command_find("inspect");
+/* Local: no rank, no device. */
+static hx_status show(const char *name, bool verify, hx_cli *cli, int argc, char *const *argv) {
     char file[HX_PATH_BYTES];
     hx_ckpt_info info = {0};
-    (void)session; /* local: no rank, no device */
-    HX_TRY(hx__cli_read(command, cli, argc, argv));
-    HX_TRY(hx__find_checkpoint(cli->words.n ? cli->words.items[0] : cli->config.run.out, file));
-    HX_TRY(hx_ckpt_inspect(file, cli->own.verify, &info));
     hx_status status = HX_OK;
-    if (cli->own.json) {
-        status = print_info_json(file, &info, cli->own.verify);
-    } else {
-        print_info(file, &info, cli->own.verify);
-    }
+    HX_TRY(hx__cli_read(hx_command_find(name), cli, argc, argv));
+    HX_TRY(hx__find_checkpoint(cli->words.n ? cli->words.items[0] : cli->config.run.out, file));
+    HX_TRY(hx_ckpt_inspect(file, verify, &info));
+    if (cli->own.json)
+        status = print_info_json(file, &info, verify);
+    else
+        print_info(file, &info, verify);
     hx_ckpt_info_destroy(&info);
     return status;
 }
 
-/* ---- version ---- */
-
-/* Open MPI's text is one line, other implementations write a page. */
-void hx__mpi_version(char *out, size_t n_bytes) {
-    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-    int n = 0;
-    MPI_Get_library_version(text, &n);
-    snprintf(out, n_bytes, "%.*s", (int)strcspn(text, ",\n"), text);
+hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    (void)session;
+    return show("ckpt show", false, cli, argc, argv);
 }
 
-hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
     (void)session;
-    HX_TRY(hx__cli_read(hx_command_find("version"), cli, argc, argv));
-    char mpi[128], hdf5[32];
-    unsigned major, minor, release;
-    hx__mpi_version(mpi, sizeof mpi);
-    if (H5get_libversion(&major, &minor, &release) < 0) return HX_FAIL(HX_ERR_INTERNAL, "HDF5 does not tell its version");
-    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
-    if (!cli->own.json) {
-        printf("helix %s\n%s, HDF5 %s, libyaml %s, jansson %s\ncheckpoint format %d, compiler %s\n", hx_version(), mpi, hdf5,
-               yaml_get_version_string(), JANSSON_VERSION, HX_CKPT_FORMAT, __VERSION__);
-        return HX_OK;
-    }
-    return hx__print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "helix", hx_version(), "mpi", mpi, "hdf5", hdf5, "libyaml",
-                                    yaml_get_version_string(), "jansson", JANSSON_VERSION, "checkpoint_format",
-                                    HX_CKPT_FORMAT, "compiler", __VERSION__));
+    return show("ckpt verify", true, cli, argc, argv);
 }
