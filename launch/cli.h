@@ -27,7 +27,8 @@
     X(REAL, link_gbs, 350, 1e-6, 1e9, "plan: that a GPU sends to another one of its host")                   \
     X(REAL, network_gbs, 40, 1e-6, 1e9, "plan: that a GPU sends to another host")                            \
     X(REAL, latency_us, 20, 0, 1e9, "plan: microseconds that a collective takes however little it moves")    \
-    X(BOOL, json, false, 0, 0, "eval, ckpt, plan, bench, doctor, version: one JSON object for programs")
+    X(INT, vocab, 50257, 257, 1 << 24, "tokenize: ids of the tokenizer, bytes and <|endoftext|> among them")  \
+    X(BOOL, json, false, 0, 0, "eval, ckpt, tokenize, plan, bench, doctor, version: one JSON object for programs")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 
@@ -94,5 +95,9 @@ hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **
 extern const hx_command hx_ckpt_verbs[];
 hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+
+/* ---- cmd_tokenize.c ---- */
+
+extern const hx_command hx_tokenize_verbs[];
 
 #endif

@@ -1,4 +1,4 @@
-/* helix generate: text from a checkpoint, one byte at a time. */
+/* helix generate: text from a checkpoint, one token at a time. */
 #define _GNU_SOURCE /* qsort_r */
 #include "launch/cli.h"
 
@@ -10,16 +10,18 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "io/text/tokenizer.h"
 
 typedef struct generator {
     hx_session *session;
     const hx_model *model;
     const hx_cli_config *options;
-    int64_t ctx, vocab;
-    int32_t *ids; /* [capacity] prompt and what was made */
-    int64_t n_ids;
-    double *weights; /* [vocab] scratch */
-    int64_t *order;  /* [vocab] scratch */
+    const hx_tokenizer *tokenizer;
+    int64_t ctx, vocab, n_drawn; /* ids below n_drawn are drawn: those that stand for something */
+    hx_ids ids;                  /* prompt and what was made */
+    hx_text text;                /* made, and not written yet: the begin of a character */
+    double *weights;             /* [vocab] scratch */
+    int64_t *order;              /* [vocab] scratch */
 } generator;
 
 /* ---- the next token's logits ---- */
@@ -43,11 +45,11 @@ static hx_status next_logits(generator *g) {
     HX_AUTO_TENSOR last = NULL;
     hx_session *s = g->session;
     hx_ctx ctx = *hx_session_ctx(s);
-    int64_t n = g->n_ids < g->ctx ? g->n_ids : g->ctx;
+    int64_t n = g->ids.n < g->ctx ? g->ids.n : g->ctx;
     ctx.tape = NULL;
     ctx.training = false;
     HX_TRY(hx_tensor_create(s->device, HX_I32, HX_SHAPE(1, n), &ids));
-    HX_TRY(hx_tensor_write(s->stream, ids, g->ids + g->n_ids - n));
+    HX_TRY(hx_tensor_write(s->stream, ids, g->ids.ids + g->ids.n - n));
     HX_TRY(hx_layer_forward(g->model->root, &ctx, ids, &logits));
     HX_TRY(hx_tensor_slice(logits, 1, n - 1, n, 1, &last));
     return copy_logits(s, last, g->weights, g->vocab);
@@ -65,12 +67,12 @@ static int by_falling_weight(const void *a, const void *b, void *arg) {
 /* softmax(logits / temperature) over the top_k likeliest, then the inverse of its cumulative sum. */
 static hx_status draw(generator *g, int64_t index, int32_t *out) {
     const hx_cli_config *o = g->options;
-    int64_t n = o->top_k > 0 && o->top_k < g->vocab ? o->top_k : g->vocab;
-    for (int64_t i = 0; i < g->vocab; i++) {
+    int64_t n = o->top_k > 0 && o->top_k < g->n_drawn ? o->top_k : g->n_drawn;
+    for (int64_t i = 0; i < g->n_drawn; i++) {
         if (!isfinite(g->weights[i])) return HX_FAIL(HX_ERR_NUMERIC, "logit %lld of token %lld is not finite", (long long)i, (long long)index);
         g->order[i] = i;
     }
-    qsort_r(g->order, (size_t)g->vocab, sizeof *g->order, by_falling_weight, g->weights);
+    qsort_r(g->order, (size_t)g->n_drawn, sizeof *g->order, by_falling_weight, g->weights);
     *out = (int32_t)g->order[0];
     if (o->temperature == 0) return HX_OK;
     double most = g->weights[g->order[0]], total = 0;
@@ -87,13 +89,35 @@ static hx_status draw(generator *g, int64_t index, int32_t *out) {
 
 /* ---- writing ---- */
 
-/* Printable text and line ends as they are, everything else (also what would steer a terminal) as \xNN. */
-static void print_byte(int32_t byte) {
-    if (byte == '\n' || byte == '\t' || (byte < 0x80 && isprint(byte))) {
-        putchar(byte);
-    } else {
-        printf("\\x%02x", (unsigned)byte);
+/* Printable text and line ends as they are, everything else (broken bytes, and what would steer a terminal) as \xNN. */
+static void print_character(const uint8_t *c, int length) {
+    bool is_control = length == 1 ? c[0] != '\n' && c[0] != '\t' && (c[0] >= 0x80 || !isprint(c[0])) : c[0] == 0xc2 && c[1] < 0xa0;
+    for (int i = 0; is_control && i < length; i++) printf("\\x%02x", c[i]);
+    if (!is_control) fwrite(c, 1, (size_t)length, stdout);
+}
+
+/* Whether more bytes could make the n at `c` a character. */
+static bool is_begin(const uint8_t *c, int64_t n) {
+    int64_t length = c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2;
+    if (c[0] < 0xc2 || c[0] > 0xf4 || n >= length) return false;
+    for (int64_t i = 1; i < n; i++)
+        if ((c[i] & 0xc0) != 0x80) return false;
+    return true;
+}
+
+/* Write the characters that are whole. @param is_end  and what is left of one */
+static hx_status print_text(hx_text *text, bool is_end) {
+    const uint8_t *bytes = (const uint8_t *)text->bytes;
+    int64_t at = 0;
+    while (at < text->n) {
+        int length = hx_utf8_length(bytes + at, (size_t)(text->n - at));
+        if (length == 0 && !is_end && is_begin(bytes + at, text->n - at)) break;
+        print_character(bytes + at, length > 0 ? length : 1);
+        at += length > 0 ? length : 1;
     }
+    if (at > 0) memmove(text->bytes, text->bytes + at, (size_t)(text->n - at));
+    text->n -= at;
+    return fflush(stdout) == 0 ? HX_OK : HX_FAIL(HX_ERR_IO, "standard output cannot be written: %s", strerror(errno));
 }
 
 static hx_status generate(generator *g) {
@@ -103,34 +127,50 @@ static hx_status generate(generator *g) {
         int32_t id;
         HX_TRY(next_logits(g));
         HX_TRY(draw(g, i, &id));
-        g->ids[g->n_ids++] = id;
-        if (!speaks) continue;
-        print_byte(id);
-        if (fflush(stdout) != 0) return HX_FAIL(HX_ERR_IO, "standard output cannot be written: %s", strerror(errno));
+        HX_TRY(hx_mem_grow((void **)&g->ids.ids, &g->ids.capacity, g->ids.n + 1, sizeof id));
+        g->ids.ids[g->ids.n++] = id;
+        HX_TRY(hx_decode(g->tokenizer, &id, 1, &g->text));
+        if (speaks) HX_TRY(print_text(&g->text, i + 1 == g->options->tokens));
     }
     if (speaks) putchar('\n');
     return HX_OK;
 }
 
-/* Without a prompt the model starts after a line end, where a text might begin. */
+/* Without a prompt the model starts where a text might begin: after the end of another one, or after a line end. */
 static hx_status set_prompt(generator *g) {
-    const unsigned char *prompt = (const unsigned char *)g->options->prompt;
-    size_t n = strlen(g->options->prompt);
-    for (size_t i = 0; i < n; i++) {
-        if (prompt[i] >= g->vocab)
-            return HX_FAIL(HX_ERR_CONFIG, "prompt: byte %u at position %zu, the model knows %lld", prompt[i], i, (long long)g->vocab);
-        g->ids[g->n_ids++] = prompt[i];
+    HX_CLEANUP(hx_encoder_destroy) hx_encoder *encoder = NULL;
+    const char *prompt = g->options->prompt[0] ? g->options->prompt : hx_tokenizer_special(g->tokenizer, HX_END_OF_TEXT) >= 0 ? HX_END_OF_TEXT : "\n";
+    HX_TRY(hx_encoder_create(g->tokenizer, &encoder));
+    HX_TRY(hx_encode(encoder, prompt, strlen(prompt), &g->ids));
+    for (int64_t i = 0; i < g->ids.n; i++) {
+        if (g->ids.ids[i] < g->vocab) continue;
+        if (g->options->prompt[0])
+            return HX_FAIL(HX_ERR_CONFIG, "prompt: byte %d at position %lld, the model knows %lld", g->ids.ids[i], (long long)i, (long long)g->vocab);
+        g->ids.ids[i] = 0;
     }
-    if (n == 0) g->ids[g->n_ids++] = '\n' < g->vocab ? '\n' : 0;
+    return HX_OK;
+}
+
+/* Bytes go with a model of fewer ids, too: its text has no others. */
+static hx_status choose_tokens(generator *g, const char *path) {
+    int64_t n = hx_tokenizer_vocab(g->tokenizer);
+    if (!path[0] && g->vocab > n)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "the model has %lld token ids: more than bytes (256); name what they stand for by --data.tokenizer",
+                       (long long)g->vocab);
+    if (path[0] && g->vocab < n)
+        return HX_FAIL(HX_ERR_CONFIG, "data.tokenizer %s has %lld ids, the model %lld: expected no more than the model's", path, (long long)n,
+                       (long long)g->vocab);
+    g->n_drawn = n < g->vocab ? n : g->vocab;
     return HX_OK;
 }
 
 static hx_status run_generator(hx_session *s, const hx_cli_config *options, const hx_model *model) {
-    generator g = {.session = s, .model = model, .options = options, .ctx = s->config.model.ctx, .vocab = s->config.model.vocab};
+    const char *path = s->config.data.tokenizer;
+    HX_CLEANUP(hx_tokenizer_close) hx_tokenizer *tokenizer = NULL;
+    HX_TRY(hx_tokenizer_open(path[0] ? path : "bytes", &tokenizer));
+    generator g = {.session = s, .model = model, .options = options, .tokenizer = tokenizer, .ctx = s->config.model.ctx, .vocab = s->config.model.vocab};
     hx_status status = HX_OK;
-    if (g.vocab > 256)
-        return HX_FAIL(HX_ERR_UNSUPPORTED, "the model has %lld token ids: only bytes (at most 256) can be written as text", (long long)g.vocab);
-    HX_TRY_GOTO(hx_mem_alloc_array(HX_OPTION_TEXT + options->tokens, sizeof *g.ids, (void **)&g.ids), done);
+    HX_TRY_GOTO(choose_tokens(&g, path), done);
     HX_TRY_GOTO(hx_mem_alloc_array(g.vocab, sizeof *g.weights, (void **)&g.weights), done);
     HX_TRY_GOTO(hx_mem_alloc_array(g.vocab, sizeof *g.order, (void **)&g.order), done);
     HX_TRY_GOTO(set_prompt(&g), done);
@@ -138,7 +178,8 @@ static hx_status run_generator(hx_session *s, const hx_cli_config *options, cons
 done:
     hx_mem_free((void **)&g.order);
     hx_mem_free((void **)&g.weights);
-    hx_mem_free((void **)&g.ids);
+    hx_text_destroy(&g.text);
+    hx_ids_destroy(&g.ids);
     return status;
 }
 

@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <math.h>
 #include <mpi.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,17 +36,19 @@ void hx__mpi_version(char *out, size_t n_bytes) {
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
     (void)session;
     HX_TRY(hx__cli_read(hx_command_find("version"), cli, argc, argv));
-    char mpi[128], hdf5[32];
+    char mpi[128], hdf5[32], pcre2[64] = "", unicode[64] = ""; /* PCRE2 gives 24 bytes and less */
     unsigned major, minor, release;
     hx__mpi_version(mpi, sizeof mpi);
     if (H5get_libversion(&major, &minor, &release) < 0) return HX_FAIL(HX_ERR_INTERNAL, "HDF5 does not tell its version");
     snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
+    pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, unicode);
     if (!cli->own.json) {
-        printf("helix %s\n%s, HDF5 %s, libyaml %s, jansson %s\ncheckpoint format %d, compiler %s\n", hx_version(), mpi, hdf5,
-               yaml_get_version_string(), JANSSON_VERSION, HX_CKPT_FORMAT, __VERSION__);
+        printf("helix %s\n%s, HDF5 %s, libyaml %s, jansson %s, PCRE2 %s (Unicode %s)\ncheckpoint format %d, compiler %s\n", hx_version(), mpi, hdf5,
+               yaml_get_version_string(), JANSSON_VERSION, pcre2, unicode, HX_CKPT_FORMAT, __VERSION__);
         return HX_OK;
     }
-    return hx__print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "helix", hx_version(), "mpi", mpi, "hdf5", hdf5, "libyaml",
-                                    yaml_get_version_string(), "jansson", JANSSON_VERSION, "checkpoint_format",
+    return hx__print_json(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "helix", hx_version(), "mpi", mpi, "hdf5", hdf5, "libyaml",
+                                    yaml_get_version_string(), "jansson", JANSSON_VERSION, "pcre2", pcre2, "unicode", unicode, "checkpoint_format",
                                     HX_CKPT_FORMAT, "compiler", __VERSION__));
 }

@@ -7,9 +7,11 @@
 #include "core/base/options.h"
 #include "launch/compose.h"
 
+#define HX_WORDS_MOST 1024
+
 /* Arguments that are not options, e.g. paths. */
 typedef struct hx_words {
-    const char *items[4]; /* borrowed from argv */
+    const char *items[HX_WORDS_MOST]; /* borrowed from argv */
     int n;
 } hx_words;
 

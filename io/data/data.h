@@ -25,6 +25,7 @@ extern "C" {
 
 #define HX_DATA_OPTIONS(X)                                                                                   \
     X(TEXT, path, "", 0, 0, "text file or folder to train on")                                               \
+    X(TEXT, tokenizer, "", 0, 0, "what ids stand for: tokenizer.json, or a folder with it or with vocab.json and merges.txt; empty: bytes") \
     X(REAL, holdout, 0.1, 0, 0.9, "share of the data, at its end, that is held out for evaluation")
 
 HX_OPTIONS_STRUCT(hx_data_config, HX_DATA_OPTIONS);

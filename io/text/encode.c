@@ -288,7 +288,7 @@ static const hx__added *longest(const kind *k, const uint8_t *text, size_t n) {
 
 /* Length of the character at text, if it is of that class. */
 static size_t char_of(const hx_encoder *e, const pcre2_code *class, const uint8_t *text, size_t n) {
-    int length = hx__utf8_length(text, n);
+    int length = hx_utf8_length(text, n);
     if (length == 0) return 0;
     return pcre2_match(class, text, (size_t)length, 0, PCRE2_NO_UTF_CHECK, e->match, NULL) >= 0 ? (size_t)length : 0;
 }
@@ -299,7 +299,7 @@ static size_t char_before(const hx_encoder *e, const pcre2_code *class, const ui
     while (at > 0 && n - at < 4 && (text[at - 1] & 0xc0) == 0x80) at--;
     if (at == 0) return 0;
     at--;
-    return (size_t)hx__utf8_length(text + at, n - at) == n - at ? char_of(e, class, text + at, n - at) : 0;
+    return (size_t)hx_utf8_length(text + at, n - at) == n - at ? char_of(e, class, text + at, n - at) : 0;
 }
 
 static bool stands_alone(const hx_encoder *e, const uint8_t *text, size_t n, size_t begin, size_t end) {

@@ -153,7 +153,7 @@ void hx__pattern_free(hx__pattern *pattern) {
 
 /* ---- UTF-8 ---- */
 
-int hx__utf8_length(const uint8_t *s, size_t n) {
+int hx_utf8_length(const uint8_t *s, size_t n) {
     static const struct {
         uint8_t first, last, low, high; /* of the first byte; of the second */
         int length;
@@ -182,7 +182,7 @@ static size_t valid_stretch(const uint8_t *s, size_t n) {
                 continue;
             }
         }
-        int length = hx__utf8_length(s + at, n - at);
+        int length = hx_utf8_length(s + at, n - at);
         if (length == 0) break;
         at += (size_t)length;
     }
@@ -191,7 +191,7 @@ static size_t valid_stretch(const uint8_t *s, size_t n) {
 
 static size_t broken_stretch(const uint8_t *s, size_t n) {
     size_t at = 0;
-    while (at < n && hx__utf8_length(s + at, n - at) == 0) at++;
+    while (at < n && hx_utf8_length(s + at, n - at) == 0) at++;
     return at;
 }
 

@@ -175,6 +175,17 @@ int32_t hx_tokenizer_special(const hx_tokenizer *t, const char *text) {
     return -1;
 }
 
+void hx_tokenizer_info_get(const hx_tokenizer *t, hx_tokenizer_info *out) {
+    *out = (hx_tokenizer_info){.split = t->pattern.text, .n_merges = t->n_merges, .n_added = t->n_added, .is_bytes = t->is_bytes,
+                               .has_prefix_space = t->prefix_space, .ignores_merges = t->ignore_merges};
+}
+
+const char *hx_tokenizer_added(const hx_tokenizer *t, int64_t i, int32_t *id, bool *is_special) {
+    *id = t->added[i].id;
+    *is_special = t->added[i].special;
+    return t->added[i].text;
+}
+
 hx_status hx_decode(const hx_tokenizer *t, const int32_t *ids, int64_t n, hx_text *text) {
     int64_t before = text->n;
     for (int64_t i = 0; i < n; i++) {

@@ -44,6 +44,17 @@ int32_t hx_tokenizer_special(const hx_tokenizer *tokenizer, const char *text);
 /** XXH3 of all that decides ids, the same for the same tokenizer read from either kind of file; 0 for bytes. */
 uint64_t hx_tokenizer_hash(const hx_tokenizer *tokenizer);
 
+/* What a tokenizer consists of, for people and programs that look at it. */
+typedef struct hx_tokenizer_info {
+    const char *split; /* the pattern of its words; NULL: a text is one word, or bytes. Borrowed */
+    int64_t n_merges;
+    int64_t n_added; /* tokens that are looked for in a text before everything else: special ones, and more */
+    bool is_bytes, has_prefix_space, ignores_merges;
+} hx_tokenizer_info;
+void hx_tokenizer_info_get(const hx_tokenizer *tokenizer, hx_tokenizer_info *out);
+/** Text of an added token, terminated; borrowed. @param i  0 to n_added - 1, in no order of ids */
+const char *hx_tokenizer_added(const hx_tokenizer *tokenizer, int64_t i, int32_t *id, bool *is_special);
+
 /* Ids in memory that grows. Zeroed before the first use. */
 typedef struct hx_ids {
     int32_t *ids; /* [n]; owned */
@@ -67,6 +78,9 @@ void hx_encoder_destroy(hx_encoder **encoder);
 hx_status hx_encode(hx_encoder *encoder, const char *text, size_t n_bytes, hx_ids *ids);
 /** Local. Append the bytes of n ids. @return HX_ERR_ARG with the id that is none, and its place */
 hx_status hx_decode(const hx_tokenizer *tokenizer, const int32_t *ids, int64_t n, hx_text *text);
+
+/** Length of the UTF-8 character that begins at text, 0: there is none. Surrogates and what is longer than need be are none. */
+int hx_utf8_length(const uint8_t *text, size_t n_bytes);
 
 /* Called now and then by the thread that trains: HX_TRAIN_COUNT bytes, then HX_TRAIN_MERGE merges, that are done of how many. */
 typedef enum hx_train_stage { HX_TRAIN_COUNT, HX_TRAIN_MERGE } hx_train_stage;

@@ -40,9 +40,6 @@ typedef hx_status (*hx__word_fn)(void *arg, const uint8_t *word, size_t n_bytes)
  *  two of them are a word. */
 hx_status hx__split(hx__splitter *splitter, const uint8_t *text, size_t n_bytes, hx__word_fn word, void *arg);
 
-/** Length of the character that begins at text, 0: there is none. Surrogates and what is longer than need be are none. */
-int hx__utf8_length(const uint8_t *text, size_t n_bytes);
-
 /* ---- table.c: the tokenizer's tables ---- */
 
 typedef struct hx__token {

@@ -8,7 +8,7 @@ if [ "$full" = 1 ]; then
     train+=(--train.steps $steps)
 fi
 # For people who look on.
-hash_of() { "$helix" inspect "$1" | grep -o 'XXH3 [0-9a-f]*'; }
+hash_of() { "$helix" ckpt show "$1" | grep -o 'XXH3 [0-9a-f]*'; }
 
 for dtype in f32 bf16; do
     expect 0 'elastic: 8 micro-batches of 2 samples' "${train[@]}" --model.dtype $dtype --out $dtype

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Help answers at once, tells every option, and touches neither MPI nor a device.
 . "$(dirname "$0")/common.sh"
-for command in train eval generate ckpt plan bench doctor version; do
+for command in train eval generate ckpt tokenize plan bench doctor version; do
     expect 0 'Examples' "$helix" "$command" --help
     expect 0 'Examples' "$helix" help "$command"
     expect 0 "$command" "$helix" help

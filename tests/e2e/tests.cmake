@@ -8,7 +8,8 @@ foreach(script ${scripts})
   set_tests_properties(e2e/${name} PROPERTIES LABELS e2e TIMEOUT 180)
 endforeach()
 
-set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900) # its long form
+set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900)   # its long form
+set_tests_properties(e2e/tokenize PROPERTIES TIMEOUT 3600) # its long form: Hugging Face's tokenizers learn twice
 
 foreach(tour tensor_tour autograd_tour)
   add_test(NAME e2e/example_${tour} COMMAND example_${tour})

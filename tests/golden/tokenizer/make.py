@@ -3,7 +3,9 @@
 
     make.py               write the files beside this one: text to learn from, two tokenizers, nasty text and its ids
     make.py long FOLDER   write FOLDER/{train.txt,text.txt,gpt2.json,llama3.json,*.ids}: a vocabulary of 50k and 10 MB of
-                          text, from files of this machine and made-up ones; prints the time that encoding takes
+                          text, from files of this machine and made-up ones, in documents with <|endoftext|> between
+                          them; prints the time that encoding takes, on one core and on all
+    make.py check FILE TEXT IDS   whether a tokenizer.json gives these ids
 """
 import json
 import os
@@ -94,13 +96,33 @@ def whole_words(file):
     del file["model"]["merges"][300:]
 
 
-def write_ids(path, t, text):
-    start = time.perf_counter()
-    ids = t.encode(text, add_special_tokens=False).ids
-    took = time.perf_counter() - start
+def write_ids(path, ids):
     with open(path, "w") as f:
         f.write("\n".join(" ".join(map(str, ids[i:i + 32])) for i in range(0, len(ids), 32)) + "\n")
-    return took
+
+
+def encode(t, documents, parallel):
+    """Ids of documents with the end of a text between them, and seconds: of all cores that computed, or on the clock if parallel."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"
+    clock = time.perf_counter if parallel else time.process_time
+    start = clock()
+    encodings = t.encode_batch_fast(documents, add_special_tokens=False)
+    took = clock() - start
+    ids, end = [], t.token_to_id(END)
+    for encoding in encodings:
+        ids += encoding.ids + [end]
+    return ids[:-1], took
+
+
+def check(file, text, ids):
+    with open(text, encoding="utf-8", newline="") as f:
+        documents = f.read().split(END)
+    with open(ids) as f:
+        given = list(map(int, f.read().split()))
+    wanted, _ = encode(load(file), documents, True)
+    if given != wanted:
+        at = next((i for i, (a, b) in enumerate(zip(given, wanted)) if a != b), min(len(given), len(wanted)))
+        sys.exit(f"{file}: {len(given)} and {len(wanted)} ids, from {at} on: {given[at:at + 8]}, expected {wanted[at:at + 8]}")
 
 
 LLAMA_ADDED = [AddedToken("<|begin_of_text|>", special=True, normalized=False), AddedToken("<|endoftext|>", special=True, normalized=False),
@@ -120,7 +142,8 @@ def short(folder):
     save(llama, os.path.join(folder, "llama3.json"))
     for name, file, edit in (("gpt2", "gpt2", lambda f: None), ("gpt2_prefix", "gpt2", prefix), ("llama3", "llama3", lambda f: None),
                              ("llama3_whole", "llama3", whole_words)):
-        write_ids(os.path.join(folder, name + ".ids"), load(os.path.join(folder, file + ".json"), edit), text)
+        t = load(os.path.join(folder, file + ".json"), edit)
+        write_ids(os.path.join(folder, name + ".ids"), t.encode(text, add_special_tokens=False).ids)
 
 
 def machine_text(limit):
@@ -146,25 +169,32 @@ def long(folder):
     os.makedirs(folder, exist_ok=True)
     pieces = machine_text(40 << 20) + [words(rng, 20000) for _ in range(40)] + [nasty(rng) for _ in range(20)]
     rng.shuffle(pieces)
-    train, text, every = "\n".join(pieces), [], "".join(map(chr, [c for c in range(0x110000) if not 0xd800 <= c < 0xe000]))
+    characters = [chr(c) for c in range(0x110000) if not 0xd800 <= c < 0xe000]
+    documents = ["".join(characters[i:i + 4096]) for i in range(0, len(characters), 4096)]
+    documents += [" " + " x".join(characters[i:i + 4096]) for i in range(0, 0x3000, 4096)]
     n = 0
-    for piece in reversed(pieces):
+    for piece in pieces:
         if n < 10 << 20:
-            text.append(piece)
-            n += len(piece)
-    text = "\n".join(text + [every])
-    for name, content in (("train.txt", train), ("text.txt", text)):
+            documents += piece.split(END)
+            n += len(piece.encode())
+    text = END.join(documents)
+    for name, content in (("train.txt", "\n".join(pieces)), ("text.txt", text)):
         with open(os.path.join(folder, name), "w", encoding="utf-8", newline="") as f:
             f.write(content)
     for name, pattern, added in (("gpt2", None, [AddedToken(END, special=True, normalized=False)]), ("llama3", LLAMA3, LLAMA_ADDED)):
         path = os.path.join(folder, name + ".json")
-        save(make(train, pattern, 50000, added), path)
-        took = write_ids(os.path.join(folder, name + ".ids"), load(path), text)
-        print(f"{name}: {len(text.encode()) / 1e6:.1f} MB, tokenizers {took:.2f} s, {len(text.encode()) / 1e6 / took:.2f} MB/s")
+        save(make("\n".join(pieces), pattern, 50000, added), path)
+        ids, one = encode(load(path), documents, False)
+        _, all_cores = encode(load(path), documents, True)
+        write_ids(os.path.join(folder, name + ".ids"), ids)
+        size = len(text.encode()) / 1e6
+        print(f"{name}: {size:.1f} MB, tokenizers: {size / one:.2f} MB in a second of one core, {size / all_cores:.2f} MB/s on {os.cpu_count()}", flush=True)
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3 and sys.argv[1] == "long":
         long(sys.argv[2])
+    elif len(sys.argv) == 5 and sys.argv[1] == "check":
+        check(*sys.argv[2:])
     else:
         short(os.path.dirname(os.path.abspath(__file__)))

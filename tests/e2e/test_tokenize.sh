@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Tokenizers from the command line: learned, looked at, text to ids and back; a model that writes by one. The long form holds 50k ids
+# against Hugging Face's tokenizers, where python3 (or HELIX_TEST_PYTHON) can import them, both ways.
+python=${HELIX_TEST_PYTHON:-python3}
+. "$(dirname "$0")/common.sh"
+golden=$root/tests/golden/tokenizer
+text=$golden/text.txt
+
+# one_line TEXT: from standard input
+one_line() { grep -qxF -- "$1" || fail "expected $1"; }
+
+expect 0 'tok: 1501 ids' "$helix" tokenize train "$golden/train.txt" --vocab 1501 --out tok --threads 2
+[ "$(echo tok/*)" = 'tok/merges.txt tok/tokenizer.json tok/vocab.json' ] || fail "other files: $(echo tok/*)"
+expect 0 '1501 ids, 1244 merges' "$helix" tokenize show tok
+expect 0 'special     1500 <|endoftext|>' "$helix" tokenize show tok/vocab.json
+expect 0 '"bytes":6991,"tokens":' "$helix" tokenize show tok "$text" --json
+expect 0 'bytes a token' "$helix" tokenize show bytes "$text"
+expect 0 '"vocab":1501' "$helix" tokenize train "$golden/train.txt" --vocab 1501 --out tok --json
+
+# the ids of Hugging Face; nothing is lost; bytes that are no text come back as well
+"$helix" tokenize encode "$golden/gpt2.json" "$text" | tr ' ' '\n' | cmp - <(tr ' ' '\n' <"$golden/gpt2.ids") || fail "other ids than golden"
+for tokenizer in tok tok/vocab.json "$golden/gpt2.json" bytes; do
+    for file in "$text" "$helix"; do
+        head -c 300000 "$file" >some
+        "$helix" tokenize encode "$tokenizer" some | "$helix" tokenize decode "$tokenizer" | cmp - some || fail "$tokenizer changes $file"
+    done
+done
+printf 'a<|endoftext|>' | "$helix" tokenize encode bytes | one_line "97 60 124 101 110 100 111 102 116 101 120 116 124 62"
+printf 'a<|endoftext|>' | "$helix" tokenize encode tok --json | grep -q '"tokens":2,' || fail "a special token is one id"
+printf '' | "$helix" tokenize encode tok - | one_line ''
+echo '104,105 10' | "$helix" tokenize decode bytes | one_line hi
+
+expect 2 'needs a verb' "$helix" tokenize
+expect 2 'did you mean encode' "$helix" tokenize encod tok
+expect 2 'expects --out FOLDER' "$helix" tokenize train "$text"
+expect 2 'expects FILE...' "$helix" tokenize train --out tok2
+expect 4 '/absent' "$helix" tokenize train /absent --out tok2
+expect 4 'tokenizer absent' "$helix" tokenize encode absent
+expect 2 "vocab = 256" "$helix" tokenize train "$text" --vocab 256 --out tok2
+[ -e tok2 ] && fail "a refused training left something behind"
+echo '{' >broken.json
+expect 5 'broken.json line' "$helix" tokenize show broken.json
+expect 5 "'x' at byte 2" bash -c "echo 3 x | '$helix' tokenize decode bytes"
+expect 2 'id 70000 at position 1' bash -c "echo 3 70000 | '$helix' tokenize decode tok"
+
+# A model of more ids than bytes writes by a tokenizer, whole characters only; without one it cannot.
+make_text corpus.txt
+small=(--data.path corpus.txt --out run --model.dim 16 --model.layers 1 --model.heads 2 --model.ctx 32 --train.steps 2 --train.batch 4)
+expect 0 '' "$helix" train "${small[@]}" --model.vocab 1600
+expect 2 'name what they stand for by --data.tokenizer' "$helix" generate run --tokens 3
+expect 0 'And' "$helix" generate run --prompt And --data.tokenizer tok --tokens 200 --temperature 5
+"$helix" generate run --prompt $'\u4e2d' --data.tokenizer "$golden/gpt2.json" --tokens 300 --temperature 5 | iconv -f UTF-8 -t UTF-8 >/dev/null || fail "half a character"
+expect 0 '' "$helix" generate run --data.tokenizer tok --tokens 5
+"$helix" tokenize train "$golden/train.txt" --vocab 1601 --out larger >/dev/null
+expect 2 'larger has 1601 ids, the model 1600' "$helix" generate run --data.tokenizer larger --tokens 3
+expect 4 'tokenizer absent' "$helix" generate run --data.tokenizer absent --tokens 3
+
+if [ -z "$full" ]; then
+    finish
+elif ! "$python" -c 'import tokenizers' 2>/dev/null; then
+    echo "the long form is left out: $python has no tokenizers"
+    finish
+fi
+# seconds COMMAND...: of one core, which other work on the machine does not add to
+seconds() { { TIMEFORMAT=%U; time "$@" >out 2>error; } 2>&1; }
+"$python" "$golden/make.py" long long || fail "make.py"
+size=$(stat -c %s long/text.txt)
+for kind in gpt2 llama3; do
+    took=$(seconds "$helix" tokenize show "long/$kind.json" long/text.txt)
+    awk -v k=$kind -v n="$size" -v t="$took" 'BEGIN {printf "%s: helix, its start included: %.2f MB in a second of one core\n", k, n / 1e6 / t}'
+    "$helix" tokenize encode "long/$kind.json" long/text.txt | tr ' ' '\n' | cmp - <(tr ' ' '\n' <"long/$kind.ids") || fail "$kind: other ids"
+done
+echo "learning 50257 ids: $(seconds "$helix" tokenize train long/train.txt --vocab 50257 --out long/tok) s of one core"
+"$helix" tokenize encode long/tok long/text.txt >long/tok.ids
+"$python" "$golden/make.py" check long/tok/tokenizer.json long/text.txt long/tok.ids || fail "what helix learned is something else to Hugging Face"
+finish
