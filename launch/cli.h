@@ -76,6 +76,9 @@ hx_status hx__load_model(hx_session *session, const char *file, bool use_ema, co
 json_t *hx__json_real(double value);
 /** Write an object as one line to standard output; takes the reference also on failure. NULL is HX_ERR_MEMORY. */
 hx_status hx__print_json(json_t *object);
+/** Print the character that text begins with, n > 0 bytes: what is seen, and line ends and tabs, as they are, everything else (broken
+ *  bytes, and what would steer a terminal) as \xNN. Returns its length. */
+size_t hx__print_character(const uint8_t *text, size_t n);
 /** Name and version of the MPI library, on one line. No MPI_Init needed. */
 void hx__mpi_version(char *out, size_t n_bytes);
 

@@ -89,18 +89,20 @@ static hx_status draw(generator *g, int64_t index, int32_t *out) {
 
 /* ---- writing ---- */
 
-/* Printable text and line ends as they are, everything else (broken bytes, and what would steer a terminal) as \xNN. */
-static void print_character(const uint8_t *c, int length) {
-    bool is_control = length == 1 ? c[0] != '\n' && c[0] != '\t' && (c[0] >= 0x80 || !isprint(c[0])) : c[0] == 0xc2 && c[1] < 0xa0;
-    for (int i = 0; is_control && i < length; i++) printf("\\x%02x", c[i]);
-    if (!is_control) fwrite(c, 1, (size_t)length, stdout);
+size_t hx__print_character(const uint8_t *text, size_t n) {
+    size_t length = (size_t)hx_utf8_length(text, n);
+    bool is_control = length < 2 ? text[0] != '\n' && text[0] != '\t' && (text[0] >= 0x80 || !isprint(text[0])) : text[0] == 0xc2 && text[1] < 0xa0;
+    if (length == 0) length = 1; /* a broken byte */
+    for (size_t i = 0; is_control && i < length; i++) printf("\\x%02x", text[i]);
+    if (!is_control) fwrite(text, 1, length, stdout);
+    return length;
 }
 
 /* Whether more bytes could make the n at `c` a character. */
-static bool is_begin(const uint8_t *c, int64_t n) {
-    int64_t length = c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2;
+static bool is_begin(const uint8_t *c, size_t n) {
+    size_t length = c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : 2;
     if (c[0] < 0xc2 || c[0] > 0xf4 || n >= length) return false;
-    for (int64_t i = 1; i < n; i++)
+    for (size_t i = 1; i < n; i++)
         if ((c[i] & 0xc0) != 0x80) return false;
     return true;
 }
@@ -110,10 +112,9 @@ static hx_status print_text(hx_text *text, bool is_end) {
     const uint8_t *bytes = (const uint8_t *)text->bytes;
     int64_t at = 0;
     while (at < text->n) {
-        int length = hx_utf8_length(bytes + at, (size_t)(text->n - at));
-        if (length == 0 && !is_end && is_begin(bytes + at, text->n - at)) break;
-        print_character(bytes + at, length > 0 ? length : 1);
-        at += length > 0 ? length : 1;
+        size_t left = (size_t)(text->n - at);
+        if (!is_end && hx_utf8_length(bytes + at, left) == 0 && is_begin(bytes + at, left)) break;
+        at += (int64_t)hx__print_character(bytes + at, left);
     }
     if (at > 0) memmove(text->bytes, text->bytes + at, (size_t)(text->n - at));
     text->n -= at;

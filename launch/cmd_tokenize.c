@@ -180,6 +180,11 @@ static hx_status try_file(const hx_tokenizer *t, const char *path, use *out) {
 
 static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
 
+/* What a file says must not steer a terminal. */
+static void print_safely(const char *text) {
+    for (size_t at = 0, n = strlen(text); at < n;) at += hx__print_character((const uint8_t *)text + at, n - at);
+}
+
 static void print_tokenizer(const char *path, const hx_tokenizer *t) {
     hx_tokenizer_info info;
     hx_tokenizer_info_get(t, &info);
@@ -189,12 +194,16 @@ static void print_tokenizer(const char *path, const hx_tokenizer *t) {
     }
     printf("%s\n  byte-level BPE: %lld ids, %lld merges%s%s\n", path, (long long)hx_tokenizer_vocab(t), (long long)info.n_merges,
            info.has_prefix_space ? ", a space before each text" : "", info.ignores_merges ? ", words that are tokens are not merged" : "");
-    printf("  words: %s\n  hash %016llx\n", info.split ? info.split : "the whole text is one", (unsigned long long)hx_tokenizer_hash(t));
+    fputs("  words: ", stdout);
+    print_safely(info.split ? info.split : "the whole text is one");
+    printf("\n  hash %016llx\n", (unsigned long long)hx_tokenizer_hash(t));
     for (int64_t i = 0; i < info.n_added; i++) {
         int32_t id;
         bool is_special;
         const char *text = hx_tokenizer_added(t, i, &id, &is_special);
-        printf("  %-7s %8d %s\n", is_special ? "special" : "added", id, text);
+        printf("  %-7s %8d ", is_special ? "special" : "added", id);
+        print_safely(text);
+        putchar('\n');
     }
 }
 

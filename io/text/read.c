@@ -16,7 +16,7 @@
 #include "io/fs.h"
 #include "io/text/tokenizer_impl.h"
 
-#define FILE_MOST  (256ll << 20) /* bytes; LLaMA 3's is 9 MB */
+#define FILE_MOST  (64ll << 20) /* bytes; LLaMA 3's is 9 MB */
 #define TOKEN_MOST 4096          /* bytes of an added token */
 #define GAPS_MOST  65536         /* ids that stand for nothing */
 #define PATH_MOST  4096

@@ -13,7 +13,7 @@
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
-#include "io/text/tokenizer.h"
+#include "io/text/tokenizer_impl.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 #define GOLDEN   HELIX_TOKENIZER_FOLDER "/"
@@ -172,6 +172,44 @@ Test(tokenizer, tells_ids_of_special_tokens) {
     hx_tokenizer *t = opened(GOLDEN "gpt2.json");
     cr_assert_eq(hx_tokenizer_special(t, HX_END_OF_TEXT), hx_tokenizer_vocab(t) - 1);
     cr_assert_eq(hx_tokenizer_special(t, "the"), -1);
+    hx_tokenizer_close(&t);
+}
+
+/* The definition, word by word: of all pairs the one of the lowest rank, the leftmost of them. @param ids [n]. Returns how many are left. */
+static int64_t merged_by_definition(const hx_tokenizer *t, int32_t *ids, int64_t n) {
+    for (;;) {
+        const hx__merge_slot *best = NULL;
+        int64_t at = 0;
+        for (int64_t i = 0; i + 1 < n; i++) {
+            const hx__merge_slot *m = hx__merge_find(t, ids[i], ids[i + 1]);
+            if (m && (!best || m->rank < best->rank)) best = m, at = i;
+        }
+        if (!best) return n;
+        ids[at] = best->id;
+        memmove(ids + at + 1, ids + at + 2, (size_t)(--n - at - 1) * sizeof *ids);
+    }
+}
+
+/* Words of three letters, by rules with many that overlap: short ones, and long ones, which take another way. */
+Test(tokenizer, merges_as_defined) {
+    char path[512], text[40000];
+    hx_rng rng = {.seed = 4};
+    uint64_t drawn = 0;
+    hx_tokenizer *t;
+    snprintf(path, sizeof path, "%s/a.txt", folder);
+    for (size_t i = 0; i < sizeof text; i++) text[i] = "aabbc "[hx_rng_below(rng, drawn++, 6)];
+    spit("a.txt", text, sizeof text);
+    OK(hx_tokenizer_train((const char *[]){path}, 1, 600, 1, NULL, NULL, &t));
+    for (int round = 0; round < 400; round++) {
+        char word[300];
+        int32_t wanted[300];
+        int64_t n = 1 + (int64_t)hx_rng_below(rng, drawn++, sizeof word);
+        for (int64_t i = 0; i < n; i++) word[i] = "aabbc"[hx_rng_below(rng, drawn++, 5)], wanted[i] = t->byte_ids[(uint8_t)word[i]];
+        hx_ids ids = encoded(t, word, (size_t)n);
+        int64_t n_wanted = merged_by_definition(t, wanted, n);
+        cr_assert(ids.n == n_wanted && memcmp(ids.ids, wanted, (size_t)n_wanted * 4) == 0, "a word of %lld", (long long)n);
+        hx_ids_destroy(&ids);
+    }
     hx_tokenizer_close(&t);
 }
 
@@ -419,6 +457,40 @@ Test(tokenizer, learns_the_same_with_any_number_of_threads) {
         cr_expect_eq(hx_tokenizer_hash(t), hash, "%d threads", threads);
         hx_tokenizer_close(&t);
     }
+    free(text);
+}
+
+/* Blocks of a large file are cut where words end anyway: it has the words of 50 small ones. */
+Test(tokenizer, counts_the_words_of_a_whole_file) {
+    enum { COPIES = 50 };
+    size_t n;
+    char *text = slurp(GOLDEN "train.txt", &n), paths[2][512];
+    const char *large = paths[0], *small[COPIES];
+    hx__pattern pattern;
+    hx__counts whole = {0}, parts = {0};
+    snprintf(paths[0], sizeof paths[0], "%s/a.txt", folder);
+    snprintf(paths[1], sizeof paths[1], "%s/b.txt", folder);
+    for (size_t i = 0; i < n; i++)
+        if (i % 8 > 0) text[i] = ' '; /* in rows, which a cut within would part otherwise */
+    text[0] = '\n';
+    text[n - 1] = 'x';
+    spit("b.txt", text, n);
+    FILE *f = fopen(paths[0], "w");
+    for (int i = 0; i < COPIES; i++) fwrite(text, 1, n, f), small[i] = paths[1];
+    fclose(f);
+    OK(hx__pattern_compile(HX_GPT2_PATTERN, "test", &pattern));
+    OK(hx__count_files(&large, 1, 2, &pattern, NULL, NULL, &whole));
+    OK(hx__count_files(small, COPIES, 1, &pattern, NULL, NULL, &parts));
+    cr_assert_eq(whole.n, parts.n);
+    for (uint64_t i = 0; i <= parts.mask; i++) {
+        const hx__counted *c = &parts.slots[i];
+        if (c->word) OK(hx__counts_add(&whole, c->word, (size_t)c->n_bytes, -c->count));
+    }
+    cr_assert_eq(whole.n, parts.n, "a word of the parts is none of the whole");
+    for (uint64_t i = 0; i <= whole.mask; i++) cr_assert(!whole.slots[i].word || whole.slots[i].count == 0, "%.*s", (int)whole.slots[i].n_bytes, whole.slots[i].word);
+    hx__counts_free(&whole);
+    hx__counts_free(&parts);
+    hx__pattern_free(&pattern);
     free(text);
 }
 

@@ -54,7 +54,7 @@ def nasty(rng):
         "  <left>  and  <right>  x<word>y <word> <word>, <word><word> \u00e9<word> <left> <left><right>   <right>  <norm>x<normal><norm>\n",
         "\u0600\U000e0001\U0010ffff\ue000\ufffd\ufffe\U00020000\U0002a6df \U0001d400\U0001d7d8 \u10d0\u1c90 \u01c5\u02b0\u00aa\u00ba _ __ a_b \u203f\n",
     ]
-    text = "".join(parts) + words(rng, 250)
+    text = "".join(parts) + "x  \u180e? x  \u180ey x  \u0085y x  \u200by\n" + words(rng, 250)
     pool = "ab '\n\r\t\u00a0\u0301\u4e2d\u0661\U0001f600.,<|>-_1\u00e9 s t d m"
     return text + "".join(rng.choice(pool) for _ in range(1500))
 
@@ -128,7 +128,7 @@ def check(file, text, ids):
 LLAMA_ADDED = [AddedToken("<|begin_of_text|>", special=True, normalized=False), AddedToken("<|endoftext|>", special=True, normalized=False),
                AddedToken("<left>", lstrip=True, normalized=False), AddedToken("<right>", rstrip=True, normalized=False),
                AddedToken("<word>", single_word=True, normalized=False), AddedToken("<norm", normalized=True),
-               AddedToken("<normal>", normalized=True)]
+               AddedToken("<normal>", normalized=True), AddedToken("<left><right", normalized=True)]
 
 
 def short(folder):
