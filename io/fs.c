@@ -157,6 +157,12 @@ hx_status hx__fs_unlink(const char *path) {
     return HX_OK;
 }
 
+hx_status hx__fs_rmdir(const char *path) {
+    if (!may("rmdir", path) || (rmdir(path) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST))
+        return HX_FAIL(HX_ERR_IO, "removing folder %s: %s", path, strerror(errno));
+    return HX_OK;
+}
+
 static bool is_folder(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);

@@ -28,6 +28,8 @@ hx_status hx__fs_rename(const char *from, const char *to);
 hx_status hx__fs_point(const char *link, const char *target);
 /** An absent file is no failure. */
 hx_status hx__fs_unlink(const char *path);
+/** An absent folder is no failure, nor one that is not empty. */
+hx_status hx__fs_rmdir(const char *path);
 /** @param[out] was_there  NULL: a folder that exists is fine */
 hx_status hx__fs_mkdir(const char *path, bool *was_there);
 /** Like mkdir -p. */

@@ -1,6 +1,5 @@
 #include "launch/session_impl.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -37,13 +36,15 @@ static hx_status make_folders(const char *path) {
     return HX_OK;
 }
 
-static bool has_checkpoint_files(const char *folder) {
-    DIR *dir = opendir(folder);
-    bool found = false;
-    if (!dir) return false;
-    for (struct dirent *e = readdir(dir); e && !found; e = readdir(dir)) found = strncmp(e->d_name, "step-", 5) == 0;
-    closedir(dir);
-    return found;
+/* Of any generation, whole or not: none of them is to be written over. */
+static hx_status has_checkpoint_files(const char *folder, bool *out) {
+    hx_ckpt_files files = {0};
+    *out = false;
+    if (access(folder, F_OK) != 0) return HX_OK;
+    HX_TRY(hx_ckpt_list(folder, &files));
+    *out = files.n > 0;
+    hx_ckpt_files_destroy(&files);
+    return HX_OK;
 }
 
 /* Never in place: a run that is killed here keeps the file it had. */
@@ -94,12 +95,12 @@ hx_status hx__folder_prepare(const hx_run_config *run, int *lock, hx_resume *res
     HX_TRY(make_folders(run->out));
     HX_TRY(take_lock(run->out, lock));
     HX_TRY(hx__path_join(run->out, "ckpt", ckpt));
-    if (has_checkpoint_files(ckpt)) {
+    HX_TRY(has_checkpoint_files(ckpt, &result.is_found));
+    if (result.is_found) {
         if (!run->resume)
             return HX_FAIL(HX_ERR_CONFIG, "out: %s already holds checkpoints: go on from them with --resume, or choose another folder with --out",
                            run->out);
         HX_TRY(hx_ckpt_resolve(ckpt, result.file));
-        result.is_found = true;
     }
     *resume = result;
     return HX_OK;

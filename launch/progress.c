@@ -158,6 +158,33 @@ static void show_eval(hx_progress *p, const hx_train_event *e) {
     say(p, line);
 }
 
+static void save_text(const hx_train_event *e, char *out, size_t n_bytes) {
+    if (e->text) {
+        snprintf(out, n_bytes, "step %lld  CHECKPOINT NOT WRITTEN, training goes on: %.400s", (long long)e->step, e->text);
+        return;
+    }
+    switch (e->save) {
+    case HX_SAVE_WRITTEN: snprintf(out, n_bytes, "step %lld  checkpoint written in %.2f s", (long long)e->step, e->seconds); return;
+    case HX_SAVE_BEGUN:
+        snprintf(out, n_bytes, "step %lld  checkpoint begun, training stood still for %.3f s", (long long)e->step, e->seconds);
+        return;
+    case HX_SAVE_SKIPPED:
+        snprintf(out, n_bytes, "step %lld  checkpoint left out: the last one is still being written", (long long)e->step);
+    }
+}
+
+static void save_end_text(const hx_train_event *e, char *out, size_t n_bytes) {
+    int n;
+    if (e->text) {
+        snprintf(out, n_bytes, "step %lld  CHECKPOINT NOT WRITTEN, found out after %.2f s beside training: %.400s", (long long)e->step, e->seconds, e->text);
+        return;
+    }
+    n = snprintf(out, n_bytes, "step %lld  checkpoint written beside training in %.2f s, of which it stood still for %.3f s", (long long)e->step,
+                 e->seconds, e->stall_s);
+    if (isfinite(e->step_s)) n += snprintf(out + n, n_bytes - (size_t)n, "; a step took %.4f s meanwhile", e->step_s);
+    if (isfinite(e->step_s) && isfinite(e->step_s_before)) snprintf(out + n, n_bytes - (size_t)n, ", %.4f s before", e->step_s_before);
+}
+
 void hx_progress_event(hx_progress *p, const hx_train_event *e) {
     char line[512];
     if (p->first_step < 0) p->first_step = e->kind == HX_EVENT_STEP && e->step > 0 ? e->step - 1 : e->step;
@@ -165,11 +192,7 @@ void hx_progress_event(hx_progress *p, const hx_train_event *e) {
     case HX_EVENT_STEP: show_step(p, e); return;
     case HX_EVENT_EVAL: show_eval(p, e); return;
     case HX_EVENT_SAVE:
-        if (e->text) {
-            snprintf(line, sizeof line, "step %lld  CHECKPOINT NOT WRITTEN, training goes on: %.400s", (long long)e->step, e->text);
-        } else {
-            snprintf(line, sizeof line, "step %lld  checkpoint written in %.2f s", (long long)e->step, e->seconds);
-        }
+        save_text(e, line, sizeof line);
         break;
     case HX_EVENT_SKIP:
         snprintf(line, sizeof line, "step %lld  update left out: %s", (long long)e->step, e->text ? e->text : "not finite");
@@ -178,6 +201,7 @@ void hx_progress_event(hx_progress *p, const hx_train_event *e) {
         if (e->step == e->n_steps) return; /* the usual end needs no reason */
         snprintf(line, sizeof line, "step %lld  stopped: %s", (long long)e->step, e->text ? e->text : "");
         break;
+    case HX_EVENT_SAVE_END: save_end_text(e, line, sizeof line); break;
     default: return;
     }
     say(p, line);

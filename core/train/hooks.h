@@ -145,11 +145,34 @@ typedef struct hx_train_state {
     int64_t eval_epoch;    /* whole epochs that were through then */
 } hx_train_state;
 
+/* What a call of `save` did. */
+typedef enum hx_save_result {
+    HX_SAVE_WRITTEN, /* the checkpoint is on the disk */
+    HX_SAVE_BEGUN,   /* it is being written, beside training; `ended` will tell how that went */
+    HX_SAVE_SKIPPED  /* nothing: the last one is still being written */
+} hx_save_result;
+
+/* How a save that went on beside training has ended. */
+typedef struct hx_save_end {
+    int64_t step;
+    double seconds; /* from `save` on */
+    bool is_best;
+    hx_status status;
+    char text[1024]; /* of a failure */
+} hx_save_end;
+
 typedef struct hx_checkpoint_hook {
     void *self;
-    /** Collective. Writes a checkpoint of `items` and `state`; a failure leaves earlier ones untouched.
-     *  @param is_best  this state has the lowest evaluation loss so far: it is kept beyond the last K */
-    hx_status (*save)(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best);
+    /** Collective. Writes a checkpoint of `items` and `state`, or begins to: they may change when it returns. A failure leaves earlier
+     *  ones untouched.
+     *  @param is_best  this state has the lowest evaluation loss so far: it is kept beyond the last K
+     *  @param[out] result  the same on all ranks */
+    hx_status (*save)(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result);
+    /** Collective. Returns when no save is under way. NULL, as is `ended`: none ever goes on beside training. */
+    void (*finish)(void *self);
+    /** Local. True once after each save that was begun and has ended, in their order. The status is the same on all ranks, or
+     *  HX_ERR_REMOTE on those that did not fail first. */
+    bool (*ended)(void *self, hx_save_end *out);
 } hx_checkpoint_hook;
 
 /** Which of how many ranks with the same values this one is: they share the writing. @param ranks  NULL: one process

@@ -1,4 +1,5 @@
 /* How failures of one rank become failures of all, and how events are made. */
+#include <math.h>
 #include <stdio.h>
 #include <time.h>
 #include "core/train/trainer_impl.h"
@@ -67,6 +68,8 @@ void hx__trainer_event(hx_trainer *t, hx_event_kind kind, double seconds) {
                                 .loss = t->state.last_loss,
                                 .seconds = seconds,
                                 .elapsed_s = t->state.elapsed_s + t->unbooked_s,
+                                .step_s = NAN,
+                                .step_s_before = NAN,
                                 .memory_bytes = stats.peak_bytes};
 }
 

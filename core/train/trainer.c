@@ -218,29 +218,6 @@ void hx_trainer_pause(hx_trainer *trainer) { trainer->wish = HX__WISH_PAUSE; }
 
 /* ---- run ---- */
 
-/* A save that fails (a full disk) is reported and training goes on: earlier checkpoints are untouched. Before
- * it all ranks make sure that none of them holds a failed update. */
-static hx_status save(hx_trainer *t) {
-    const hx_checkpoint_hook *hook = t->setup.checkpoint;
-    const double began = hx__seconds_now();
-    if (hook == NULL || t->saved_step == t->state.step) return HX_OK;
-    HX_TRY(hx__trainer_mean_buffers(t));
-    hx__trainer_note(t, hx_stream_sync(t->ctx.stream)); /* the hook reads memory the stream writes */
-    HX_TRY(hx__trainer_share(t));
-    const bool is_best = t->is_best && t->state.eval_step == t->state.step;
-    t->save_status = hook->save(hook->self, &t->state, &t->items, is_best);
-    t->save_text[0] = '\0';
-    if (t->save_status != HX_OK) snprintf(t->save_text, sizeof t->save_text, "%s", hx_error_message());
-    t->saved_step = t->state.step;
-    t->saved_epoch = hx__trainer_epoch(t);
-    const double seconds = hx__seconds_now() - began;
-    t->unbooked_s += seconds;
-    hx__trainer_event(t, HX_EVENT_SAVE, seconds);
-    t->event.is_best = is_best;
-    t->event.text = t->save_status != HX_OK ? t->save_text : NULL;
-    return hx__trainer_emit(t);
-}
-
 #define SAVE_EPOCHS 10 /* between checkpoints, unless they come by steps */
 
 static bool is_eval_due(const hx_trainer *t) {
@@ -267,7 +244,7 @@ static bool has_lost_patience(const hx_trainer *t) {
 /* What is due at a step that has been done. */
 static hx_status do_due(hx_trainer *t, bool *is_over) {
     if (is_eval_due(t)) HX_TRY(hx__trainer_evaluate(t));
-    if (is_save_due(t)) HX_TRY(save(t));
+    if (is_save_due(t)) HX_TRY(hx__trainer_save(t));
     *is_over = has_lost_patience(t);
     return HX_OK;
 }
@@ -279,6 +256,8 @@ static hx_status run_steps(hx_trainer *t) {
         HX_TRY(hx__trainer_update(t));
         const bool is_step = t->event.kind == HX_EVENT_STEP;
         HX_TRY(hx__trainer_emit(t));
+        if (is_step) hx__trainer_time_step(t);
+        HX_TRY(hx__trainer_report_saves(t));
         HX_TRY(hx__trainer_check_skips(t));
         /* Without an update the step's number stays, and what is due at it has been done. */
         if (is_step && !t->stop_wanted) HX_TRY(do_due(t, &is_over));
@@ -306,7 +285,9 @@ static hx_status finish(hx_trainer *t) {
     hx_status result = HX_OK;
     if (!t->stop_wanted && t->setup.eval != NULL && t->state.eval_step != t->state.step)
         HX_TRY(hx__trainer_evaluate(t));
-    HX_TRY(save(t));
+    HX_TRY(hx__trainer_finish_saves(t)); /* so that the last one is not left out */
+    HX_TRY(hx__trainer_save(t));
+    HX_TRY(hx__trainer_finish_saves(t));
     if (t->stop_wanted)
         snprintf(t->event_text, sizeof t->event_text, "asked to stop at step %lld of %lld",
                  (long long)t->state.step, (long long)t->n_steps);
@@ -342,6 +323,7 @@ static hx_status run_nothing(hx_trainer *t) {
 
 /* Neither evaluated nor saved: the run goes on soon, in this process. */
 static hx_status leave_for_pause(hx_trainer *t) {
+    HX_TRY(hx__trainer_finish_saves(t));
     snprintf(t->event_text, sizeof t->event_text, "paused at step %lld of %lld", (long long)t->state.step,
              (long long)t->n_steps);
     HX_TRY(emit_stop(t, t->event_text));

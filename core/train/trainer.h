@@ -72,7 +72,14 @@ hx_status hx_lm_loss_scores(void *self, hx_ctx *ctx, const hx_batch *batch, hx_t
 
 /* One line of the run's history. Every update gives a STEP, or a SKIP whose `step` is the update's left out; each
  * run that does not fail ends with one STOP. */
-typedef enum hx_event_kind { HX_EVENT_STEP, HX_EVENT_EVAL, HX_EVENT_SAVE, HX_EVENT_SKIP, HX_EVENT_STOP } hx_event_kind;
+typedef enum hx_event_kind {
+    HX_EVENT_STEP,
+    HX_EVENT_EVAL,
+    HX_EVENT_SAVE, /* written, begun or left out, as `save` says */
+    HX_EVENT_SKIP,
+    HX_EVENT_STOP,
+    HX_EVENT_SAVE_END /* one that was begun has ended: `step` is its step, `seconds` what it took beside training */
+} hx_event_kind;
 typedef struct hx_train_event {
     hx_event_kind kind;
     int64_t step, n_steps;
@@ -81,7 +88,7 @@ typedef struct hx_train_event {
     double loss;         /* mean per target: of the step, or of the evaluation */
     double count;        /* targets it was averaged over, or the sum of their weights */
     double lr, grad_norm;
-    double seconds;      /* of this step / evaluation / save */
+    double seconds;      /* of this step / evaluation / save; of a save what training stood still for */
     double elapsed_s;    /* over all incarnations */
     double tokens_per_s; /* targets per second over all ranks */
     double comm_share;   /* share of the step's time spent waiting for communication, 0..1 */
@@ -90,7 +97,11 @@ typedef struct hx_train_event {
     double loss_scale;   /* that the step was computed with; 0: none */
     const hx_metrics *metrics; /* HX_EVENT_EVAL: over all ranks; NULL: none. Borrowed until the next evaluation */
     bool is_best;
-    const char *text;    /* HX_EVENT_STOP, HX_EVENT_SKIP: why; HX_EVENT_SAVE: what failed, NULL if it went well.
+    hx_save_result save; /* HX_EVENT_SAVE */
+    /* HX_EVENT_SAVE_END: what training stood still for when it was begun; mean seconds of the steps beside it, and of those between
+     * the last one and it; NaN: there were none */
+    double stall_s, step_s, step_s_before;
+    const char *text;    /* HX_EVENT_STOP, HX_EVENT_SKIP: why; HX_EVENT_SAVE, HX_EVENT_SAVE_END: what failed, NULL if it went well.
                             Borrowed from the trainer until its next event */
 } hx_train_event;
 
@@ -126,7 +137,7 @@ void hx_trainer_destroy(hx_trainer **trainer);
  *  hx_trainer_stop it saves at once, without evaluating; after hx_trainer_pause it does neither. Called again, it goes
  *  on; an evaluation that was due when it stopped comes first; a run that is complete, or whose patience has ended, has
  *  nothing to do. A save that fails is reported by its event and training goes on, except that the run returns the status
- *  of its last save.
+ *  of its last save. Saves beside training have ended when this returns, unless it fails.
  *  @return HX_OK also after a pause; HX_ERR_INTERRUPTED after a stop; HX_ERR_NUMERIC after max_skips updates in a row
  *          were left out (in f16 those count that a smaller loss scale cannot mend) */
 hx_status hx_trainer_run(hx_trainer *trainer);

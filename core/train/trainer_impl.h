@@ -1,6 +1,6 @@
 /* Inside of the trainer: trainer.c (life and run), step.c (one update), sums.c (losses added up on the device),
  * norm.c (the gradients' norm over ranks), elastic.c (what elastic training asks for), buffers.c (running statistics), replicas.c
- * (copies compared), eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
+ * (copies compared), save.c (checkpoints), eval.c (evaluation), report.c (failures shared with the other ranks, and events). */
 #ifndef HX_CORE_TRAIN_TRAINER_IMPL_H
 #define HX_CORE_TRAIN_TRAINER_IMPL_H
 
@@ -44,6 +44,12 @@ enum {
 
 enum { HX__WISH_STOP = 1, HX__WISH_PAUSE };
 
+/* How long steps take: what a save costs that goes on beside them. */
+typedef struct hx__pace {
+    double seconds;
+    int64_t n_steps;
+} hx__pace;
+
 struct hx_trainer {
     hx_trainer_setup setup; /* a copy; what it points to is borrowed */
     hx_ctx ctx;             /* of training passes */
@@ -77,8 +83,11 @@ struct hx_trainer {
     int64_t saved_step;     /* of the last save; -1: none yet */
     int64_t saved_epoch;    /* whole epochs that were through then */
     bool is_best;          /* the last evaluation was the best one */
-    hx_status save_status; /* of the last save */
+    hx_status save_status; /* of the last save; of one that goes on, HX_OK */
     char save_text[1024];
+    double save_stall_s;   /* of the last one that was begun */
+    int64_t n_timed;       /* steps of this process */
+    hx__pace pace, pace_before; /* since the last save that was begun, or has ended; and up to it */
     hx_train_event event; /* the last one */
     char event_text[256];
 };
@@ -147,6 +156,17 @@ hx_status hx__trainer_open_copies(hx_trainer *t);
 /* Collective, after an update, if it is due: compare the copies over the ranks. All of them fail, and alike, with HX_ERR_CORRUPT
  * naming the ranks that differ, their hosts and the first tensor; or with the failure of a rank that it has not told yet. */
 hx_status hx__trainer_check_copies(hx_trainer *t);
+
+/* ---- save.c ---- */
+
+/* Collective. A checkpoint of the state as it is, unless this step has one; t->event tells. */
+hx_status hx__trainer_save(hx_trainer *t);
+/* A step is done: t->event is its. */
+void hx__trainer_time_step(hx_trainer *t);
+/* Saves that have ended since: their events. */
+hx_status hx__trainer_report_saves(hx_trainer *t);
+/* Collective. Wait for the save that is under way, and report it. */
+hx_status hx__trainer_finish_saves(hx_trainer *t);
 
 /* ---- trainer.c, step.c, eval.c ---- */
 

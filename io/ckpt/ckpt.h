@@ -50,15 +50,28 @@ extern const int hx_ckpt_n_options;
 
 typedef struct hx_ckpt hx_ckpt;
 
-/** Collective. Creates the folder if need be; removes temporary files of killed saves.
+/** Collective. Creates the folder if need be, and in it this incarnation's own one, gen-NNNN; removes temporary files of killed saves,
+ *  and folders that killed incarnations left empty.
  *  @param folder, config_text  copied */
 hx_status hx_ckpt_open(hx_comm *comm, const char *folder, const hx_ckpt_config *config, const char *config_text, hx_ckpt **out);
+/** Waits for a save that is under way. */
 void hx_ckpt_close(hx_ckpt **ckpt);
 /** Local, alike on all ranks, before the first save: what decides the bits of the run's results, stored beside the configuration.
  *  @param kernels  hx_device_props.kernels; copied */
 hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels);
-/** Collective. On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
+/** Collective. The file is whole and published when this returns, whatever the option async says; a save that is under way is waited for.
+ *  On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
 hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
+/** Collective. The same as the option async says: with wait and skip this rank's share is copied, and a thread writes it from there.
+ *  That takes host memory of hx_ckpt_share_bytes, held until hx_ckpt_close. The best checkpoint is never left out.
+ *  @param[out] result  the same on all ranks */
+hx_status hx_ckpt_begin(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result);
+/** Local. Returns when no save is under way; how it went is what hx_ckpt_ended tells. */
+void hx_ckpt_finish(hx_ckpt *ckpt);
+/** Local. True once after each save that was begun and has ended, as long as it is asked between two of them. */
+bool hx_ckpt_ended(hx_ckpt *ckpt, hx_save_end *out);
+/** Local. Bytes of the items that this rank writes: its share among replicas. */
+hx_status hx_ckpt_share_bytes(const hx_state_list *items, int64_t *out);
 /** The trainer's hook; borrows ckpt. */
 void hx_ckpt_hook(hx_ckpt *ckpt, hx_checkpoint_hook *out);
 
@@ -86,9 +99,37 @@ typedef struct hx_ckpt_partial {
  *  @param[out] report  the same on all ranks; hx_ckpt_partial_destroy */
 hx_status hx_ckpt_load_partial(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state, hx_ckpt_partial *report);
 void hx_ckpt_partial_destroy(hx_ckpt_partial *report);
-/** Local. The file that `path` means: itself, or the newest complete one in the folder.
+/** Local. The file that `path` means: itself; of a folder, the latest of the highest generation in which there is a whole one, or the
+ *  newest whole one of it; of FOLDER/latest the same, and of FOLDER/best the best one, though these links lie in the generations.
  *  @return HX_ERR_IO: there is none */
 hx_status hx_ckpt_resolve(const char *path, char file[HX_PATH_BYTES]);
+
+/* ---- the folder ---- */
+
+/* A file in a folder of checkpoints. */
+typedef struct hx_ckpt_file {
+    int64_t generation, step; /* generation 0: directly in the folder */
+    int64_t n_bytes, written; /* seconds since 1970 */
+    bool is_whole;            /* its seal says so; checksums of tensors are not compared */
+    bool is_latest, is_best;  /* what the folder and FOLDER/best mean */
+    bool is_left;             /* of a branch that a resume from an older checkpoint has left */
+    bool is_kept;             /* hx_ckpt_choose */
+} hx_ckpt_file;
+typedef struct hx_ckpt_files {
+    hx_ckpt_file *items; /* owned; newest first, then those of branches that were left */
+    int64_t n, capacity;
+} hx_ckpt_files;
+
+/** Local. All files of a folder, or of one generation. Links are not followed. @return HX_ERR_IO: no folder */
+hx_status hx_ckpt_list(const char *folder, hx_ckpt_files *out);
+void hx_ckpt_files_destroy(hx_ckpt_files *files);
+hx_status hx_ckpt_file_path(const char *folder, const hx_ckpt_file *file, char path[HX_PATH_BYTES]);
+/** Local. Set is_kept as retention does: the best, the newest `keep` beside it, and with keep_every those of its multiples, of which the
+ *  newest counts where a step was written twice. */
+void hx_ckpt_choose(hx_ckpt_files *files, int64_t keep, int64_t keep_every);
+/** Local. Remove a file, the links to it, and its generation's folder when that is empty and not the highest. */
+hx_status hx_ckpt_delete(const char *folder, const hx_ckpt_file *file);
+
 /** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */
 hx_status hx_ckpt_config_text(const char *file, char **text);
 

@@ -7,7 +7,8 @@
  * together.c what the ranks tell one another meanwhile
  * save.c     one file, written by all ranks              load.c      read and compared by all ranks
  * verify.c   each block of a file against its checksum   inspect.c   what a file contains
- * manager.c  the folder: latest, best, retention
+ * folder.c   names, generations, what a path means     publish.c   new files, links, retention
+ * manager.c  a run's saves                               async.c     those that go on beside training
  */
 #ifndef HX_IO_CKPT_CKPT_IMPL_H
 #define HX_IO_CKPT_CKPT_IMPL_H
@@ -114,13 +115,17 @@ hx_status hx__stage_write(hx__stage *stage, const hx_state_item *item, int64_t a
 
 /* ---- save.c ---- */
 
+typedef struct hx__async hx__async; /* async.c: a thread that writes, and the copy that it writes from */
 struct hx_ckpt {
-    hx_comm *comm; /* borrowed */
-    MPI_Comm mpi;  /* a duplicate of comm's, for what ranks tell one another while a file is written; MPI_COMM_NULL: one process */
-    char *folder;  /* owned */
+    hx_comm *comm; /* borrowed; for the thread that trains */
+    MPI_Comm mpi;  /* a duplicate of comm's, for whoever writes a file; MPI_COMM_NULL: one process */
+    char *folder;  /* of all generations; owned */
+    int64_t generation; /* this incarnation's */
     char *config;  /* owned */
     char *kernels; /* owned; NULL: not told */
-    int64_t keep;
+    int64_t keep, keep_every;
+    bool can_skip;           /* async = skip */
+    hx__async *async;        /* owned; NULL: saves are written at once */
 };
 
 /** Collective over ckpt->mpi, on any one thread. Write `file` whole: created, filled, sealed, fsynced. On failure it is
@@ -171,6 +176,56 @@ typedef bool hx__wanted(const void *self, const char *name);
 hx_status hx__ckpt_verify(const char *file, hx__wanted *wanted, const void *self, hx_ckpt_report *out);
 /** The sum over a tensor's elements as it was stored, in a file of any format. */
 hx_status hx__ckpt_stored_sum(hid_t dataset, const char *name, int format, const hx_shape *shape, uint64_t *out);
+
+/* ---- folder.c ---- */
+
+#define HX__NAME_BYTES 64
+
+void hx__step_name(int64_t step, char name[HX__NAME_BYTES]);
+/** The step of a file's name, -1 if it is none. */
+int64_t hx__name_step(const char *name);
+/** A name in a generation's folder; generation 0 is the folder itself. @param name  "": the folder */
+hx_status hx__gen_path(const char *folder, int64_t generation, const char *name, char path[HX_PATH_BYTES]);
+
+/* What there is in a folder. */
+typedef struct hx__scan {
+    int64_t *generations; /* falling; 0, the folder itself, is the last; owned */
+    int64_t n_generations, n_capacity;
+    hx_ckpt_files files;  /* in order, with is_left; of the marks no other */
+} hx__scan;
+hx_status hx__scan_folder(const char *folder, hx__scan *out);
+void hx__scan_free(hx__scan *scan);
+/** The file that a generation's link names, in the form that hx__link_target makes. False: there is no such link. */
+bool hx__link_read(const char *folder, int64_t generation, const char *link, hx_ckpt_file *out);
+void hx__link_target(const hx_ckpt_file *file, int64_t from_generation, char target[HX__NAME_BYTES]);
+/** The best of the highest generation that has a whole checkpoint and tells which is best. False: there is none. */
+bool hx__find_best(const char *folder, const hx__scan *scan, hx_ckpt_file *out);
+
+/* ---- publish.c ---- */
+
+/** Local, one process. Make the folder, tidy up, and make the folder of a new generation. */
+hx_status hx__ckpt_prepare(const char *folder, int64_t *generation);
+/** Local, one process. The finished file gets its name; links; then what is not kept is removed. */
+hx_status hx__ckpt_publish(const hx_ckpt *ckpt, const char *temporary, int64_t step, bool is_best);
+
+/* ---- manager.c ---- */
+
+/** Collective over ckpt->mpi. Write a file and publish it. On the thread that trains, or on the one of async.c. */
+hx_status hx__ckpt_write_step(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
+
+/* ---- async.c ---- */
+
+hx_status hx__async_open(hx_ckpt *ckpt, hx__async **out);
+/** Waits for the save that is under way. */
+void hx__async_close(hx__async **async);
+bool hx__async_is_busy(hx__async *async);
+void hx__async_wait(hx__async *async);
+/** Local. Copy this rank's share of the items while nothing is under way. */
+hx_status hx__async_copy(hx__async *async, const hx_state_list *items);
+/** Hand what was copied to the thread. @param began  of the monotonic clock */
+void hx__async_start(hx__async *async, const hx_train_state *state, bool is_best, double began);
+bool hx__async_ended(hx__async *async, hx_save_end *out);
+double hx__seconds(void); /* of the monotonic clock */
 
 /* ---- inspect.c ---- */
 

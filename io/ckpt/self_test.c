@@ -1,4 +1,5 @@
-#include <dirent.h>
+#define _GNU_SOURCE
+#include <ftw.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,12 +53,10 @@ static hx_status write_and_read(hx_comm *comm, const char *folder, sample *s) {
     return hx_comm_agree(comm, sample_compare(s));
 }
 
-static void remove_folder(const char *folder) {
-    DIR *dir = opendir(folder);
-    if (!dir) return;
-    for (struct dirent *e; (e = readdir(dir));) unlinkat(dirfd(dir), e->d_name, 0);
-    closedir(dir);
-    rmdir(folder);
+/* The files and links, the generation, the folder. */
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *walk) {
+    (void)st, (void)kind, (void)walk;
+    return remove(path);
 }
 
 hx_status hx_ckpt_self_test(hx_comm *comm, const char *folder) {
@@ -70,6 +69,6 @@ hx_status hx_ckpt_self_test(hx_comm *comm, const char *folder) {
     int n = snprintf(path, sizeof path, "%s/.helix-self-test-%lld", folder, (long long)pid);
     if (n >= (int)sizeof path) return HX_FAIL(HX_ERR_IO, "path %.64s... is too long", folder);
     hx_status status = write_and_read(comm, path, &s);
-    if (hx_comm_rank(comm) == 0) remove_folder(path);
+    if (hx_comm_rank(comm) == 0) (void)nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return status;
 }

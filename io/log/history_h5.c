@@ -33,15 +33,25 @@ typedef struct column {
     X(step, true) X(cursor, true) X(epoch, false) X(loss, false) X(count, false) X(is_best, true) X(seconds, false) \
     X(elapsed_s, false)
 
+#define SAVE_FIELDS(X)                                                                                       \
+    X(step, true) X(is_best, true) X(is_failed, true) X(is_beside, true) X(stall_s, false) X(seconds, false) X(step_s, false) \
+    X(step_s_before, false) X(elapsed_s, false)
+
 #define GET_(field, is_count)                                                                                \
     static double get_##field(const hx_train_event *e) { return (double)e->field; }
 STEP_FIELDS(GET_)
+GET_(step_s, false)
+GET_(step_s_before, false)
 static double get_is_best(const hx_train_event *e) { return e->is_best; }
+static double get_is_failed(const hx_train_event *e) { return e->text != NULL; }
+static double get_is_beside(const hx_train_event *e) { return e->kind == HX_EVENT_SAVE_END; }
+static double get_stall_s(const hx_train_event *e) { return e->kind == HX_EVENT_SAVE ? e->seconds : e->stall_s; }
 #undef GET_
 
 #define COLUMN_(field, is_count) {#field, is_count, get_##field},
 static const column step_columns[] = {STEP_FIELDS(COLUMN_)};
 static const column eval_columns[] = {EVAL_FIELDS(COLUMN_)};
+static const column save_columns[] = {SAVE_FIELDS(COLUMN_)};
 #undef COLUMN_
 
 /* One group of the file, and its rows that are not there yet. Its first column is `step`. */
@@ -53,7 +63,7 @@ typedef struct table {
     double rows[ROWS_MOST][COLUMNS_MOST];
 } table;
 
-enum { STEPS, EVALS, N_TABLES };
+enum { STEPS, EVALS, SAVES, N_TABLES };
 
 struct hx_history {
     char *path; /* owned */
@@ -154,7 +164,7 @@ hx_status hx_history_flush(hx_history *h) {
     HX_H5_QUIET();
     hid_t h5 = H5I_INVALID_HID;
     hx_status status = HX_OK;
-    if (h->tables[STEPS].n_rows + h->tables[EVALS].n_rows == 0) return HX_OK;
+    if (h->tables[STEPS].n_rows + h->tables[EVALS].n_rows + h->tables[SAVES].n_rows == 0) return HX_OK;
     h->flushed_at = now_s();
     HX_TRY(open_file(h->path, access(h->path, F_OK) != 0, &h5));
     for (int i = 0; i < N_TABLES && status == HX_OK; i++) status = append_table(&h->tables[i], h5);
@@ -258,6 +268,7 @@ hx_status hx_history_open(const char *path, int64_t last_step, hx_history **out)
     HX_TRY(hx_mem_strdup(path, &h->path));
     table_begin(&h->tables[STEPS], "/steps", step_columns, sizeof step_columns / sizeof *step_columns);
     table_begin(&h->tables[EVALS], "/evals", eval_columns, sizeof eval_columns / sizeof *eval_columns);
+    table_begin(&h->tables[SAVES], "/saves", save_columns, sizeof save_columns / sizeof *save_columns);
     h->flushed_at = now_s();
     if (access(path, F_OK) != 0) {
         HX_TRY(create_file(h));
@@ -313,9 +324,15 @@ static void add_row(table *t, const hx_train_event *e) {
     t->n_rows++;
 }
 
+/* A save that was begun has its row when it has ended. */
+static bool is_save(const hx_train_event *e) {
+    return e->kind == HX_EVENT_SAVE_END || (e->kind == HX_EVENT_SAVE && (e->save == HX_SAVE_WRITTEN || (e->save == HX_SAVE_BEGUN && e->text != NULL)));
+}
+
 hx_status hx_history_event(hx_history *h, const hx_train_event *e) {
     if (e->kind == HX_EVENT_STEP) add_row(&h->tables[STEPS], e);
     if (e->kind == HX_EVENT_EVAL) add_row(&h->tables[EVALS], e);
+    if (is_save(e)) add_row(&h->tables[SAVES], e);
     if (e->kind == HX_EVENT_STEP && h->tables[STEPS].n_rows < ROWS_MOST && now_s() - h->flushed_at < FLUSH_SECONDS) return HX_OK;
     return hx_history_flush(h);
 }

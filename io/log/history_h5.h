@@ -2,6 +2,8 @@
  *
  *   /steps/step, loss, lr, grad_norm, tokens_per_s, ...   one value per logged update: f64, counters i64
  *   /evals/step, loss, count, is_best, ...                one per evaluation; also a column for each metric
+ *   /saves/step, stall_s, seconds, is_beside, is_failed, step_s, step_s_before, ...   one per checkpoint: what training stood still
+ *                                                         for, what it took in all, and the mean step beside it and before
  *
  * Rows are kept in memory and appended when the trainer does anything but a step, or after a second. In between the file
  * is closed: whole, readable at any time, and safe from a kill. A run that is resumed first drops the rows behind its
@@ -26,7 +28,7 @@ typedef struct hx_history hx_history;
 hx_status hx_history_open(const char *path, int64_t last_step, hx_history **out);
 /** Rows not yet appended are lost: see hx_history_flush. */
 void hx_history_close(hx_history **history);
-/** Steps and evaluations become rows, other kinds only cause an append. Rows of a failed append are kept for the next,
+/** Steps, evaluations and saves that have ended become rows, other kinds only cause an append. Rows of a failed append are kept for the next,
  *  as many as there is room for. @return HX_ERR_IO */
 hx_status hx_history_event(hx_history *history, const hx_train_event *event);
 /** Append now. @return HX_ERR_IO */

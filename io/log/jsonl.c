@@ -90,6 +90,7 @@ static const char *kind_name(hx_event_kind kind) {
     case HX_EVENT_SAVE: return "save";
     case HX_EVENT_SKIP: return "skip";
     case HX_EVENT_STOP: return "stop";
+    case HX_EVENT_SAVE_END: return "save_end";
     }
     return "?";
 }
@@ -108,6 +109,15 @@ static void put_metrics(json_t *o, const hx_metrics *metrics) {
         put_real(values, name, value);
     }
     json_object_set_new(o, "metrics", values);
+}
+
+static const char *save_name(hx_save_result result) {
+    switch (result) {
+    case HX_SAVE_WRITTEN: return "written";
+    case HX_SAVE_BEGUN: return "begun";
+    case HX_SAVE_SKIPPED: return "skipped";
+    }
+    return "?";
 }
 
 static json_t *event_object(const hx_train_event *e, const char *unit_name, double unit_per_count) {
@@ -131,7 +141,14 @@ static json_t *event_object(const hx_train_event *e, const char *unit_name, doub
         put_real(o, "comm_share", e->comm_share);
         put_int(o, "memory_bytes", e->memory_bytes);
     }
-    if (e->kind == HX_EVENT_EVAL || e->kind == HX_EVENT_SAVE) json_object_set_new(o, "is_best", json_boolean(e->is_best));
+    if (e->kind != HX_EVENT_STEP && e->kind != HX_EVENT_SKIP && e->kind != HX_EVENT_STOP)
+        json_object_set_new(o, "is_best", json_boolean(e->is_best));
+    if (e->kind == HX_EVENT_SAVE) put_text(o, "save", save_name(e->save));
+    if (e->kind == HX_EVENT_SAVE_END) {
+        put_real(o, "stall_s", e->stall_s);
+        put_real(o, "step_s", e->step_s);
+        put_real(o, "step_s_before", e->step_s_before);
+    }
     if (e->text) put_text(o, "text", e->text);
     put_real(o, "seconds", e->seconds);
     put_real(o, "elapsed_s", e->elapsed_s);

@@ -20,6 +20,9 @@ finish() {
 }
 two_ranks=(mpirun --oversubscribe --bind-to none -n 2)
 
+# step_file RUN STEP: its checkpoint of a step, of the newest generation that has one
+step_file() { compgen -G "$1/ckpt/gen-*/$(printf 'step-%08d.h5' "$2")" | tail -1; }
+
 # expect CODE TEXT COMMAND...: the command leaves with CODE and says TEXT; a crash or a hang never counts.
 expect() {
     local code=$1 text=$2 output got

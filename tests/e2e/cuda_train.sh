@@ -48,7 +48,7 @@ compare() {
 same() {
     local group
     for group in /model /optim; do
-        h5diff "$1/ckpt/step-00000020.h5" "$2/ckpt/step-00000020.h5" $group || fail "$1 and $2 differ in $group"
+        h5diff "$(step_file "$1" 20)" "$(step_file "$2" 20)" $group || fail "$1 and $2 differ in $group"
     done
 }
 

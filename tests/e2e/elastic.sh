@@ -10,10 +10,9 @@ train=("$helix" train --model.ctx=32 --model.layers=2 --model.dim=72 --model.hea
 # What a run wrote that is not about time: steps, losses, gradient norms, to the last digit.
 numbers() { grep -oE '"(event|step|loss|eval_loss|best_loss|grad_norm|count)": ?[^,}]*' "$1/metrics.jsonl"; }
 same_state() {
-    local group file
-    file=$(printf 'ckpt/step-%08d.h5' $steps)
+    local group
     for group in /model /optim; do
-        h5diff "$2/$file" "$3/$file" $group >diff.txt 2>&1 || fail "$1: other numbers in $group: $(head -3 diff.txt)"
+        h5diff "$(step_file "$2" $steps)" "$(step_file "$3" $steps)" $group >diff.txt 2>&1 || fail "$1: other numbers in $group: $(head -3 diff.txt)"
     done
 }
 same_run() {

@@ -50,7 +50,7 @@ expect 4 'not a folder' "${train[@]}" --out corpus.txt
 
 # checkpoints
 printf 'not hdf5' >fake.h5
-file=$(readlink -f run/ckpt/latest)
+file=$(readlink -f run/ckpt/gen-0001/latest)
 head -c "$(($(stat -c %s "$file") / 2))" "$file" >cut.h5
 expect 4 'absent' "$helix" generate absent
 expect 5 'fake.h5' "$helix" ckpt show fake.h5

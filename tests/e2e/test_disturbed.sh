@@ -7,7 +7,7 @@ train=("$helix" train "${small[@]}" --data.path corpus.txt --train.steps 20 --ck
 
 # is_whole RUN: the last checkpoint is there, and the metrics are JSON objects only
 is_whole() {
-    "$helix" ckpt verify "$1/ckpt/step-00000020.h5" >/dev/null || fail "$1: no whole checkpoint of step 20"
+    "$helix" ckpt verify "$(step_file "$1" 20)" >/dev/null || fail "$1: no whole checkpoint of step 20"
     if [ ! -s "$1/metrics.jsonl" ] || grep -qv '^{.*}$' "$1/metrics.jsonl"; then fail "$1: metrics.jsonl is not JSON lines"; fi
 }
 
@@ -39,7 +39,7 @@ expect 0 'holds other data' "${train[@]}" --out other --resume --train.steps 22 
 mkdir metrics
 ln -s /dev/full metrics/metrics.jsonl
 expect 0 'METRICS NOT WRITTEN' "${train[@]}" --out metrics
-"$helix" ckpt verify metrics/ckpt/step-00000020.h5 >/dev/null || fail "no checkpoint where metrics could not be written"
+"$helix" ckpt verify "$(step_file metrics 20)" >/dev/null || fail "no checkpoint where metrics could not be written"
 
 # a history that is none is set aside; what a run did before it failed is in it
 mkdir device
@@ -65,7 +65,7 @@ expect 4 'absent' "${train[@]}" --out from3 --init_from absent
 # one run at a time in a folder; a kill frees it
 "${train[@]}" --out busy --train.steps 100000000 >/dev/null 2>&1 &
 first=$!
-for _ in $(seq 200); do [ -e busy/ckpt/latest ] && break; sleep 0.05; done
+for _ in $(seq 200); do [ -e busy/ckpt/gen-0001/latest ] && break; sleep 0.05; done
 expect 2 'another run is working in busy' "${train[@]}" --out busy --resume
 kill -9 "$first"
 { wait "$first"; } 2>/dev/null

@@ -36,6 +36,5 @@ fi
 
 # ranks make a difference where they may
 expect 0 "$steps steps" "${ranks[@]}" 3 "${train[@]}" --train.deterministic ranks --out ranks
-last=$(printf 'step-%08d.h5' $steps)
-h5diff "f32/ckpt/$last" "ranks/ckpt/$last" /model >/dev/null && fail 'three ranks have the bits of one by themselves: nothing was tested'
+h5diff "$(step_file f32 $steps)" "$(step_file ranks $steps)" /model >/dev/null && fail 'three ranks have the bits of one by themselves: nothing was tested'
 finish

@@ -9,7 +9,7 @@ expect 0 '6 steps' "${train[@]}" --out whole
 "${ranks[@]}" 3 "${train[@]}" --out killed --ddp.zero 1 >killed.txt 2>&1 &
 pid=$!
 for _ in $(seq 300); do
-    [ -e killed/ckpt/step-00000003.h5 ] && break
+    [ -n "$(step_file killed 3)" ] && break
     sleep 0.1
 done
 kill -9 $pid

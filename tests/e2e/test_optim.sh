@@ -13,7 +13,7 @@ check() {
     local train=(train "${small[@]}" --data.path corpus.txt --train.steps 12 --ckpt.every 6 --train.eval_every 3 --train.log_every 1 "$@")
     expect 0 '12 steps' "$helix" "${train[@]}" --out "$name"
     mkdir -p "$name-2/ckpt"
-    cp "$name"/ckpt/step-00000006.h5 "$name-2/ckpt"
+    cp "$(step_file "$name" 6)" "$name-2/ckpt"
     expect 0 'step 6' "$helix" "${train[@]}" --out "$name-2" --resume
     expect 0 '12 steps' "${two_ranks[@]}" "$helix" "${train[@]}" --out "$name-3"
     whole=$(last_loss "$name") halves=$(last_loss "$name-2") ranks=$(last_loss "$name-3")

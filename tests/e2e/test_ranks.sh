@@ -14,7 +14,7 @@ expect 0 '20 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 20 --out whole
 # kill -9 of one rank: the job ends soon, and says so
 "${ranks[@]}" 2 "${train[@]}" --train.steps 20 --out killed >killed.log 2>&1 &
 job=$!
-for _ in $(seq 1000); do [ -e killed/ckpt/step-00000010.h5 ] && break; kill -0 $job 2>/dev/null || break; sleep 0.01; done
+for _ in $(seq 1000); do [ -n "$(step_file killed 10)" ] && break; kill -0 $job 2>/dev/null || break; sleep 0.01; done
 mapfile -t pids < <(pgrep -P $job -x helix)
 [ ${#pids[@]} -eq 2 ] || fail "expected two ranks to kill one of, found ${#pids[@]}"
 began=$(date +%s%N)
@@ -26,21 +26,21 @@ echo "the job ended $took ms after the kill, with exit code $code"
 [ "$code" -ne 0 ] || fail "exit code 0 after a rank was killed"
 [ "$took" -lt 10000 ] || fail "the job took $took ms to end"
 grep -qiE 'killed|signal 9' killed.log || fail "nobody says that a rank was killed: $(tail -5 killed.log)"
-[ ! -e killed/ckpt/step-00000020.h5 ] || fail "the run was over before the kill"
+[ -z "$(step_file killed 20)" ] || fail "the run was over before the kill"
 
 # bit for bit on the same number of ranks
 expect 0 '20 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 20 --out killed --resume
-h5diff whole/ckpt/step-00000020.h5 killed/ckpt/step-00000020.h5 /model || fail "the resumed model is another"
-h5diff whole/ckpt/step-00000020.h5 killed/ckpt/step-00000020.h5 /optim || fail "the resumed optimizer is another"
+h5diff "$(step_file whole 20)" "$(step_file killed 20)" /model || fail "the resumed model is another"
+h5diff "$(step_file whole 20)" "$(step_file killed 20)" /optim || fail "the resumed optimizer is another"
 
 # 2, then 3, then 1 ranks: the same sums in another order
 expect 0 '10 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 10 --out moved
 expect 0 '15 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 15 --out moved --resume
 expect 0 '20 steps' "${train[@]}" --train.steps 20 --out moved --resume
-same_model '2 -> 3 -> 1 ranks' whole/ckpt/step-00000020.h5 moved/ckpt/step-00000020.h5
+same_model '2 -> 3 -> 1 ranks' "$(step_file whole 20)" "$(step_file moved 20)"
 
 # other people's tools see whole tensors under readable names
-h5ls -r whole/ckpt/latest >listing.txt || fail "h5ls cannot read the checkpoint"
+h5ls -r whole/ckpt/gen-0001/latest >listing.txt || fail "h5ls cannot read the checkpoint"
 grep -qE '^/model/blocks\.1\.attn\.k\.weight +Dataset \{64, 64\}' listing.txt || fail "no whole k.weight in $(cat listing.txt)"
 grep -qE '^/optim/m/tok\.weight +Dataset \{256, 64\}' listing.txt || fail "no moments of tok.weight in $(cat listing.txt)"
 finish

@@ -18,12 +18,12 @@ expect 0 '30 steps' "${train[@]}" --out whole
 # killed without warning after the first checkpoint
 "${train[@]}" --out killed --train.steps 30 >killed.log 2>&1 &
 pid=$!
-for _ in $(seq 600); do [ -e killed/ckpt/step-00000010.h5 ] && break; kill -0 $pid 2>/dev/null || break; sleep 0.02; done
+for _ in $(seq 600); do [ -n "$(step_file killed 10)" ] && break; kill -0 $pid 2>/dev/null || break; sleep 0.02; done
 kill -KILL $pid 2>/dev/null
 wait $pid 2>/dev/null
 expect 2 '--resume' "${train[@]}" --out killed
 expect 0 '30 steps' "${train[@]}" --out killed --resume
-diff <(weights whole/ckpt/step-00000030.h5) <(weights killed/ckpt/step-00000030.h5) >diff.txt ||
+diff <(weights "$(step_file whole 30)") <(weights "$(step_file killed 30)") >diff.txt ||
     fail "the killed and resumed run has other weights: $(head -3 diff.txt)"
 
 # asked to stop by a signal: a checkpoint, exit code 11, and the same end
@@ -35,7 +35,7 @@ kill -TERM $pid
 wait $pid
 code=$?
 [ "$code" -eq 11 ] || fail "exit code $code after SIGTERM, expected 11: $(cat stopped.log)"
-compgen -G 'stopped/ckpt/step-*.h5' >/dev/null || fail "no checkpoint after SIGTERM"
+compgen -G 'stopped/ckpt/gen-*/step-*.h5' >/dev/null || fail "no checkpoint after SIGTERM"
 
 # other ranks, other cadence of checkpoints: fine; another model: refused, with the first difference (what users of other trainers
 # lose, number 8: a resume diverges or loads another model without a word, Megatron#1570, #6920)

@@ -11,21 +11,21 @@ expect 0 '20 steps' "${train[@]}" --train.steps 20 --out whole
 expect 0 'dp=2 x tp=2' "${ranks[@]}" 4 "${train[@]}" --train.steps 10 --out moved --mesh.tp 2
 expect 0 '15 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 15 --out moved --resume --mesh.tp 2 --model.recompute 1
 expect 0 '20 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 20 --out moved --resume
-same_model '2 x 2 -> 1 x 2 -> 3 x 1 ranks' whole/ckpt/step-00000020.h5 moved/ckpt/step-00000020.h5
-[ "$(h5ls -r moved/ckpt/step-00000010.h5 | sort)" = "$(h5ls -r moved/ckpt/step-00000020.h5 | sort)" ] ||
+same_model '2 x 2 -> 1 x 2 -> 3 x 1 ranks' "$(step_file whole 20)" "$(step_file moved 20)"
+[ "$(h5ls -r "$(step_file moved 10)" | sort)" = "$(h5ls -r "$(step_file moved 20)" | sort)" ] ||
     fail 'a cut model has other tensors in its checkpoint'
 
 # with the optimizer's state shared out on top
 expect 0 '10 steps' "${ranks[@]}" 4 "${train[@]}" --train.steps 10 --out shared --mesh.tp 2 --ddp.zero 1
 expect 0 '20 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 20 --out shared --resume --ddp.zero 1
-same_model '2 x 2 -> 3 x 1 ranks, ZeRO 1' whole/ckpt/step-00000020.h5 shared/ckpt/step-00000020.h5
+same_model '2 x 2 -> 3 x 1 ranks, ZeRO 1' "$(step_file whole 20)" "$(step_file shared 20)"
 
 # with norms and dropouts split by position: gradients that are parts of a sum, with replicas and without, and in shares
 split=("${train[@]}" --out split --mesh.tp 2 --mesh.sequence)
 expect 0 'dp=2 x tp=2' "${ranks[@]}" 4 "${split[@]}" --train.steps 10 --train.micro_batch 2 --ddp.zero 2
 expect 0 '15 steps' "${ranks[@]}" 2 "${split[@]}" --train.steps 15 --resume --model.recompute 1
 expect 0 '20 steps' "${ranks[@]}" 4 "${split[@]}" --train.steps 20 --resume --ddp.bucket_bytes 4096
-same_model '2 x 2 -> 1 x 2 -> 2 x 2 ranks, split by position' whole/ckpt/step-00000020.h5 split/ckpt/step-00000020.h5
+same_model '2 x 2 -> 1 x 2 -> 2 x 2 ranks, split by position' "$(step_file whole 20)" "$(step_file split 20)"
 
 # what is asked of the logits is the same on any layout
 expect 0 '"loss"' "${ranks[@]}" 2 "$helix" eval moved --json --mesh.tp 2 --data.path corpus.txt

@@ -6,8 +6,8 @@ make_text corpus.txt
 train=("$helix" train --model.ctx=64 --model.layers=2 --model.dim=48 --model.heads=4 --model.dropout=0.1 --train.batch=6
     --train.micro_batch=4 --train.eval_batches=2 --optim.warmup=2 --data.path corpus.txt --train.steps 12 --ckpt.every 6)
 same_state() {
-    h5diff one/ckpt/step-00000012.h5 "$1/ckpt/step-00000012.h5" /model >diff.txt || fail "$1: other weights: $(head -3 diff.txt)"
-    h5diff one/ckpt/step-00000012.h5 "$1/ckpt/step-00000012.h5" /optim >diff.txt || fail "$1: other moments: $(head -3 diff.txt)"
+    h5diff "$(step_file one 12)" "$(step_file "$1" 12)" /model >diff.txt || fail "$1: other weights: $(head -3 diff.txt)"
+    h5diff "$(step_file one 12)" "$(step_file "$1" 12)" /optim >diff.txt || fail "$1: other moments: $(head -3 diff.txt)"
 }
 expect 0 '12 steps' "${train[@]}" --out one --threads 1
 for threads in 2 3 5; do
@@ -18,5 +18,5 @@ HELIX_STREAM=async expect 0 '12 steps' "${train[@]}" --out async --threads 2
 same_state async
 HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own1 --threads 1
 HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own3 --threads 3
-h5diff own1/ckpt/step-00000012.h5 own3/ckpt/step-00000012.h5 /model >diff.txt || fail "own GEMM: other weights: $(head -3 diff.txt)"
+h5diff "$(step_file own1 12)" "$(step_file own3 12)" /model >diff.txt || fail "own GEMM: other weights: $(head -3 diff.txt)"
 finish

@@ -4,7 +4,7 @@
 make_text corpus.txt
 
 expect 0 'held-out loss' "${two_ranks[@]}" "$helix" train "${small[@]}" --data.path corpus.txt --out run --train.steps 40 --ckpt.every 20
-for file in run/config.yaml run/metrics.jsonl run/ckpt/latest run/ckpt/step-00000040.h5; do
+for file in run/config.yaml run/metrics.jsonl run/ckpt/gen-0001/latest "$(step_file run 40)"; do
     [ -s "$file" ] || fail "$file is missing"
 done
 grep -q '"event":"eval"' run/metrics.jsonl || fail "metrics.jsonl has no evaluation"
@@ -14,7 +14,7 @@ expect 0 'bits/byte' "${two_ranks[@]}" "$helix" eval run
 
 # copies that are the same are not remarked upon, and the check changes no bit
 expect 0 '40 steps' "${two_ranks[@]}" "$helix" train "${small[@]}" --data.path corpus.txt --out checked --train.steps 40 --ckpt.every 20 --train.check_replicas 3
-h5diff run/ckpt/step-00000040.h5 checked/ckpt/step-00000040.h5 /model || fail "comparing copies changes the model"
+h5diff "$(step_file run 40)" "$(step_file checked 40)" /model || fail "comparing copies changes the model"
 expect 2 'check_replicas' "$helix" train "${small[@]}" --data.path corpus.txt --out refused --train.check_replicas=-1
 
 one=$("$helix" eval run --json) two=$("${two_ranks[@]}" "$helix" eval run --json)
@@ -32,6 +32,6 @@ c=$("$helix" generate run --prompt 'And the ' --tokens 40 --seed 4)
 expect 0 '' "$helix" generate run --temperature 0 --tokens 80 --top_k 5
 
 expect 0 '/model/' "$helix" ckpt show run
-expect 0 'all checksums match' "$helix" ckpt verify run/ckpt/step-00000040.h5
+expect 0 'all checksums match' "$helix" ckpt verify "$(step_file run 40)"
 expect 0 '"verified":true' "$helix" ckpt verify run --json
 finish

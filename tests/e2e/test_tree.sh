@@ -4,7 +4,7 @@
 make_text corpus.txt
 train=(train "${small[@]}" --data.path corpus.txt --train.steps 12 --ckpt.every 6 --train.eval_every 6 --train.eval_batches 0 --optim.lr 5e-3)
 averaged=("${train[@]}" --train.ema 0.9 --train.freeze 'tok.*, blocks.0.mlp.*')
-last=step-00000012.h5
+last=12
 
 # values FILE PREFIX: a digest of each dataset below PREFIX
 values() {
@@ -19,14 +19,14 @@ loss() { "$helix" eval "$@" --json | grep -o '"loss":[0-9.]*'; }
 last_eval() { grep '"event": *"eval"' "$1/metrics.jsonl" | tail -1 | sed 's/.*"loss": *\([0-9]*\.[0-9]\{4\}\).*/\1/'; }
 
 expect 0 'are frozen' "$helix" "${averaged[@]}" --out whole
-mkdir -p halves/ckpt && cp whole/ckpt/step-00000006.h5 halves/ckpt
+mkdir -p halves/ckpt && cp "$(step_file whole 6)" halves/ckpt
 expect 0 'step 6' "$helix" "${averaged[@]}" --out halves --resume
-diff <(values whole/ckpt/$last /) <(values halves/ckpt/$last /) >diff.txt || fail "resumed with averages: $(head -3 diff.txt)"
-h5ls -r whole/ckpt/$last >names.txt
+diff <(values "$(step_file whole $last)" /) <(values "$(step_file halves $last)" /) >diff.txt || fail "resumed with averages: $(head -3 diff.txt)"
+h5ls -r "$(step_file whole $last)" >names.txt
 grep -q '/ema/blocks.1.attn.q.weight' names.txt || fail 'no averages in the checkpoint'
 grep -Eq '/(ema|optim/[a-z]+)/(tok|blocks.0.mlp)' names.txt && fail 'a frozen parameter has an average or moments'
-values whole/ckpt/step-00000006.h5 /model/tok >before.txt
-values whole/ckpt/$last /model/tok | diff - before.txt >diff.txt || fail 'a frozen parameter moved'
+values "$(step_file whole 6)" /model/tok >before.txt
+values "$(step_file whole $last)" /model/tok | diff - before.txt >diff.txt || fail 'a frozen parameter moved'
 
 # the run evaluates its averages, and so does helix eval when asked to
 [ "$(loss whole --use_ema | grep -o '[0-9]*\.[0-9]\{4\}')" != "$(loss whole | grep -o '[0-9]*\.[0-9]\{4\}')" ] || fail 'averages change no loss'
@@ -43,7 +43,7 @@ expect 0 'computes 1 of' "$helix" "${train[@]}" --out by_path --model.recompute_
 expect 0 'computes 2 of 2 blocks again' "$helix" "${train[@]}" --out by_number --model.recompute 1
 expect 0 'computes 1 of 2 blocks again: ' "$helix" "${train[@]}" --out by_budget --model.recompute_budget_mb 1
 for run in by_path by_number by_budget; do
-    diff <(values plain/ckpt/$last /) <(values $run/ckpt/$last /) >diff.txt || fail "$run: $(head -3 diff.txt)"
+    diff <(values "$(step_file plain $last)" /) <(values "$(step_file $run $last)" /) >diff.txt || fail "$run: $(head -3 diff.txt)"
 done
 expect 2 'no layer has a path like "blocks.7"' "$helix" "${train[@]}" --out refused --model.recompute_layers blocks.7
 expect 2 'expected at most one' "$helix" "${train[@]}" --out refused --model.recompute 1 --model.recompute_budget_mb 1

@@ -49,6 +49,14 @@ int symlink(const char *target, const char *path) {
     count_call();
     return (int)syscall(SYS_symlink, target, path);
 }
+int mkdir(const char *path, mode_t mode) {
+    count_call();
+    return (int)syscall(SYS_mkdir, path, mode);
+}
+int rmdir(const char *path) {
+    count_call();
+    return (int)syscall(SYS_rmdir, path);
+}
 int unlink(const char *path) {
     count_call();
     return (int)syscall(SYS_unlink, path);
@@ -142,7 +150,7 @@ static int kill_at(int victim, int call) {
     int found = run("", "check %s", 0, 0, 0);
     int next = run("", "save %s %d %d %d", 3, 0, 0), after = run("", "check %s", 0, 0, 0);
     char command[512];
-    snprintf(command, sizeof command, "ls -A '%s' | grep -q tmp", folder);
+    snprintf(command, sizeof command, "find '%s' -name '*.tmp' | grep -q .", folder);
     bool is_clean = system(command) != 0;
     nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     bool is_whole = first == 0 && (found == 2 || (found == 1 && killed != 0)) && next == 0 && after == 3 && is_clean;

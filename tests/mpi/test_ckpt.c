@@ -208,8 +208,8 @@ Test(ckpt, the_number_of_ranks_leaves_no_trace_in_tensors_or_checksums) {
         OK(hx_comm_self_open(&self));
         save_filled(self, 2);
         hx_comm_close(&self);
-        snprintf(command, sizeof command, "h5diff '%s/step-00000001.h5' '%s/step-00000002.h5' /model && "
-                 "h5diff '%s/step-00000001.h5' '%s/step-00000002.h5' /optim", folder, folder, folder, folder);
+        snprintf(command, sizeof command, "cd '%s' && h5diff gen-0001/step-00000001.h5 gen-0002/step-00000002.h5 /model && "
+                 "h5diff gen-0001/step-00000001.h5 gen-0002/step-00000002.h5 /optim", folder);
         cr_assert_eq(system(command), 0, "%s", command);
     }
     close_world();
@@ -261,7 +261,7 @@ Test(ckpt, a_damaged_tensor_fails_the_load_on_all_ranks) {
     save_filled(world, 1);
     if (hx_comm_rank(world) == 0) {
         char path[512];
-        snprintf(path, sizeof path, "%s/step-00000001.h5", folder);
+        snprintf(path, sizeof path, "%s/gen-0001/step-00000001.h5", folder);
         hid_t h5 = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), set = H5Dopen2(h5, names[ROWS], H5P_DEFAULT);
         haddr_t at = H5Dget_offset(set);
         H5Dclose(set);

@@ -16,8 +16,9 @@ typedef struct saves {
 } saves;
 
 static hx_status save_down(void *self, const hx_train_state *state, const hx_state_list *items,
-                           bool is_best) {
+                           bool is_best, hx_save_result *result) {
     saves *s = self;
+    *result = HX_SAVE_WRITTEN;
     double *at = s->tensors;
     s->steps[s->n] = state->step;
     s->is_best[s->n] = is_best;
