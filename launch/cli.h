@@ -15,6 +15,10 @@
     X(INT, seed, 1, 0, 9e15, "generate: another number gives another sample")                                \
     X(BOOL, use_ema, false, 0, 0, "eval, generate: with the moving average of the weights (train.ema)")      \
     X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
+    X(BOOL, force, false, 0, 0, "ckpt delete: also the only whole checkpoint")                               \
+    X(INT, keep, 3, 1, 1 << 20, "ckpt prune: checkpoints kept beside the best one")                          \
+    X(INT, keep_every, 0, 0, 1e15, "ckpt prune: checkpoints whose step is a multiple of this are kept; 0: none") \
+    X(BOOL, dry_run, false, 0, 0, "ckpt prune: tell what would be removed, remove nothing")                  \
     X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
     X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
     X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
@@ -93,9 +97,15 @@ hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **se
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 
-/* ---- cmd_ckpt.c, ckpt_show.c ---- */
+/* ---- cmd_ckpt.c, ckpt_show.c, ckpt_diff.c ---- */
 
 extern const hx_command hx_ckpt_verbs[];
+/** The folder of checkpoints that the first word, or `out`, means: a run's, or itself. @return HX_ERR_CONFIG: a file */
+hx_status hx__ckpt_folder(const hx_cli *cli, char folder[HX_PATH_BYTES]);
+hx_status hx_cmd_ckpt_list(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_diff(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_delete(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_prune(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 

@@ -133,7 +133,7 @@ hx_status hx_ckpt_delete(const char *folder, const hx_ckpt_file *file);
 /** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */
 hx_status hx_ckpt_config_text(const char *file, char **text);
 
-/* What a file contains, for `helix ckpt show` and tests. */
+/* What a file contains, for `helix ckpt` and tests. */
 typedef struct hx_ckpt_entry {
     char name[192];
     hx_dtype dtype;

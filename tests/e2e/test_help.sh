@@ -6,7 +6,7 @@ for command in train eval generate ckpt tokenize plan bench doctor version; do
     expect 0 'Examples' "$helix" help "$command"
     expect 0 "$command" "$helix" help
 done
-for verb in show verify; do
+for verb in list show diff verify delete prune; do
     expect 0 "helix ckpt $verb runs/a" "$helix" ckpt "$verb" --help
     expect 0 "helix ckpt $verb runs/a" "$helix" help ckpt "$verb"
     expect 0 "  $verb " "$helix" help ckpt
