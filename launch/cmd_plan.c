@@ -135,7 +135,7 @@ static hx_status add_row(plan *p, int64_t tp, int64_t zero, bool *is_refused) {
         hx_error_clear();
         return HX_OK;
     }
-    row->process = row->use.held + (int64_t)(base_bytes(p) + neighbours_bytes(p, row));
+    row->process = row->use.held + (int64_t)(base_bytes(p) + neighbours_bytes(p, row)) + (is_on_cpu(p) ? row->use.share : 0);
     row->fits = (double)row->process <= p->own->memory_gib * GIB;
     estimate(p, row);
     return HX_OK;
@@ -234,12 +234,17 @@ static void print_row(const plan *p, const plan_row *row) {
 }
 
 static void print_text(const plan *p) {
+    const int64_t share = p->rows[0].use.share;
+    char copy[192] = "";
+    if (share > 0)
+        snprintf(copy, sizeof copy, "ckpt.async: a rank of the first row copies %.1f MB of its checkpoint to the host's memory%s.\n", (double)share / 1e6,
+                 is_on_cpu(p) ? ", which the process counts" : "");
     print_head(p);
     for (int64_t i = 0; i < p->n_rows; i++) print_row(p, &p->rows[i]);
     printf("\n%s of the heaviest rank. arena: the allocator's high-water mark, which a run reports as memory_bytes: the sum of the columns\n"
            "before it. process: the arena with blocks that are kept for later, and %.0f MiB for %s.\n"
-           "sends: in a step.\n", p->unit == GIB ? "GiB" : "MiB", base_bytes(p) / 0x1p20,
-           is_on_cpu(p) ? "code, libraries and MPI, and shared pages of the neighbours" : "CUDA's context and libraries (--base_mib)");
+           "sends: in a step.\n%s", p->unit == GIB ? "GiB" : "MiB", base_bytes(p) / 0x1p20,
+           is_on_cpu(p) ? "code, libraries and MPI, and shared pages of the neighbours" : "CUDA's context and libraries (--base_mib)", copy);
 }
 
 static json_t *row_json(const plan_row *row) {
@@ -253,9 +258,9 @@ static json_t *row_json(const plan_row *row) {
 #define BYTES(field, head, text) json_object_set_new(bytes, #field, json_integer((json_int_t)row->use.bytes.field));
     HX_PLAN_KINDS(BYTES)
 #undef BYTES
-    json_object_update_new(o, json_pack("{s:i, s:o, s:I, s:I, s:I, s:I}", "rank", row->use.rank, "bytes", bytes, "rank0_arena",
+    json_object_update_new(o, json_pack("{s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "rank", row->use.rank, "bytes", bytes, "rank0_arena",
                                         (json_int_t)row->first_arena, "arena", (json_int_t)row->use.arena, "held",
-                                        (json_int_t)row->use.held, "process", (json_int_t)row->process));
+                                        (json_int_t)row->use.held, "ckpt_copy", (json_int_t)row->use.share, "process", (json_int_t)row->process));
     const struct {
         const char *name;
         double value;

@@ -28,7 +28,7 @@ struct rehearsal {
     moment model, data, stages[HX_STAGE_COUNT];
     moment micro[MOST_MICRO]; /* where the micro-batches of the last step began */
     int64_t n_micro, most;    /* of a step, and of a rehearsed one */
-    int64_t value_bytes, grad_bytes, buffer_bytes;
+    int64_t value_bytes, grad_bytes, buffer_bytes, share_bytes;
     bool is_half; /* a parameter is */
     source train, eval;
 };
@@ -109,6 +109,8 @@ static void on_stage(void *self, hx_stage stage, const hx_param_list *params) {
     }
 }
 
+static void on_share(void *self, int64_t n_bytes) { ((rehearsal *)self)->share_bytes = n_bytes; }
+
 static hx_status measure_buffers(rehearsal *r, hx_layer *root) {
     hx_param_list buffers = {0};
     HX_TRY(hx_layer_buffers(root, &buffers));
@@ -123,7 +125,7 @@ static hx_status run(rehearsal *r) {
     hx_session_data data = {0};
     hx_batch_source train, eval;
     hx_train_parts parts = {.train = &train};
-    const hx_rehearsal told = {.self = r, .reached = on_stage};
+    const hx_rehearsal told = {.self = r, .reached = on_stage, .shared = on_share};
     hx_status status;
     HX_TRY_GOTO(hx_session_gpt(s, &model), done);
     HX_TRY_GOTO(measure_buffers(r, model.root), done);
@@ -163,6 +165,7 @@ static void collect(const rehearsal *r, hx_plan_use *out) {
     hx_device_stats stats;
     hx_device_stats_get(r->session->device, &stats);
     *out = (hx_plan_use){.rank = hx_comm_rank(r->session->world), .arena = stats.peak_bytes, .held = stats.held_bytes, .is_half = r->is_half};
+    if (r->session->config.ckpt.async != 0) out->share = r->share_bytes;
     divide(r, out);
     add_difference(out, &r->stages[HX_STAGE_FIRST], &r->stages[HX_STAGE_SECOND], 1);
     if (r->n_micro > r->most) add_difference(out, &r->micro[r->most - 2], &r->micro[r->most - 1], r->n_micro - r->most);

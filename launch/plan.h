@@ -29,6 +29,7 @@ typedef struct hx_plan_use {
     hx_plan_bytes bytes; /* their sum is `arena` */
     int64_t arena;       /* peak of the allocator, what a run reports as memory_bytes */
     int64_t held;        /* what it takes from the device: freed blocks are kept for later */
+    int64_t share;       /* bytes of the host's memory that ckpt.async takes for a copy of what this rank writes; 0: off */
     /* Of one step */
     bool is_half;        /* parameters are bf16 or f16, and products with them */
     double flops;

@@ -65,6 +65,8 @@ typedef enum hx_stage {
 typedef struct hx_rehearsal {
     void *self;
     void (*reached)(void *self, hx_stage stage, const hx_param_list *params);
+    /** Bytes of the run's state that this rank writes into a checkpoint. */
+    void (*shared)(void *self, int64_t n_bytes);
 } hx_rehearsal;
 
 /** On a dry session: put a training of `model` together as hx_session_train does, do two steps, and evaluate: that keeps no

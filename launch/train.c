@@ -65,12 +65,9 @@ static hx_status read_stored(train_run *r) {
 
 static hx_status open_folder(train_run *r) {
     const hx_config *c = &r->session->config;
-    char path[HX_PATH_BYTES];
     if (!r->is_first) return HX_OK;
     HX_TRY(hx__folder_prepare(&c->run, &r->lock, &r->resume));
     if (r->resume.is_found) HX_TRY(read_stored(r));
-    HX_TRY(hx__path_join(c->run.out, "metrics.jsonl", path));
-    HX_TRY(hx_jsonl_open(path, &r->log));
     return hx_progress_create(c->run.progress, c->train.log_every, r->model->unit_name, r->model->unit_per_count, &r->progress);
 }
 
@@ -311,8 +308,11 @@ static void note_data(train_run *r) {
 static hx_status open_history(train_run *r) {
     char path[HX_PATH_BYTES];
     if (!r->is_first) return HX_OK;
+    const int64_t step = hx_trainer_state(r->trainer)->step;
+    HX_TRY(hx__path_join(r->session->config.run.out, "metrics.jsonl", path));
+    HX_TRY(hx_jsonl_open(path, step, &r->log));
     HX_TRY(hx__path_join(r->session->config.run.out, "history.h5", path));
-    HX_TRY(hx_history_open(path, hx_trainer_state(r->trainer)->step, &r->history));
+    HX_TRY(hx_history_open(path, step, &r->history));
     return hx__folder_write_config(&r->session->config.run, r->config_text);
 }
 
@@ -437,8 +437,19 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
 
 /* ---- rehearsal ---- */
 
+static hx_status tell_share(const train_run *r) {
+    hx_state_list items = {0};
+    int64_t n_bytes = 0;
+    HX_TRY(hx_trainer_items(r->trainer, &items));
+    hx_status status = hx_ckpt_share_bytes(&items, &n_bytes);
+    hx_state_list_destroy(&items);
+    if (status == HX_OK) r->rehearsal->shared(r->rehearsal->self, n_bytes);
+    return status;
+}
+
 static hx_status rehearse(train_run *r) {
     HX_TRY(assemble(r));
+    HX_TRY(tell_share(r));
     for (hx_stage stage = HX_STAGE_FIRST; stage <= HX_STAGE_SECOND; stage++) {
         HX_TRY(hx_trainer_step(r->trainer, NULL));
         reached(r, stage);

@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "core/base/mem.h"
+
+#define LINE_MOST 65536 /* bytes; an event has hundreds */
 
 struct hx_jsonl {
     int fd;
@@ -36,12 +39,51 @@ static hx_status complete_last_line(const hx_jsonl *log) {
     return write_all(log, "\n", 1);
 }
 
-hx_status hx_jsonl_open(const char *path, hx_jsonl **out) {
+/* A line, or the beginning of one that is longer than any of ours: is it of a later step? What is no event is of none. */
+static bool is_later(const char *line, size_t n_bytes, int64_t last_step) {
+    json_t *object = json_loadb(line, n_bytes, 0, NULL);
+    const json_t *step = json_object_get(object, "step");
+    const bool is = json_is_integer(step) && json_integer_value(step) > last_step;
+    json_decref(object);
+    return is;
+}
+
+/* Byte at which the first line of a later step begins; the file's size if there is none. */
+static hx_status find_later(const char *path, int64_t last_step, int64_t *out) {
+    char line[LINE_MOST];
+    int64_t at = 0;
+    bool is_begin = true;
+    FILE *f = fopen(path, "re");
+    if (!f) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
+    while (fgets(line, sizeof line, f)) {
+        const size_t n = strlen(line);
+        if (is_begin && is_later(line, n, last_step)) break;
+        is_begin = n == 0 || line[n - 1] == '\n';
+        at += (int64_t)n;
+    }
+    *out = at;
+    const bool is_read = !ferror(f);
+    fclose(f);
+    return is_read ? HX_OK : HX_FAIL(HX_ERR_IO, "reading %s: %s", path, strerror(errno));
+}
+
+/* What a run did behind the checkpoint that it goes on from did not happen. */
+static hx_status cut_later(const hx_jsonl *log, int64_t last_step) {
+    struct stat st;
+    int64_t at;
+    if (fstat(log->fd, &st) != 0 || !S_ISREG(st.st_mode)) return HX_OK;
+    HX_TRY(find_later(log->path, last_step, &at));
+    if (at < st.st_size && ftruncate(log->fd, at) != 0) return HX_FAIL(HX_ERR_IO, "cutting %s: %s", log->path, strerror(errno));
+    return HX_OK;
+}
+
+hx_status hx_jsonl_open(const char *path, int64_t last_step, hx_jsonl **out) {
     HX_CLEANUP(hx_jsonl_close) hx_jsonl *log = NULL;
     HX_TRY(hx_mem_alloc_array(1, sizeof *log, (void **)&log));
     log->fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (log->fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
     HX_TRY(hx_mem_strdup(path, &log->path));
+    HX_TRY(cut_later(log, last_step));
     HX_TRY(complete_last_line(log));
     *out = log;
     log = NULL; /* handed on */

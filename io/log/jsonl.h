@@ -1,6 +1,6 @@
 /* Metrics as JSON lines: one object per line, appended, flushed line by line, so that a killed run loses nothing.
  *
- *     hx_jsonl *log; HX_TRY(hx_jsonl_open("runs/a/metrics.jsonl", &log));
+ *     hx_jsonl *log; HX_TRY(hx_jsonl_open("runs/a/metrics.jsonl", step_of_the_checkpoint, &log));
  *     HX_TRY(hx_jsonl_event(log, &event));
  */
 #ifndef HX_IO_LOG_JSONL_H
@@ -14,8 +14,9 @@ extern "C" {
 
 typedef struct hx_jsonl hx_jsonl;
 
-/** Append to a file (created if absent). A last line that was cut short is completed by a newline first. */
-hx_status hx_jsonl_open(const char *path, hx_jsonl **out);
+/** Append to a file (created if absent), which ends before its first event of a later step, as history.h5 does. A last line that
+ *  was cut short is completed by a newline first. @param last_step  0: a run that starts */
+hx_status hx_jsonl_open(const char *path, int64_t last_step, hx_jsonl **out);
 void hx_jsonl_close(hx_jsonl **log);
 /** {"event":"step","step":..,"loss":..,...}; numbers that are not finite become null.
  *  @param unit_name, unit_per_count  second unit of the loss (hx_model), NULL: none */

@@ -8,8 +8,9 @@ foreach(script ${scripts})
   set_tests_properties(e2e/${name} PROPERTIES LABELS e2e TIMEOUT 180)
 endforeach()
 
-set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900)   # its long form
 set_tests_properties(e2e/tokenize PROPERTIES TIMEOUT 3600) # its long form: Hugging Face's tokenizers learn twice
+set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900) # its long form
+set_tests_properties(e2e/ckpt_kill PROPERTIES TIMEOUT 3600) # its long form: every call of a save
 
 foreach(tour tensor_tour autograd_tour)
   add_test(NAME e2e/example_${tour} COMMAND example_${tour})

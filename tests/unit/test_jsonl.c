@@ -51,7 +51,7 @@ static double real(const json_t *object, const char *key) { return json_number_v
 
 static void log_one(const hx_train_event *event) {
     hx_jsonl *log;
-    OK(hx_jsonl_open(path, &log));
+    OK(hx_jsonl_open(path, 1000, &log));
     OK(hx_jsonl_event(log, event, "bits/byte", 1.4426950408889634));
     hx_jsonl_close(&log);
 }
@@ -123,9 +123,9 @@ Test(jsonl, texts_of_any_bytes_give_valid_lines) {
 
 Test(jsonl, files_that_cannot_be_written_are_told) {
     hx_jsonl *log;
-    cr_assert_eq(hx_jsonl_open("/nowhere/metrics.jsonl", &log), HX_ERR_IO);
+    cr_assert_eq(hx_jsonl_open("/nowhere/metrics.jsonl", 0, &log), HX_ERR_IO);
     cr_assert(strstr(hx_error_message(), "/nowhere/metrics.jsonl: No such file"));
-    OK(hx_jsonl_open("/dev/full", &log));
+    OK(hx_jsonl_open("/dev/full", 0, &log));
     cr_assert_eq(hx_jsonl_event(log, &(hx_train_event){.kind = HX_EVENT_STEP}, NULL, 0), HX_ERR_IO);
     cr_assert(strstr(hx_error_message(), "No space left"));
     hx_jsonl_close(&log);
@@ -137,7 +137,7 @@ Test(jsonl, a_full_disk_costs_one_line_and_not_the_next) {
     const hx_train_event event = {.kind = HX_EVENT_STEP, .step = 7, .n_steps = 10};
     cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
     signal(SIGXFSZ, SIG_IGN);
-    OK(hx_jsonl_open(path, &log));
+    OK(hx_jsonl_open(path, 1000, &log));
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &(struct rlimit){.rlim_cur = 20, .rlim_max = limit.rlim_max}), 0);
     cr_assert_eq(hx_jsonl_event(log, &event, NULL, 0), HX_ERR_IO);
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -148,4 +148,23 @@ Test(jsonl, a_full_disk_costs_one_line_and_not_the_next) {
     cr_assert_not_null(whole);
     cr_assert_eq(json_integer_value(json_object_get(whole, "step")), 7);
     json_decref(whole);
+}
+
+Test(jsonl, a_resumed_run_drops_what_came_behind_its_checkpoint) {
+    hx_jsonl *log;
+    put("{\"event\":\"step\",\"step\":1}\nno event\n{\"event\":\"step\",\"step\":2}\n{\"event\":\"step\",\"step\":3}\n"
+        "{\"event\":\"save_end\",\"step\":2}\n{\"event\":\"st");
+    OK(hx_jsonl_open(path, 2, &log));
+    OK(hx_jsonl_event(log, &(hx_train_event){.kind = HX_EVENT_STEP, .step = 3, .loss = 0.5}, NULL, 0));
+    hx_jsonl_close(&log);
+    json_t *before = line(2), *after = line(3);
+    cr_expect_null(line(1));
+    cr_expect_eq(real(before, "step"), 2);
+    cr_expect(real(after, "step") == 3 && real(after, "loss") == 0.5);
+    cr_expect_null(line(4));
+    json_decref(before);
+    json_decref(after);
+    OK(hx_jsonl_open(path, 0, &log)); /* afresh */
+    hx_jsonl_close(&log);
+    cr_expect_null(line(0));
 }
