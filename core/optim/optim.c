@@ -269,10 +269,6 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
 
 hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_tensor *data, const hx_layout *shares,
                           const hx_agreement *ranks, hx_state_list *list) {
-    hx_device_props props;
-    hx_device_props_get(hx_tensor_device(data), &props);
-    if (props.is_dry)
-        return HX_FAIL(HX_ERR_UNSUPPORTED, "parameter %s lies on device %s, which holds no values", param->path, props.name);
     for (int k = 0; k < hx_param_n_logical(param); k++) {
         char path[HX_NAME_BYTES];
         hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .device = hx_tensor_device(data)};

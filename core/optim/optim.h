@@ -91,8 +91,7 @@ hx_status hx_optim_step(hx_optim *optim, hx_ctx *ctx, int64_t step, double lr, h
 /** Append the state to a list; data are borrowed from the optimizer. "/optim/<slot>/<name>", with the slots
  *      adamw, adam: m, v     sgd: momentum     rmsprop: v, mean (centered), momentum     lion: m
  *  as far as they are kept, and master for parameters of half type.
- *  @param ranks  which ranks hold the same, see hx_agreement_copies; NULL: one process
- *  @return HX_ERR_UNSUPPORTED on a device that holds no values (meta) */
+ *  @param ranks  which ranks hold the same, see hx_agreement_copies; NULL: one process */
 hx_status hx_optim_state(hx_optim *optim, const hx_agreement *ranks, hx_state_list *list);
 /** The same for parameters, or buffers: "/model/<name>". */
 hx_status hx_params_state(const hx_param_list *params, const hx_agreement *ranks, hx_state_list *list);

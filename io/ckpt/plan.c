@@ -40,6 +40,15 @@ static hx_status check_unique(const hx_state_list *items) {
     return twice ? HX_FAIL(HX_ERR_ARG, "two tensors are called %s", twice) : HX_OK;
 }
 
+/* A list of a rehearsed run tells how much there will be; there is nothing in it. */
+static hx_status check_device(const hx_state_item *item) {
+    hx_device_props props;
+    if (!item->device) return HX_OK;
+    hx_device_props_get(item->device, &props);
+    if (props.is_dry) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s lies on device %s, which holds no values", item->name, props.name);
+    return HX_OK;
+}
+
 hx_status hx__ckpt_check_items(const hx_state_list *items) {
     if (!items || items->n_items < 0) return HX_FAIL(HX_ERR_ARG, "no list of tensors");
     for (int64_t i = 0; i < items->n_items; i++) {
@@ -50,6 +59,7 @@ hx_status hx__ckpt_check_items(const hx_state_list *items) {
         if (!item->layout) return HX_FAIL(HX_ERR_ARG, "%s has no layout", item->name);
         HX_TRY(hx_shape_check(&item->layout->shape));
         if (item->layout->n_boxes > 0 && !item->data) return HX_FAIL(HX_ERR_ARG, "%s has no data", item->name);
+        HX_TRY(check_device(item));
         if (item->n_replicas > 1 && (item->replica < 0 || item->replica >= item->n_replicas))
             return HX_FAIL(HX_ERR_ARG, "%s: replica %d of %d", item->name, item->replica, item->n_replicas);
     }
