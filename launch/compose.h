@@ -27,6 +27,7 @@ extern "C" {
     X(TEXT, out, "runs/default", 0, 0, "folder of the run: checkpoints, metrics, configuration")             \
     X(BOOL, resume, false, 0, 0, "go on from the run's latest checkpoint; start afresh if there is none")    \
     X(TEXT, init_from, "", 0, 0, "checkpoint file or folder whose weights are loaded before training")       \
+    X(BOOL, resume_partial, false, 0, 0, "with resume or init_from: load what fits of another model's checkpoint, tell what does not") \
     X(TEXT, device, "", 0, 0, "cpu, cuda or ref; empty: the fastest that is there")                          \
     X(INT, threads, 0, 0, 4096, "threads per rank; 0: the cores this rank is bound to, shared fairly")       \
     X(CHOICE, comm, 0, "auto|nccl|staged", 0, "how ranks exchange GPU memory; auto: NCCL if it is there and no two share a GPU") \

@@ -176,4 +176,10 @@ void hx_progress_event(hx_progress *progress, const hx_train_event *event);
 /** A line of its own, e.g. "resumed from ...". */
 void hx_progress_note(hx_progress *progress, const char *format, ...) HX_PRINTF(2, 3);
 
+/* ---- load.c ---- */
+
+/** Collective. As hx_ckpt_load; with run.resume_partial what fits, and the rest is told.
+ *  @param progress  NULL: another rank tells. @return HX_ERR_MISMATCH: nothing fits */
+hx_status hx__load_items(hx_session *session, hx_progress *progress, const char *file, const hx_state_list *items, hx_train_state *state);
+
 #endif

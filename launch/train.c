@@ -56,8 +56,10 @@ static hx_status read_stored(train_run *r) {
     HX_TRY(hx__elastic_same_leaves(&stored, &r->session->config, r->resume.file));
     HX_TRY(hx__elastic_same_parts(r->session, &stored, r->resume.file));
     HX_TRY(hx__elastic_same_kernels(r->session, &stored, r->resume.kernels, r->resume.file));
-    HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
-    HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));
+    if (!r->session->config.run.resume_partial) {
+        HX_TRY(hx__config_same_model(&stored, &r->session->config, r->resume.file));
+        HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));
+    }
     r->resume.seed = stored.train.seed;
     r->resume.has_plateau = stored.optim.schedule == HX_LR_PLATEAU;
     return HX_OK;
@@ -218,7 +220,7 @@ static hx_status load_weights(train_run *r) {
     if (!from[0] || r->resume.is_found || r->rehearsal) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(r->session->world, list_model(r, &items)), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
-    HX_TRY_GOTO(hx_ckpt_load(r->session->world, file, &items, &unused), done);
+    HX_TRY_GOTO(hx__load_items(r->session, r->progress, file, &items, &unused), done);
 done:
     hx_state_list_destroy(&items);
     return status;
@@ -287,7 +289,7 @@ static hx_status load_state(train_run *r) {
     if (!r->resume.is_found) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(s->world, hx_trainer_items(r->trainer, &items)), done);
     if (!r->resume.has_plateau) leave_out_plateau(&items);
-    HX_TRY_GOTO(hx_ckpt_load(s->world, r->resume.file, &items, hx_trainer_state(r->trainer)), done);
+    HX_TRY_GOTO(hx__load_items(s, r->progress, r->resume.file, &items, hx_trainer_state(r->trainer)), done);
     if (r->is_first)
         hx_progress_note(r->progress, "going on from %s, step %lld", r->resume.file, (long long)hx_trainer_state(r->trainer)->step);
 done:

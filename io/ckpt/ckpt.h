@@ -41,7 +41,7 @@ extern "C" {
     X(INT, every, 200, -1, 1e15, "steps between checkpoints; 0: every 10 epochs; -1: only at the end")       \
     X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")                                      \
     X(INT, keep_every, 0, 0, 1e15, "checkpoints whose step is a multiple of this are kept for ever; 0: none") \
-    X(CHOICE, async, 0, "off|wait|skip", 0, "write beside training, from a copy of the rank's share; a save that finds the last one unfinished waits, or is left out")
+    X(CHOICE, async, 0, "off|wait|skip", 0, "write beside training, from a copy of the rank's share; a save that finds the last one unfinished waits, or is left out unless it is the best or the last")
 
 HX_OPTIONS_STRUCT(hx_ckpt_config, HX_CKPT_OPTIONS);
 #define HX_CKPT_DEFAULT HX_OPTIONS_DEFAULT(HX_CKPT_OPTIONS)

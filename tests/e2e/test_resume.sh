@@ -43,4 +43,11 @@ expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume -
 expect 6 'model.layers' "${train[@]}" --out killed --resume --model.layers=3
 expect 0 'starting afresh' "${train[@]}" --out nothing_yet --resume --train.steps 2
 expect 0 '' "${train[@]}" --out from_weights --init_from whole/ckpt --train.steps 2
+
+# of another model what fits is loaded, and the rest is told; all of a run's state, too
+expect 6 'blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2 --model.layers=3
+expect 0 'not loaded: /model/blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2 --model.layers=3 --resume_partial
+expect 0 'not wanted: /optim' "${train[@]}" --out from_weights2 --init_from whole --train.steps 2 --resume_partial
+expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume --resume_partial --train.steps 36 --model.layers=3
+expect 6 'none of' "${train[@]}" --out nothing_fits --init_from whole --train.steps 2 --model.layers=2 --model.dim=48 --model.heads=4 --model.ctx=16 --resume_partial
 finish

@@ -36,6 +36,38 @@ static hx_status save_down(void *self, const hx_train_state *state, const hx_sta
 static saves saved;
 static hx_checkpoint_hook checkpoint = {.self = &saved, .save = save_down};
 
+/* Saves beside training: one ends at the fourth poll after it was begun, or when it is waited for; until then others are left out.
+ * Step 3 fails. */
+typedef struct beside {
+    int64_t step;   /* under way; 0: none */
+    int n_polls, n_finished;
+} beside;
+static beside thread;
+
+static hx_status save_beside(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result) {
+    beside *b = self;
+    (void)items, (void)is_best;
+    *result = b->step != 0 ? HX_SAVE_SKIPPED : HX_SAVE_BEGUN;
+    if (b->step == 0) *b = (beside){.step = state->step, .n_finished = b->n_finished};
+    return HX_OK;
+}
+
+static void finish_beside(void *self) {
+    beside *b = self;
+    b->n_polls = 3;
+    b->n_finished++;
+}
+
+static bool ended_beside(void *self, hx_save_end *end) {
+    beside *b = self;
+    if (b->step == 0 || b->n_polls++ < 3) return false;
+    *end = (hx_save_end){.step = b->step, .seconds = 0.25, .status = b->step == 3 ? HX_ERR_IO : HX_OK, .text = "no space left on device"};
+    b->step = 0;
+    return true;
+}
+
+static hx_checkpoint_hook beside_hook = {.self = &thread, .save = save_beside, .finish = finish_beside, .ended = ended_beside};
+
 static void setup(void) {
     hx_rng rng = {11, hx_rng_stream(HX_RNG_USER, 1)};
     fixture_open();
@@ -772,4 +804,44 @@ Test(trainer_run, a_gradient_that_is_not_finite_elsewhere_leaves_the_update_out_
     cr_expect_eq(memcmp(before, after, 3 * sizeof *after), 0);
     free(before);
     free(after);
+}
+
+/* Kinds and steps of the events about saves: "begun 2, ended 2, ..." */
+static const char *saves_of(void) {
+    static const char *const words[] = {"written", "begun", "skipped"};
+    static char text[512];
+    int n = 0;
+    for (int i = 0; i < r.n_events; i++) {
+        const hx_train_event *e = &r.events[i];
+        if (e->kind == HX_EVENT_SAVE) n += snprintf(text + n, sizeof text - (size_t)n, "%s %lld ", words[e->save], (long long)e->step);
+        if (e->kind == HX_EVENT_SAVE_END)
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s %lld ", e->text ? "failed" : "ended", (long long)e->step);
+    }
+    return text;
+}
+
+Test(trainer_run, events_tell_what_becomes_of_saves_beside_training) {
+    r.setup.checkpoint = &beside_hook;
+    r.setup.save_every = 1;
+    r.tc.steps = 5;
+    thread = (beside){.step = 0};
+    training_start(&r);
+    OK(hx_trainer_run(r.trainer));
+    cr_expect_str_eq(saves_of(), "begun 1 skipped 2 ended 1 begun 3 skipped 4 failed 3 begun 5 ended 5 ");
+    cr_expect_eq(thread.n_finished, 2, "before the last save and after it");
+    for (int i = 0; i < r.n_events; i++) {
+        const hx_train_event *e = &r.events[i];
+        if (e->kind != HX_EVENT_SAVE_END) continue;
+        cr_expect(e->seconds == 0.25 && e->stall_s >= 0 && e->stall_s < 0.25);
+        if (e->step == 1) cr_expect(e->step_s > 0, "two steps were done beside it");
+    }
+}
+
+Test(trainer_run, a_last_save_that_fails_beside_training_fails_the_run) {
+    r.setup.checkpoint = &beside_hook;
+    r.tc.steps = 3;
+    thread = (beside){.step = 0};
+    training_start(&r);
+    cr_expect_eq(hx_trainer_run(r.trainer), HX_ERR_IO);
+    cr_expect(strstr(hx_error_message(), "no space left"), "%s", hx_error_message());
 }
