@@ -78,7 +78,7 @@ static const hx_layer_type gpt_type = {
 /* ---- creation ---- */
 
 /* A configuration filled in by a program has not passed the options' ranges. */
-static hx_status check_config(const hx_gpt_config *c) {
+hx_status hx_gpt_config_check(const hx_gpt_config *c) {
     for (int i = 0; i < hx_gpt_n_options; i++) {
         const hx_option *o = &hx_gpt_options[i];
         const char *field = (const char *)c + o->offset;
@@ -144,7 +144,7 @@ static hx_status create_children(gpt *g, hx_device *device) {
 hx_status hx_gpt_create(hx_device *device, const hx_gpt_config *config, hx_layer **out) {
     hx_layer *layer = NULL;
     hx_status status;
-    HX_TRY(check_config(config));
+    HX_TRY(hx_gpt_config_check(config));
     HX_TRY(hx_layer_create(&gpt_type, device, &layer));
     gpt *g = (gpt *)layer;
     g->config = *config;

@@ -150,6 +150,8 @@ HX_OPTIONS_STRUCT(hx_gpt_config, HX_GPT_OPTIONS);
 #define HX_GPT_DEFAULT HX_OPTIONS_DEFAULT(HX_GPT_OPTIONS)
 extern const hx_option hx_gpt_options[];
 extern const int hx_gpt_n_options;
+/** Ranges of all options, and what of them must fit together. @return as hx_gpt_create */
+hx_status hx_gpt_config_check(const hx_gpt_config *config);
 
 /* The policies recompute_layers and recompute_budget_mb need the whole model, and the size of a batch: hx_session_train
  * applies them; elsewhere call hx_recompute_apply. */
