@@ -120,6 +120,10 @@ typedef struct hx_state_item {
     void *data;              /* borrowed; no work that writes it may be under way when the list is used */
     hx_device *device;       /* whose memory `data` is; NULL: the host's */
     int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing */
+    /** Only for items that are saved, instead of `data` and `device`: n elements from local offset `at` on. Asked for more than once.
+     *  NULL: not offered. */
+    hx_status (*produce)(void *source, int64_t at, int64_t n, void *out);
+    void *source; /* borrowed */
 } hx_state_item;
 
 typedef struct hx_state_list {

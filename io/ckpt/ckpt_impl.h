@@ -104,6 +104,7 @@ typedef struct hx__stage {
     hx_device *device; /* of the last such item */
     hx_stream *stream; /* of that device; owned */
     void *memory;      /* [HX__CKPT_PIECE_BYTES] that device's HX_POOL_HOST; owned */
+    void *made;        /* [HX__CKPT_PIECE_BYTES] what a function makes; owned */
 } hx__stage;
 void hx__stage_close(hx__stage *stage);
 /** n elements from local offset `at` on, for the host to read: the item's own memory, or a copy, which the next call

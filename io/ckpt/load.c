@@ -51,6 +51,7 @@ static hx_status find_item(const reader *r, hid_t h5, const hx_state_item *item,
     HX_AUTO_H5 dataset = H5I_INVALID_HID;
     hx_dtype dtype;
     hx_shape shape;
+    if (item->produce) return HX_FAIL(HX_ERR_ARG, "%s is made by a function: expected memory to read it into", item->name);
     HX_TRY(hx__h5_dataset_open(h5, item->name, &dataset, &dtype, &shape));
     HX_TRY(compare_item(item, dtype, &shape));
     HX_TRY(hx__h5_dataset_place(dataset, item->name, (uint64_t)hx_shape_count(&shape) * hx_dtype_bytes(dtype), &out->offset));

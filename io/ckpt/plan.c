@@ -58,7 +58,7 @@ hx_status hx__ckpt_check_items(const hx_state_list *items) {
             return HX_FAIL(HX_ERR_ARG, "%s: %d is no element type", item->name, (int)item->dtype);
         if (!item->layout) return HX_FAIL(HX_ERR_ARG, "%s has no layout", item->name);
         HX_TRY(hx_shape_check(&item->layout->shape));
-        if (item->layout->n_boxes > 0 && !item->data) return HX_FAIL(HX_ERR_ARG, "%s has no data", item->name);
+        if (item->layout->n_boxes > 0 && !item->data && !item->produce) return HX_FAIL(HX_ERR_ARG, "%s has no data", item->name);
         HX_TRY(check_device(item));
         if (item->n_replicas > 1 && (item->replica < 0 || item->replica >= item->n_replicas))
             return HX_FAIL(HX_ERR_ARG, "%s: replica %d of %d", item->name, item->replica, item->n_replicas);

@@ -1,5 +1,6 @@
-/* Between the memory of a device and the host: pieces of a state go through one bounded buffer. What the host can
- * read itself is handed out where it lies. */
+/* Between the memory of a device and the host: pieces of a state go through one bounded buffer, and so does what a function
+ * makes. What the host can read itself is handed out where it lies. */
+#include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
 
 static bool is_staged(const hx_state_item *item) {
@@ -25,6 +26,7 @@ static hx_status open_for(hx__stage *stage, hx_device *device) {
 }
 
 void hx__stage_close(hx__stage *stage) {
+    hx_mem_free(&stage->made);
     if (stage->device == NULL) return;
     hx_stream_destroy(&stage->stream); /* waits: nothing uses the memory any more */
     hx_device_free(stage->device, HX_POOL_HOST, stage->memory, HX__CKPT_PIECE_BYTES);
@@ -36,7 +38,15 @@ static hx_status copy(hx__stage *stage, void *to, const void *from, size_t n_byt
     return hx_stream_sync(stage->stream);
 }
 
+static hx_status make(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out) {
+    if (stage->made == NULL) HX_TRY(hx_mem_alloc(HX__CKPT_PIECE_BYTES, &stage->made));
+    HX_TRY(item->produce(item->source, at, n, stage->made));
+    *out = stage->made;
+    return HX_OK;
+}
+
 hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out) {
+    if (item->produce) return make(stage, item, at, n, out);
     if (is_staged(item)) {
         HX_TRY(open_for(stage, item->device));
         HX_TRY(copy(stage, stage->memory, place_of(item, at), bytes_of(item, n), HX_COPY_TO_HOST));
