@@ -18,7 +18,7 @@ extern "C" {
 
 typedef struct hx_st_tensor {
     const char *name;
-    hx_dtype dtype;
+    hx_dtype dtype; /* HX_DTYPE_COUNT: an element type that Helix has not (F8_E4M3, U16, ...) */
     hx_shape shape;
     const void *data; /* row-major, little-endian; at any address: unaligned files exist */
 } hx_st_tensor;
@@ -26,8 +26,9 @@ typedef struct hx_st_tensor {
 typedef struct hx_safetensors hx_safetensors;
 
 /** Local. @param path  a .safetensors file; an index (*.index.json); a folder with model.safetensors or model.safetensors.index.json
- *  @return HX_ERR_IO; HX_ERR_FORMAT with the file and the tensor; HX_ERR_UNSUPPORTED: an element type that Helix has not (F8, U16, ...)
- *          in a tensor that is asked for */
+ *  The file is mapped: it must keep its length until it is closed.
+ *  @return HX_ERR_IO; HX_ERR_FORMAT with the file and the tensor; HX_ERR_UNSUPPORTED: more than 8 dims, an element type that is none of
+ *          the format */
 hx_status hx_safetensors_open(const char *path, hx_safetensors **out);
 void hx_safetensors_close(hx_safetensors **st);
 int64_t hx_safetensors_count(const hx_safetensors *st);
@@ -35,14 +36,20 @@ int64_t hx_safetensors_count(const hx_safetensors *st);
 const hx_st_tensor *hx_safetensors_at(const hx_safetensors *st, int64_t i);
 /** Borrowed; NULL: there is none. */
 const hx_st_tensor *hx_safetensors_find(const hx_safetensors *st, const char *name);
+/** Borrowed; a tensor whose elements are wanted. @return HX_ERR_MISMATCH: there is none; HX_ERR_UNSUPPORTED names its element type */
+hx_status hx_safetensors_get(const hx_safetensors *st, const char *name, const hx_st_tensor **out);
 
 /** Where a tensor's bytes come from while they are written, in pieces in order. */
 typedef hx_status (*hx_st_produce)(void *self, int64_t i, int64_t offset, int64_t n_bytes, void *out);
 
-/** Local. Write tensors (their `data` is not looked at), in the order of the list; the file is whole or not there.
- *  @param path             a file; with max_shard_bytes > 0 a folder, in which more than one shard gets an index
+/** Local. Write tensors (their `data` is not looked at), in the order of the list; the file is whole or not there. At most 16 MiB are
+ *  held at a time.
+ *  @param path             a file; with max_shard_bytes > 0 a folder that exists and holds no weights yet: model.safetensors, or
+ *                          model-00001-of-0000N.safetensors ... and then model.safetensors.index.json
  *  @param max_shard_bytes  0: one file. A tensor is never cut
- *  @param metadata         [n_metadata] pairs of text for "__metadata__", e.g. {"format", "pt"}; NULL: none */
+ *  @param metadata         [n_metadata] pairs of text for "__metadata__", e.g. {"format", "pt"}; NULL: none
+ *  @return HX_ERR_ARG: a name that is no UTF-8 or there twice, weights in the folder; HX_ERR_UNSUPPORTED: c128; HX_ERR_IO; what produce
+ *          returns */
 hx_status hx_safetensors_write(const char *path, const hx_st_tensor *tensors, int64_t n, const char *const (*metadata)[2],
                                int n_metadata, int64_t max_shard_bytes, hx_st_produce produce, void *self);
 
