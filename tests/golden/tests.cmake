@@ -10,3 +10,4 @@ endforeach()
 
 add_executable(golden_ckpt_make golden/ckpt_make.c)
 target_link_libraries(golden_ckpt_make PRIVATE helix_static)
+target_compile_definitions(golden_hf PRIVATE HELIX_GOLDEN_HF="${CMAKE_CURRENT_SOURCE_DIR}/golden/hf")
