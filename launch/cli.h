@@ -13,12 +13,16 @@
     X(REAL, temperature, 0.8, 0, 100, "generate: below 1 plays safe, above 1 is wild; 0: the likeliest token") \
     X(INT, top_k, 0, 0, 1 << 24, "generate: draw among this many likeliest tokens; 0: among all")            \
     X(INT, seed, 1, 0, 9e15, "generate: another number gives another sample")                                \
-    X(BOOL, use_ema, false, 0, 0, "eval, generate: with the moving average of the weights (train.ema)")      \
+    X(BOOL, use_ema, false, 0, 0, "eval, generate, ckpt export: with the moving average of the weights (train.ema)") \
     X(BOOL, whole, false, 0, 0, "eval: use all of data.path, not only its held-out part")                    \
     X(BOOL, force, false, 0, 0, "ckpt delete: also the only whole checkpoint")                               \
     X(INT, keep, 3, 1, 1 << 20, "ckpt prune: checkpoints kept beside the best one")                          \
     X(INT, keep_every, 0, 0, 1e15, "ckpt prune: checkpoints whose step is a multiple of this are kept; 0: none") \
     X(BOOL, dry_run, false, 0, 0, "ckpt prune: tell what would be removed, remove nothing")                  \
+    X(CHOICE, dtype, 0, "keep|f32|f64|bf16|f16", 0, "ckpt import, ckpt export: element type to convert to") \
+    X(CHOICE, format, 0, "safetensors|npy", 0, "ckpt export: model.safetensors, or a .npy file for each tensor") \
+    X(CHOICE, names, 0, "hf|helix", 0, "ckpt export: names and shapes of Hugging Face's GPT-2 or LLaMA, or our own, of any model") \
+    X(INT, shard_mb, 0, 0, 1 << 30, "ckpt export: most MB in one file, with an index of several; 0: one file") \
     X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
     X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
     X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
@@ -107,6 +111,8 @@ hx_status hx_cmd_ckpt_diff(hx_cli *cli, int argc, char *const *argv, hx_session 
 hx_status hx_cmd_ckpt_delete(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_prune(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_import(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+hx_status hx_cmd_ckpt_export(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 
 /* ---- cmd_tokenize.c ---- */

@@ -32,6 +32,21 @@ const hx_command hx_ckpt_verbs[] = {
      .words = "[RUN|FOLDER]", .max_words = 1,
      .examples = "  helix ckpt prune runs/a --keep 1 --dry_run                   what would go: all but the newest and the best\n"
                  "  helix ckpt prune runs/a --keep 2 --keep_every 1000           every thousandth step stays as well\n"},
+    {.name = "ckpt import", .summary = "make a checkpoint of Hugging Face's GPT-2 or LLaMA weights", .run = hx_cmd_ckpt_import,
+     .own = "|dtype|json|", .words = "HF_FOLDER --out RUN", .min_words = 1, .max_words = 1,
+     .examples = "  helix ckpt import gpt2 --out weights/gpt2                    gpt2/config.json and gpt2/model.safetensors, or its shards\n"
+                 "  helix train --config weights/gpt2/config.yaml --init_from weights/gpt2 --data.path corpus.txt --out runs/mine\n"
+                 "  helix ckpt import llama --out weights/llama --dtype f32      in another element type\n"
+                 "\n--out names a folder without checkpoints; it gets config.yaml and a checkpoint of step 0, which eval, generate and\n"
+                 "--init_from take. What a model computes stays the same; a config.json that asks for something that Helix has not\n"
+                 "(rope_scaling, biases in LLaMA's attention, ...) is refused by name, and so is a tensor that nobody expects.\n"},
+    {.name = "ckpt export", .summary = "write a checkpoint's weights as safetensors or NumPy arrays", .run = hx_cmd_ckpt_export,
+     .own = "|format|names|shard_mb|dtype|use_ema|json|", .words = "RUN|FILE --out FOLDER", .min_words = 1, .max_words = 1,
+     .examples = "  helix ckpt export runs/a --out hf/a                          config.json and model.safetensors, with Hugging Face's names\n"
+                 "  helix ckpt export runs/a/ckpt/best --out hf/best --use_ema --dtype bf16 --shard_mb 5000\n"
+                 "  helix ckpt export runs/a --out a --names helix --format npy  any model: blocks.0.attn.q.weight.npy, ...\n"
+                 "\n--out names a folder that is empty or not there: it is whole in the end, or not there. Hugging Face's names need a model of\n"
+                 "GPT-2's shape (model.norm layernorm, learned positions, plain feed-forward, biases) or of LLaMA's (launch/llama.yaml).\n"},
     {.name = NULL},
 };
 

@@ -136,11 +136,11 @@ static const char *value_text(const json_t *json, char out[200]) {
 static bool is_absent(const json_t *json) { return json == NULL || json_is_null(json); }
 
 static hx_status read_field(const char *path, const json_t *json, const field *f, hx_gpt_config *config) {
-    static const char *const expected[] = {[INT] = "a whole number", [REAL] = "a number", [BOOL] = "true or false"};
+    static const char *const expected[] = {[INT] = "a whole number >= 1", [REAL] = "a number", [BOOL] = "true or false"};
     const json_t *value = json_object_get(json, f->key);
     char text[200];
     void *at = (char *)config + f->offset;
-    const bool fits = f->kind == INT ? json_is_integer(value) : f->kind == REAL ? json_is_number(value) : json_is_boolean(value);
+    const bool fits = f->kind == INT ? json_integer_value(value) >= 1 : f->kind == REAL ? json_is_number(value) : json_is_boolean(value);
     if (is_absent(value) && isnan(f->absent)) return HX_FAIL(HX_ERR_FORMAT, "%s: %s is missing", path, f->key);
     if (!is_absent(value) && !fits)
         return HX_FAIL(HX_ERR_FORMAT, "%s: %s = %s: expected %s", path, f->key, value_text(value, text), expected[f->kind]);

@@ -97,7 +97,12 @@ static void expect_same(const hx_hf_import *a, const hx_hf_import *b) {
         hx_mem_free(&v);
         hx_mem_free(&w);
     }
-    cr_expect_eq(memcmp(hx_hf_import_config(a), hx_hf_import_config(b), sizeof(hx_gpt_config)), 0, "the configurations differ");
+    for (int i = 0; i < hx_gpt_n_options; i++) {
+        char one[HX_OPTION_TEXT], other[HX_OPTION_TEXT];
+        hx_option_format(&hx_gpt_options[i], hx_hf_import_config(a), one, sizeof one);
+        hx_option_format(&hx_gpt_options[i], hx_hf_import_config(b), other, sizeof other);
+        cr_expect_str_eq(one, other, "model.%s", hx_gpt_options[i].name);
+    }
 }
 
 /* ---- logits ---- */
@@ -367,12 +372,13 @@ static const struct {
     {"gpt2", "\"n_inner\": null", "\"quantization_config\": {\"bits\": 4}", HX_ERR_UNSUPPORTED, "quantization_config = {\"bits\":4}"},
     {"gpt2", "\"n_layer\": 2", "\"n_layer\": 2.0", HX_ERR_FORMAT, "n_layer = 2.0: expected a whole number"},
     {"gpt2", "\"n_layer\": 2", "\"n_layer\": 4611686018427387904", HX_ERR_FORMAT, "layers = 4.61"},
-    {"gpt2", "\"n_layer\": 2", "\"n_layer\": -1", HX_ERR_FORMAT, "layers = -1"},
+    {"gpt2", "\"n_layer\": 2", "\"n_layer\": -1", HX_ERR_FORMAT, "n_layer = -1: expected a whole number >= 1"},
     {"gpt2", "\"n_layer\": 2,", "", HX_ERR_FORMAT, "n_layer is missing"},
     {"gpt2", "\"n_layer\": 2", "\"n_layer\": 3", HX_ERR_MISMATCH, "h.2.ln_1.weight"},
     {"gpt2", "\"n_layer\": 2", "\"n_layer\": 1", HX_ERR_UNSUPPORTED, "h.1."},
     {"gpt2", "\"n_head\": 2", "\"n_head\": 3", HX_ERR_FORMAT, "heads = 3 does not divide"},
-    {"gpt2", "\"n_head\": 2", "\"n_head\": 0", HX_ERR_FORMAT, "heads = 0"},
+    {"gpt2", "\"n_head\": 2", "\"n_head\": 0", HX_ERR_FORMAT, "n_head = 0"},
+    {"gpt2", "\"n_inner\": null", "\"n_inner\": 0", HX_ERR_FORMAT, "n_inner = 0"},
     {"gpt2", "\"n_embd\": 16", "\"n_embd\": 32", HX_ERR_MISMATCH, "[256,32]"},
     {"gpt2", "\"n_layer\": 2", "\"n_layer\": 2, \"n_layer\": 2", HX_ERR_FORMAT, "duplicate"},
     {"gpt2", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": 1", HX_ERR_FORMAT, "expected true or false"},

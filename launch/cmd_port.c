@@ -1,0 +1,256 @@
+/* helix ckpt import, helix ckpt export: weights that others trained, or will go on with. One process, no device; tensor by tensor. */
+#include "launch/cli.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/mem.h"
+#include "io/ckpt/hf.h"
+#include "io/data/npy.h"
+#include "io/fs.h"
+#include "launch/helix.h"
+
+enum { FORMAT_SAFETENSORS, FORMAT_NPY };
+enum { NAMES_HF, NAMES_HELIX };
+
+/* --out has a default for runs; where something foreign is to be written it must be said. */
+static hx_status check_out(const hx_cli *cli, const char *command) {
+    static const hx_config defaults = HX_CONFIG_DEFAULT;
+    if (strcmp(cli->config.run.out, defaults.run.out) != 0) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "helix %s needs --out FOLDER, other than %s", command, defaults.run.out);
+}
+
+/* --dtype: keep, or an element type; HX_DTYPE_COUNT: keep. */
+static hx_dtype dtype_told(const hx_cli *cli) {
+    static const hx_dtype dtypes[] = {HX_DTYPE_COUNT, HX_F32, HX_F64, HX_BF16, HX_F16};
+    return dtypes[cli->own.dtype];
+}
+
+/* ---- import ---- */
+
+static hx_status check_free(const char *out) {
+    char file[HX_PATH_BYTES];
+    if (hx__find_checkpoint(out, file) == HX_OK)
+        return HX_FAIL(HX_ERR_CONFIG, "out: %s already holds checkpoints (%s): choose another folder with --out", out, file);
+    hx_error_clear();
+    return HX_OK;
+}
+
+static hx_status save(const hx_cli *cli, const hx_hf_import *in, const char *folder, const char *config_text) {
+    const hx_train_state state = {.best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN, .seed = (uint64_t)cli->config.train.seed};
+    hx_comm *self = NULL;
+    hx_ckpt *ckpt = NULL;
+    hx_status status;
+    HX_TRY(hx_comm_self_open(&self));
+    HX_TRY_GOTO(hx_ckpt_open(self, folder, &cli->config.ckpt, config_text, &ckpt), done);
+    HX_TRY_GOTO(hx_ckpt_save(ckpt, &state, hx_hf_import_items(in), false), done);
+done:
+    hx_ckpt_close(&ckpt);
+    hx_comm_close(&self);
+    return status;
+}
+
+/* The configuration comes before the checkpoint: where that is, all is there. */
+static hx_status write_run(hx_cli *cli, const hx_hf_import *in) {
+    char folder[HX_PATH_BYTES], *text = NULL;
+    hx_config config = HX_CONFIG_DEFAULT;
+    hx_status status;
+    config.model = *hx_hf_import_config(in);
+    HX_TRY(hx__path_join(cli->config.run.out, "ckpt", folder));
+    HX_TRY(hx__fs_mkdirs(cli->config.run.out));
+    HX_TRY(hx_config_text(&config, &text));
+    HX_TRY_GOTO(hx__folder_write_config(&cli->config.run, text), done);
+    HX_TRY_GOTO(save(cli, in, folder, text), done);
+done:
+    hx_mem_free((void **)&text);
+    return status;
+}
+
+static hx_status report_import(const hx_cli *cli, const hx_hf_import *in) {
+    char file[HX_PATH_BYTES];
+    const hx_state_list *items = hx_hf_import_items(in);
+    const char *dtype = hx_dtype_name(items->items[0].dtype), *out = cli->config.run.out;
+    int64_t n = 0;
+    for (int64_t i = 0; i < items->n_items; i++) n += hx_shape_count(&items->items[i].layout->shape);
+    HX_TRY(hx__find_checkpoint(out, file));
+    if (cli->own.json)
+        return hx__print_json(json_pack("{s:s, s:I, s:I, s:s}", "checkpoint", file, "tensors", (json_int_t)items->n_items, "parameters",
+                                        (json_int_t)n, "dtype", dtype));
+    printf("%s: %lld parameters in %lld tensors, %s\ngo on with:  helix train --config %s/config.yaml --init_from %s --data.path ... --out ...\n",
+           file, (long long)n, (long long)items->n_items, dtype, out, out);
+    return HX_OK;
+}
+
+hx_status hx_cmd_ckpt_import(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    hx_hf_import *in = NULL;
+    hx_status status;
+    (void)session; /* local: no rank, no device */
+    HX_TRY(hx__cli_read(hx_command_find("ckpt import"), cli, argc, argv));
+    HX_TRY(check_out(cli, "ckpt import"));
+    HX_TRY(check_free(cli->config.run.out));
+    HX_TRY(hx_hf_import_open(cli->words.items[0], dtype_told(cli), &in));
+    status = write_run(cli, in);
+    if (status == HX_OK) status = report_import(cli, in);
+    hx_hf_import_close(&in);
+    return status;
+}
+
+/* ---- export: a folder that is whole or not there ---- */
+
+static void close_folder(DIR **dir) {
+    if (*dir) closedir(*dir);
+}
+
+static bool is_empty(const char *folder) {
+    HX_CLEANUP(close_folder) DIR *dir = opendir(folder);
+    if (!dir) return false;
+    for (struct dirent *e; (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) return false;
+    return true;
+}
+
+/* What an export that was killed, or failed, has left; never the folder of somebody else: its name ends in .export.tmp. */
+static void remove_temporary(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return;
+    for (struct dirent *e; (e = readdir(dir));) (void)unlinkat(dirfd(dir), e->d_name, 0);
+    closedir(dir);
+    (void)rmdir(folder);
+}
+
+/* Names of the folder itself, of the one beside it that is renamed at the end, and of the one above. */
+typedef struct place {
+    char folder[HX_PATH_BYTES], temporary[HX_PATH_BYTES + 16], above[HX_PATH_BYTES];
+} place;
+
+static hx_status open_place(const char *out, place *p) {
+    struct stat st;
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/') n--;
+    if (n + sizeof ".export.tmp" > HX_OPTION_TEXT)
+        return HX_FAIL(HX_ERR_CONFIG, "out: a path of %zu bytes: expected up to %zu", n, HX_OPTION_TEXT - sizeof ".export.tmp");
+    snprintf(p->folder, sizeof p->folder, "%.*s", (int)n, out);
+    const char *slash = strrchr(p->folder, '/');
+    snprintf(p->above, sizeof p->above, "%.*s", slash ? (int)(slash - p->folder) + 1 : 1, slash ? p->folder : ".");
+    snprintf(p->temporary, sizeof p->temporary, "%s.export.tmp", p->folder);
+    if (lstat(p->folder, &st) == 0 && !is_empty(p->folder))
+        return HX_FAIL(HX_ERR_CONFIG, "out: %s is there already: expected an empty folder, or none", p->folder);
+    remove_temporary(p->temporary);
+    HX_TRY(hx__fs_mkdirs(p->above));
+    return hx__fs_mkdir(p->temporary, NULL);
+}
+
+static hx_status publish(const place *p) {
+    HX_TRY(hx__fs_sync_folder(p->temporary));
+    HX_TRY(hx__fs_rename(p->temporary, p->folder));
+    return hx__fs_sync_folder(p->above);
+}
+
+/* ---- export: what is in it ---- */
+
+typedef struct exported {
+    const hx_cli *cli;
+    char file[HX_PATH_BYTES]; /* the checkpoint */
+    hx_config config;         /* of it */
+    hx_hf_export *tensors;
+    place place;
+} exported;
+
+static hx_status write_safetensors(const exported *e) {
+    static const char *const metadata[][2] = {{"format", "pt"}};
+    char path[HX_PATH_BYTES];
+    int64_t n, most = e->cli->own.shard_mb * 1000000;
+    const hx_st_tensor *tensors = hx_hf_export_tensors(e->tensors, &n);
+    HX_TRY(hx__path_join(e->place.temporary, "model.safetensors", path));
+    return hx_safetensors_write(most > 0 ? e->place.temporary : path, tensors, n, metadata, 1, most, hx_hf_export_produce, e->tensors);
+}
+
+static hx_status write_array(const exported *e, int64_t i, const hx_st_tensor *t, hx_stream *stream, hx_device *device) {
+    char path[HX_PATH_BYTES], name[256];
+    HX_AUTO_TENSOR x = NULL;
+    snprintf(name, sizeof name, "%.200s.npy", t->name);
+    HX_TRY(hx__path_join(e->place.temporary, name, path));
+    HX_TRY(hx_tensor_create(device, t->dtype, t->shape, &x));
+    HX_TRY(hx_hf_export_produce(e->tensors, i, 0, (int64_t)hx_tensor_bytes(x), hx_tensor_data(x)));
+    return hx_npy_save(stream, x, path);
+}
+
+static hx_status write_arrays(const exported *e) {
+    int64_t n;
+    const hx_st_tensor *tensors = hx_hf_export_tensors(e->tensors, &n);
+    hx_device *device = NULL;
+    hx_stream *stream = NULL;
+    hx_status status;
+    for (int64_t i = 0; i < n; i++)
+        if (tensors[i].dtype == HX_BF16)
+            return HX_FAIL(HX_ERR_CONFIG, "format: NumPy has no bf16, which %s is: add --dtype f32", tensors[i].name);
+    HX_TRY(hx_register_backends());
+    HX_TRY_GOTO(hx_device_open("ref", NULL, &device), done);
+    HX_TRY_GOTO(hx_stream_create(device, &stream), done);
+    for (int64_t i = 0; i < n; i++) HX_TRY_GOTO(write_array(e, i, &tensors[i], stream, device), done);
+done:
+    hx_stream_destroy(&stream);
+    hx_device_close(&device);
+    return status;
+}
+
+/* What reads the names reads the configuration beside them. */
+static hx_status write_config(exported *e) {
+    char path[HX_PATH_BYTES], *text = NULL;
+    HX_TRY(hx__path_join(e->place.temporary, "config.json", path));
+    if (e->cli->own.names == NAMES_HF) return hx_hf_config_write(path, &e->config.model);
+    hx_run_config run = e->config.run;
+    snprintf(run.out, sizeof run.out, "%.*s", (int)sizeof run.out - 1, e->place.temporary);
+    HX_TRY(hx_ckpt_config_text(e->file, &text));
+    hx_status status = hx__folder_write_config(&run, text);
+    hx_mem_free((void **)&text);
+    return status;
+}
+
+static hx_status write_folder(exported *e) {
+    HX_TRY(open_place(e->cli->config.run.out, &e->place));
+    hx_status status = write_config(e);
+    if (status == HX_OK) status = e->cli->own.format == FORMAT_NPY ? write_arrays(e) : write_safetensors(e);
+    if (status == HX_OK) status = publish(&e->place);
+    if (status != HX_OK) remove_temporary(e->place.temporary);
+    return status;
+}
+
+static hx_status report_export(const exported *e) {
+    int64_t n, n_bytes = 0;
+    const hx_st_tensor *tensors = hx_hf_export_tensors(e->tensors, &n);
+    for (int64_t i = 0; i < n; i++) n_bytes += hx_shape_count(&tensors[i].shape) * (int64_t)hx_dtype_bytes(tensors[i].dtype);
+    if (e->cli->own.json)
+        return hx__print_json(json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", e->file, "out", e->place.folder, "tensors", (json_int_t)n, "bytes",
+                                        (json_int_t)n_bytes));
+    printf("%s: %lld tensors of %s, %.1f MB\n", e->place.folder, (long long)n, e->file, (double)n_bytes / 1e6);
+    return HX_OK;
+}
+
+static hx_status export_from(exported *e, hx_comm *self) {
+    const hx_cli *cli = e->cli;
+    const hx_dtype dtype = dtype_told(cli);
+    HX_TRY(hx__find_checkpoint(cli->words.items[0], e->file));
+    HX_TRY(hx__config_of_checkpoint(e->file, &e->config));
+    if (dtype != HX_DTYPE_COUNT) e->config.model.dtype = cli->own.dtype - 1; /* the same words, without `keep` */
+    HX_TRY(hx_hf_export_open(self, e->file, cli->own.names == NAMES_HF ? &e->config.model : NULL, cli->own.use_ema, dtype, &e->tensors));
+    HX_TRY(write_folder(e));
+    return report_export(e);
+}
+
+hx_status hx_cmd_ckpt_export(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
+    exported e = {.cli = cli};
+    hx_comm *self = NULL;
+    (void)session; /* local: no rank, no device */
+    HX_TRY(hx__cli_read(hx_command_find("ckpt export"), cli, argc, argv));
+    HX_TRY(check_out(cli, "ckpt export"));
+    HX_TRY(hx_comm_self_open(&self));
+    hx_status status = export_from(&e, self);
+    hx_hf_export_close(&e.tensors);
+    hx_comm_close(&self);
+    return status;
+}
