@@ -30,7 +30,7 @@ def big(folder):
 
 
 def tensors(folder):
-    files = glob.glob(os.path.join(folder, "*.safetensors"))
+    files = glob.glob(os.path.join(folder, "model*.safetensors"))
     index = os.path.join(folder, "model.safetensors.index.json")
     if os.path.exists(index):
         with open(index, encoding="utf-8") as f:
