@@ -1,83 +1,172 @@
 #include "launch/session_impl.h"
 
 #include <math.h>
+#include <string.h>
+#include <xxhash.h>
 
+#include "core/base/mem.h"
 #include "dist/comm/dry.h"
 
-/* A byte that the model has no token for would make the loss NaN, which says nothing about why. */
-static hx_status check_bytes(const hx_corpus *corpus, const char *path, int64_t vocab) {
-    int64_t n_bytes;
-    const uint8_t *bytes = hx_corpus_bytes(corpus, &n_bytes);
-    for (int64_t i = 0; vocab < 256 && i < n_bytes; i++)
-        if (bytes[i] >= vocab)
-            return HX_FAIL(HX_ERR_CONFIG, "data %s: byte %u at position %lld, but model.vocab = %lld: expected 256 for text",
-                           path, bytes[i], (long long)i, (long long)vocab);
+#define SCAN_TOKENS 4096
+
+/* ---- the data sets ---- */
+
+/* An id that the model has no row for would make the loss NaN, which says nothing about why. */
+static hx_status check_ids(const hx_tokens *tokens, const hx_tokens_info *info, int64_t vocab) {
+    int32_t ids[SCAN_TOKENS];
+    const bool is_text = strcmp(info->format, "text") == 0;
+    for (int64_t at = 0; info->vocab > vocab && at < info->n_tokens; at += SCAN_TOKENS) {
+        const int64_t n = info->n_tokens - at < SCAN_TOKENS ? info->n_tokens - at : SCAN_TOKENS;
+        HX_TRY(hx_tokens_read(tokens, at, n, ids));
+        for (int64_t i = 0; i < n; i++)
+            if (ids[i] >= vocab)
+                return HX_FAIL(HX_ERR_CONFIG, "data %s: %s %d at position %lld, but model.vocab = %lld: expected %s", info->path, is_text ? "byte" : "id",
+                               ids[i], (long long)(at + i), (long long)vocab, is_text ? "256 for text" : "more than the largest id of the data");
+    }
     return HX_OK;
 }
 
-static hx_status open_corpus(hx_session *s, void *arg) {
-    const char *path = s->config.data.path;
-    if (!path[0]) return HX_FAIL(HX_ERR_CONFIG, "data.path is empty: expected a text file or folder (--data.path corpus.txt)");
-    HX_TRY(hx_corpus_open(path, arg));
-    return check_bytes(*(hx_corpus **)arg, path, s->config.model.vocab);
+/* nanoGPT's and llm.c's files do not tell whose ids they hold. */
+static bool knows_tokenizer(const hx_tokens_info *info) { return strcmp(info->format, "text") == 0 || strcmp(info->format, "helix") == 0; }
+
+static hx_status check_tokenizers(const hx_session_data *d) {
+    hx_tokens_info first = {.format = ""}, info;
+    for (int i = 0; i < d->n_tokens; i++) {
+        hx_tokens_info_get(d->tokens[i], &info);
+        if (!knows_tokenizer(&info)) continue;
+        if (first.path && info.tokenizer != first.tokenizer)
+            return HX_FAIL(HX_ERR_CONFIG, "data.path: %s and %s hold ids of different tokenizers", first.path, info.path);
+        first = info;
+    }
+    return HX_OK;
 }
 
-static hx_status open_blank(const hx_config *c, hx_corpus **out) {
+/* Of one path the data set's own; of several, of what decides the sequence of samples. */
+static uint64_t hash_of(const hx_session_data *d) {
+    hx_tokens_info info;
+    hx_tokens_info_get(d->tokens[0], &info);
+    uint64_t hash = info.hash;
+    for (int i = 1; i < d->n_tokens; i++) {
+        hx_tokens_info_get(d->tokens[i], &info);
+        hash = XXH3_64bits_withSeed(&info.hash, sizeof info.hash, hash);
+    }
+    if (d->weights && d->n_tokens > 1) hash = XXH3_64bits_withSeed(d->weights, (size_t)d->n_tokens * sizeof *d->weights, hash);
+    return hash;
+}
+
+static hx_status read_weights(const char *text, hx_session_data *d) {
+    hx_word_list words;
+    HX_TRY(hx_word_list_of(text, &words));
+    if (words.n == 0) return HX_OK;
+    if (words.n != d->n_tokens)
+        return HX_FAIL(HX_ERR_CONFIG, "data.weights = %s: %d numbers for %d paths in data.path", text, words.n, d->n_tokens);
+    HX_TRY(hx_mem_alloc_array(words.n, sizeof *d->weights, (void **)&d->weights));
+    for (int i = 0; i < words.n; i++)
+        if (hx_parse_real(words.items[i], &d->weights[i]) != HX_OK)
+            return HX_FAIL(HX_ERR_CONFIG, "data.weights = %s: '%s' is no number", text, words.items[i]);
+    return HX_OK;
+}
+
+static hx_status open_paths(hx_session *s, void *arg) {
+    hx_session_data *d = arg;
+    hx_word_list paths;
+    HX_TRY(hx_word_list_of(s->config.data.path, &paths));
+    if (paths.n == 0)
+        return HX_FAIL(HX_ERR_CONFIG, "data.path is empty: expected a text file or folder, or a file of tokens (--data.path corpus.txt)");
+    HX_TRY(hx_mem_alloc_array(paths.n, sizeof *d->tokens, (void **)&d->tokens));
+    for (; d->n_tokens < paths.n; d->n_tokens++) {
+        hx_tokens_info info;
+        HX_TRY(hx_tokens_open(paths.items[d->n_tokens], &d->tokens[d->n_tokens]));
+        hx_tokens_info_get(d->tokens[d->n_tokens], &info);
+        hx_status status = check_ids(d->tokens[d->n_tokens], &info, s->config.model.vocab);
+        if (status != HX_OK) hx_tokens_close(&d->tokens[d->n_tokens]);
+        HX_TRY(status);
+    }
+    HX_TRY(check_tokenizers(d));
+    return read_weights(s->config.data.weights, d);
+}
+
+static hx_status open_blank(const hx_config *c, hx_session_data *d) {
     const double holdout = c->data.holdout, one = ((double)c->train.batch + 1) * (double)c->model.ctx + 1;
     const double n = one / (1 - holdout) + (holdout > 0 ? one / holdout : 0) + 2;
     if (!(n < 0x1p46))
         return HX_FAIL(HX_ERR_CONFIG, "train.batch = %lld, model.ctx = %lld, data.holdout = %g: data of which both parts hold a batch have %g bytes",
                        (long long)c->train.batch, (long long)c->model.ctx, holdout, n);
-    return hx_corpus_blank((int64_t)n, out);
+    HX_TRY(hx_mem_alloc_array(1, sizeof *d->tokens, (void **)&d->tokens));
+    HX_TRY(hx_tokens_blank((int64_t)n, d->tokens));
+    d->n_tokens = 1;
+    return HX_OK;
 }
 
+/* ---- the loaders ---- */
+
 typedef struct loader_job {
-    hx_corpus *corpus;
+    const hx_session_data *data;
     hx_loader_config config;
+    bool is_eval, whole; /* which part of each data set */
     hx_loader **out;
 } loader_job;
 
+/* Tokens [0, split) are for training, the rest is held out. */
+static int64_t split_at(int64_t n_tokens, double holdout) {
+    return n_tokens - (int64_t)floor((double)n_tokens * holdout);
+}
+
+/* The part of each data set that the loader is for; one of which nothing is held out takes no part in evaluations. */
+static int list_parts(const hx_session *s, const loader_job *job, hx_loader_part *parts) {
+    int n = 0;
+    for (int i = 0; i < job->data->n_tokens; i++) {
+        hx_tokens_info info;
+        hx_tokens_info_get(job->data->tokens[i], &info);
+        const int64_t split = split_at(info.n_tokens, s->config.data.holdout);
+        hx_loader_part part = {job->data->tokens[i], 0, job->is_eval || job->whole ? info.n_tokens : split};
+        if (job->is_eval && !job->whole) part.begin = split;
+        if (!job->is_eval || part.end > part.begin) parts[n++] = part;
+    }
+    return n;
+}
+
 static hx_status create_loader(hx_session *s, void *arg) {
-    loader_job *job = arg;
-    return hx_loader_create(s->device, job->corpus, &job->config, job->out);
+    const loader_job *job = arg;
+    hx_loader_part *parts;
+    hx_status status = HX_OK;
+    HX_TRY(hx_mem_alloc_array(job->data->n_tokens, sizeof *parts, (void **)&parts));
+    const int n = list_parts(s, job, parts);
+    if (n > 0) status = hx_loader_create(s->device, parts, n, job->is_eval ? NULL : job->data->weights, &job->config, job->out);
+    hx_mem_free((void **)&parts);
+    return status;
 }
 
-/* Bytes [0, split) are for training, the rest is held out. */
-static int64_t split_at(int64_t n_bytes, double holdout) {
-    return n_bytes - (int64_t)floor((double)n_bytes * holdout);
-}
-
-hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval, bool whole, hx_session_data *out) {
+static hx_status create_loaders(hx_session *s, bool wants_train, bool wants_eval, bool whole, hx_session_data *d) {
     const hx_config *c = &s->config;
     const hx_comm *dp = hx_mesh_axis(s->mesh, HX_AXIS_DP);
     const bool is_dealt = !hx__session_is_elastic(s); /* else every rank may ask for any micro-batch: core/train/hooks.h, hx_leaves */
-    hx_status status = HX_OK;
-    hx_session_data d = {0};
-    int64_t n_bytes;
-    HX_TRY_GOTO(hx_comm_is_dry(s->world) ? open_blank(c, &d.corpus) : hx__session_first(s, open_corpus, &d.corpus), done);
-    d.hash = hx_corpus_hash(d.corpus);
-    HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", (int64_t)(d.hash >> 1)), done);
-    hx_corpus_bytes(d.corpus, &n_bytes);
-    int64_t split = whole ? 0 : split_at(n_bytes, c->data.holdout);
-    loader_job job = {.corpus = d.corpus, .out = &d.train_loader,
-                      .config = {.end = split, .ctx = c->model.ctx, .batch = c->train.batch,
+    loader_job job = {.data = d, .whole = whole, .out = &d->train_loader,
+                      .config = {.ctx = c->model.ctx, .batch = c->train.batch,
                                  .micro_batch = c->train.micro_batch, .shuffle = c->train.shuffle,
                                  .last = c->train.drop_last ? HX_LAST_DROP : HX_LAST_JOIN,
                                  .seed = (uint64_t)c->train.seed, .rank = is_dealt ? hx_comm_rank(dp) : 0,
-                                 .size = is_dealt ? hx_comm_size(dp) : 1}};
+                                 .size = is_dealt ? hx_comm_size(dp) : 1, .prefetch = !hx_comm_is_dry(s->world)}};
     if (wants_train) {
-        HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
-        hx_loader_source(d.train_loader, &d.train);
+        HX_TRY(hx__session_first(s, create_loader, &job));
+        hx_loader_source(d->train_loader, &d->train);
     }
-    if (wants_eval && n_bytes > split) {
-        job.config.begin = split;
-        job.config.end = n_bytes;
-        job.config.shuffle = false;
-        job.config.last = HX_LAST_SHORT;
-        job.out = &d.eval_loader;
-        HX_TRY_GOTO(hx__session_first(s, create_loader, &job), done);
-        hx_loader_source(d.eval_loader, &d.eval);
-    }
+    job.is_eval = true;
+    job.config.shuffle = false;
+    job.config.last = HX_LAST_SHORT;
+    job.out = &d->eval_loader;
+    if (wants_eval) HX_TRY(hx__session_first(s, create_loader, &job));
+    if (d->eval_loader) hx_loader_source(d->eval_loader, &d->eval);
+    return HX_OK;
+}
+
+hx_status hx__session_data_open(hx_session *s, bool wants_train, bool wants_eval, bool whole, hx_session_data *out) {
+    hx_status status = HX_OK;
+    hx_session_data d = {0};
+    HX_TRY_GOTO(hx_comm_is_dry(s->world) ? open_blank(&s->config, &d) : hx__session_first(s, open_paths, &d), done);
+    d.hash = hash_of(&d);
+    HX_TRY_GOTO(hx_comm_agree_equal(s->world, "hash of the data (the ranks see different files)", (int64_t)(d.hash >> 1)), done);
+    HX_TRY_GOTO(create_loaders(s, wants_train, wants_eval, whole, &d), done);
     *out = d;
     return HX_OK;
 done:
@@ -88,5 +177,7 @@ done:
 void hx__session_data_close(hx_session_data *data) {
     hx_loader_destroy(&data->eval_loader);
     hx_loader_destroy(&data->train_loader);
-    hx_corpus_close(&data->corpus);
+    for (int i = 0; i < data->n_tokens; i++) hx_tokens_close(&data->tokens[i]);
+    hx_mem_free((void **)&data->tokens);
+    hx_mem_free((void **)&data->weights);
 }

@@ -90,8 +90,8 @@ static void step_text(const hx_progress *p, const hx_train_event *e, char *out, 
     rate_text(e->tokens_per_s, rate);
     time_text(seconds_left(p, e), left);
     if (e->flops_share > 0) snprintf(peak, sizeof peak, "  peak %.1f%%", 100 * e->flops_share);
-    snprintf(out, n_bytes, "loss %s  lr %.2e  grad %.2f  %s tok/s%s  comm %.0f%%  mem %.0f MB  left %s", loss, e->lr,
-             e->grad_norm, rate, peak, 100 * e->comm_share, (double)e->memory_bytes / 1e6, left);
+    snprintf(out, n_bytes, "loss %s  lr %.2e  grad %.2f  %s tok/s%s  comm %.0f%%  data %.0f%%  mem %.0f MB  left %s", loss, e->lr,
+             e->grad_norm, rate, peak, 100 * e->comm_share, 100 * e->data_share, (double)e->memory_bytes / 1e6, left);
 }
 
 /* ---- showing ---- */

@@ -77,18 +77,20 @@ hx_status hx__session_rehearse(hx_session *session, const hx_model *model, const
 
 /* ---- data.c ---- */
 
-/* The corpus of data.path with its two splits; zeroed before the first use. */
+/* The data sets of data.path with their two splits; zeroed before the first use. */
 typedef struct hx_session_data {
-    hx_corpus *corpus;
+    hx_tokens **tokens; /* [n_tokens]; owned */
+    int n_tokens;
+    double *weights; /* [n_tokens] of data.weights; NULL: none were given. Owned */
     hx_loader *train_loader, *eval_loader; /* NULL: not asked for, or no held-out part */
     hx_batch_source train, eval;
-    uint64_t hash; /* of the corpus */
+    uint64_t hash; /* of the data, and of what decides their order beside the seed */
 } hx_session_data;
 
-/** Collective. Open the corpus of the configuration and make the loaders of this rank. A dry session has an empty text, long enough
+/** Collective. Open the data of the configuration and make the loaders of this rank. A dry session has an empty text, long enough
  *  for a batch of each split.
  *  @param wants_train, wants_eval  which loaders
- *  @param whole  evaluate on the whole corpus instead of its held-out part */
+ *  @param whole  evaluate on all of the data instead of its held-out part */
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
 void hx__session_data_close(hx_session_data *data);
 

@@ -25,7 +25,9 @@ static hx_status run_micro(hx_trainer *t, int64_t index) {
     const hx_batch_source *train = t->setup.train;
     hx_batch batch;
     HX_AUTO_TENSOR loss = NULL;
+    const double asked = hx__seconds_now();
     HX_TRY(train->get(train->self, t->state.cursor, index, t->ctx.stream, &batch));
+    t->data_wait_s += hx__seconds_now() - asked;
     t->ctx.sample_base = batch.sample_base;
     HX_TRY(hx__loss_add(&t->sums, &t->setup.model, &t->ctx, &batch, &loss, NULL));
     return hx_backward(&t->ctx, loss, t->seed);
@@ -236,6 +238,7 @@ static void report_step(hx_trainer *t, double norm, double count, double lr, dou
     t->event.grad_norm = norm;
     t->event.tokens_per_s = seconds > 0 ? count / seconds : 0;
     t->event.flops_share = flops_share(t, seconds);
+    t->event.data_share = seconds > 0 ? fmin(1, t->data_wait_s / seconds) : 0;
     if (sync != NULL && sync->stats != NULL && seconds > 0) {
         double wait_s = 0;
         int64_t n_bytes = 0;
@@ -280,6 +283,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     hx_device_stats stats;
     hx_device_stats_get(t->ctx.device, &stats);
     t->flops_before = stats.flops;
+    t->data_wait_s = 0;
     run_local(t, sums);
     if (hx__trainer_is_lost(t)) return hx_error_adopt(t->failure, t->failure_text);
     if (t->failure == HX_OK) {

@@ -92,6 +92,7 @@ typedef struct hx_train_event {
     double elapsed_s;    /* over all incarnations */
     double tokens_per_s; /* targets per second over all ranks */
     double comm_share;   /* share of the step's time spent waiting for communication, 0..1 */
+    double data_share;   /* the same for data: in the source's `get` */
     int64_t memory_bytes; /* peak of the device's allocator on this rank */
     double flops_share;  /* share of peak_flops that this rank's ops achieved; 0: not known */
     double loss_scale;   /* that the step was computed with; 0: none */

@@ -75,6 +75,7 @@ struct hx_trainer {
     int64_t n_batch_samples; /* in the global batch of this step */
     bool is_short;           /* this rank has none of them, or in elastic training none in one of its leaves */
     double flops_before;     /* of the device, at the start of the step */
+    double data_wait_s;      /* in this step, for the source */
 
     hx_status failure; /* of this rank, which the others have not heard of yet */
     char failure_text[1024];

@@ -11,6 +11,13 @@
  *     HX_TRY(hx_sampler_check(&s));
  *     HX_TRY(hx_sampler_micro(&s, cursor, 0, &base, &n));      // samples base .. base+n of the global batch at cursor
  *     i = hx_sampler_sample(&s, cursor + base);                // number of the first one
+ *
+ * A mixture has several sources, each with a weight. Which source a position belongs to follows from the position alone: sources are
+ * halved again and again, and of the first p positions that a set of sources has the left half gets round(p a / b), where a is its
+ * weight and b that of the set. So any piece of the sequence holds the sources in the proportion of their weights, to within a few
+ * samples. The k-th sample that a source is asked for is sample k mod n of its epoch k / n, with a permutation of its own: each of its
+ * samples comes once in each of its epochs, which come sooner for a source of greater weight. The mixture's own epoch is as many
+ * samples as all sources hold; where weights are the sizes, that is each sample of each source once.
  */
 #ifndef HX_IO_DATA_SAMPLER_H
 #define HX_IO_DATA_SAMPLER_H
@@ -31,9 +38,20 @@ typedef struct hx_sampler {
     hx_last_batch last;
     uint64_t seed;
     int rank, size; /* on the data-parallel axis */
+    /* A mixture; n_samples is then the sum of sizes. Borrowed. */
+    int n_sources;         /* 0: the samples are one source */
+    const int64_t *sizes;  /* [n_sources] samples of each */
+    const uint64_t *sums;  /* [n_sources+1] of the weights before each: hx_sampler_weigh */
 } hx_sampler;
 
-/** @return HX_ERR_CONFIG with the numbers: no samples, batch < size, negative sizes, nothing left after dropping */
+/** Weights as a sampler takes them, in whole numbers.
+ *  @param weights    [n] > 0; NULL: in proportion to the sizes
+ *  @param[out] sums  [n+1]
+ *  @return HX_ERR_CONFIG: a weight that is not finite or not positive, or less than 2^-31 of all */
+hx_status hx_sampler_weigh(int n, const int64_t *sizes, const double *weights, uint64_t *sums);
+
+/** @return HX_ERR_CONFIG with the numbers: no samples, batch < size, negative sizes, a source without samples,
+ *          nothing left after dropping */
 hx_status hx_sampler_check(const hx_sampler *sampler);
 
 /* The functions below take a checked sampler. */
@@ -48,8 +66,11 @@ hx_status hx_sampler_batch(const hx_sampler *sampler, int64_t cursor, int64_t *n
 hx_status hx_sampler_n_micro(const hx_sampler *sampler, int64_t cursor, int64_t *n);
 /** Micro-batch `index` of them: n samples from position `base` of the global batch on. */
 hx_status hx_sampler_micro(const hx_sampler *sampler, int64_t cursor, int64_t index, int64_t *base, int64_t *n);
-/** Number of the sample at a global position, 0 to n_samples - 1. */
+/** Number of the sample at a global position, 0 to n_samples - 1. Of a mixture: hx_sampler_find. */
 int64_t hx_sampler_sample(const hx_sampler *sampler, int64_t position);
+/** Source of the sample at a global position (0 if there is one), and its number there.
+ *  @param[out] epoch  of the source; NULL: not wanted */
+void hx_sampler_find(const hx_sampler *sampler, int64_t position, int *source, int64_t *sample, int64_t *epoch);
 
 #ifdef __cplusplus
 }

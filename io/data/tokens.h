@@ -25,13 +25,15 @@ extern "C" {
 typedef struct hx_tokens hx_tokens;
 
 typedef struct hx_tokens_info {
+    const char *path;       /* that was opened; borrowed */
     const char *format;     /* "text", "helix", "llm.c", "nanogpt" */
     int64_t n_tokens;
     int64_t n_documents;    /* 1 where the file knows none */
-    int64_t vocab;          /* ids are below it; 256 for text; 65536 where the file does not tell */
+    int64_t vocab;          /* ids are below it; 256 for text; all of their width, 65536 or 2^31, where the file does not tell */
     uint64_t tokenizer;     /* hx_tokenizer_hash of the one that made them; 0: bytes, or not told */
     bool has_loss_mask;
-    uint64_t hash;          /* XXH3 of the ids as they lie in the file: stored with a run and compared when it goes on */
+    uint64_t hash;          /* XXH3 of the ids as they lie in the file: stored with a run and compared when it goes on. Of a "helix" file
+                               what it says itself */
 } hx_tokens_info;
 
 /** Local. @return HX_ERR_IO: absent, unreadable, empty; HX_ERR_FORMAT: what is wrong, and where */
@@ -45,6 +47,10 @@ hx_status hx_tokens_read(const hx_tokens *tokens, int64_t at, int64_t n, int32_t
 /** Local. For tokens [at, at+n) as targets: HX_IGNORE_INDEX in place of those that are none: the first of a document (nothing before it
  *  tells of it), and what the mask leaves out. */
 hx_status hx_tokens_mask(const hx_tokens *tokens, int64_t at, int64_t n, int32_t *targets);
+/** Local. Where document i of n_documents begins. */
+int64_t hx_tokens_document(const hx_tokens *tokens, int64_t i);
+/** Local. The hash, from the ids themselves: reads all of them. */
+uint64_t hx_tokens_rehash(const hx_tokens *tokens);
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,8 @@ typedef struct column {
 /* field, is_count */
 #define STEP_FIELDS(X)                                                                                       \
     X(step, true) X(cursor, true) X(epoch, false) X(loss, false) X(count, false) X(lr, false) X(grad_norm, false) \
-    X(tokens_per_s, false) X(comm_share, false) X(flops_share, false) X(loss_scale, false) X(memory_bytes, true) \
+    X(tokens_per_s, false) X(comm_share, false) X(data_share, false) \
+    X(flops_share, false) X(loss_scale, false) X(memory_bytes, true) \
     X(seconds, false) X(elapsed_s, false)
 #define EVAL_FIELDS(X)                                                                                       \
     X(step, true) X(cursor, true) X(epoch, false) X(loss, false) X(count, false) X(is_best, true) X(seconds, false) \

@@ -181,6 +181,7 @@ static json_t *event_object(const hx_train_event *e, const char *unit_name, doub
     if (e->kind == HX_EVENT_STEP) {
         put_real(o, "tokens_per_s", e->tokens_per_s);
         put_real(o, "comm_share", e->comm_share);
+        put_real(o, "data_share", e->data_share);
         put_int(o, "memory_bytes", e->memory_bytes);
     }
     if (e->kind != HX_EVENT_STEP && e->kind != HX_EVENT_SKIP && e->kind != HX_EVENT_STOP)

@@ -27,19 +27,20 @@ static void open_model(small_run *run, hx_comm *comm, const small_run_config *co
 }
 
 static void open_data(small_run *run, hx_comm *comm, const char *text_file, const small_run_config *config, int64_t ctx) {
-    int64_t n_bytes;
-    OK(hx_corpus_open(text_file, &run->corpus));
-    hx_corpus_bytes(run->corpus, &n_bytes);
-    hx_loader_config loader = {.end = n_bytes,
-                               .ctx = ctx,
+    hx_tokens_info info;
+    OK(hx_tokens_open(text_file, &run->tokens));
+    hx_tokens_info_get(run->tokens, &info);
+    const hx_loader_part all = {run->tokens, 0, info.n_tokens};
+    hx_loader_config loader = {.ctx = ctx,
                                .batch = config->batch,
                                .micro_batch = config->micro_batch,
                                .shuffle = true,
                                .last = HX_LAST_JOIN,
                                .seed = 42,
                                .rank = hx_comm_rank(comm),
-                               .size = hx_comm_size(comm)};
-    OK(hx_loader_create(run->device, run->corpus, &loader, &run->loader));
+                               .size = hx_comm_size(comm),
+                               .prefetch = true};
+    OK(hx_loader_create(run->device, &all, 1, NULL, &loader, &run->loader));
     hx_loader_source(run->loader, &run->source);
 }
 
@@ -82,7 +83,7 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
 void small_run_close(small_run *run) {
     hx_trainer_destroy(&run->trainer);
     hx_loader_destroy(&run->loader);
-    hx_corpus_close(&run->corpus);
+    hx_tokens_close(&run->tokens);
     hx_optim_destroy(&run->optim);
     hx_ddp_destroy(&run->ddp);
     hx_param_list_destroy(&run->params);

@@ -18,7 +18,7 @@ typedef struct small_run {
     hx_param_list params;
     hx_ddp *ddp;
     hx_optim *optim;
-    hx_corpus *corpus;
+    hx_tokens *tokens;
     hx_loader *loader;
     hx_trainer *trainer;
     /* borrowed by the above */

@@ -24,7 +24,8 @@ enum { N_BYTES = 1007, CTX = 10, N_SAMPLES = 100 }; /* 1006 / 10 samples: the la
 static char folder[256];
 static hx_device *dev;
 static hx_stream *stream;
-static hx_corpus *corpus;
+static uint8_t content[N_BYTES];
+static hx_loader_part all; /* the bytes, as a text */
 
 static void put(const char *name, const void *bytes, size_t n) {
     char path[512];
@@ -35,17 +36,18 @@ static void put(const char *name, const void *bytes, size_t n) {
 }
 
 static void open_all(void) {
-    uint8_t bytes[N_BYTES];
     snprintf(folder, sizeof folder, "%.200s/helix-data-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     cr_assert(mkdtemp(folder));
     OK(hx_backend_register(&hx_backend_ref));
     OK(hx_device_open("ref", NULL, &dev));
     OK(hx_stream_create(dev, &stream));
-    for (int i = 0; i < N_BYTES; i++) bytes[i] = (uint8_t)(i * 7 + i / 256);
-    put("bytes", bytes, sizeof bytes);
+    for (int i = 0; i < N_BYTES; i++) content[i] = (uint8_t)(i * 7 + i / 256);
+    put("bytes", content, sizeof content);
     char path[512];
     snprintf(path, sizeof path, "%s/bytes", folder);
-    OK(hx_corpus_open(path, &corpus));
+    hx_tokens *tokens;
+    OK(hx_tokens_open(path, &tokens));
+    all = (hx_loader_part){tokens, 0, N_BYTES};
     unlink(path);
 }
 
@@ -55,23 +57,30 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 }
 
 static void close_all(void) {
-    hx_corpus_close(&corpus);
+    hx_tokens *tokens = (hx_tokens *)(uintptr_t)all.tokens;
+    hx_tokens_close(&tokens);
     hx_stream_destroy(&stream);
     hx_device_close(&dev);
     nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static int64_t offset_of(const hx_loader *loader, int64_t position) {
+    int part;
+    int64_t at;
+    hx_loader_find(loader, position, &part, &at);
+    return at;
+}
+
 TestSuite(data, .init = open_all, .fini = close_all);
 
 static hx_loader_config train_config(int rank, int size) {
-    return (hx_loader_config){.end = N_BYTES, .ctx = CTX, .batch = 12, .shuffle = true, .last = HX_LAST_JOIN, .seed = 5, .rank = rank, .size = size};
+    return (hx_loader_config){.ctx = CTX, .batch = 12, .shuffle = true, .last = HX_LAST_JOIN, .seed = 5, .rank = rank, .size = size, .prefetch = true};
 }
 
 /* The samples (byte offsets / CTX) of a rank's share at a cursor, in order; checks tokens, targets and positions. */
 static int64_t deal(hx_loader *loader, int64_t cursor, int64_t samples[64], int64_t *first) {
     hx_batch_source source;
-    int64_t n_micro, n = 0, n_bytes;
-    const uint8_t *bytes = hx_corpus_bytes(corpus, &n_bytes);
+    int64_t n_micro, n = 0;
     hx_loader_source(loader, &source);
     OK(source.n_micro(source.self, cursor, &n_micro));
     for (int64_t m = 0; m < n_micro; m++) {
@@ -84,10 +93,10 @@ static int64_t deal(hx_loader *loader, int64_t cursor, int64_t samples[64], int6
         if (m == 0) *first = batch.sample_base;
         cr_assert_eq(batch.sample_base, *first + n);
         for (int64_t i = 0; i < batch.n_samples; i++) {
-            int64_t at = hx_loader_offset(loader, cursor + batch.sample_base + i);
+            int64_t at = offset_of(loader, cursor + batch.sample_base + i);
             for (int64_t t = 0; t < CTX; t++) {
-                cr_assert_eq(in[i * CTX + t], bytes[at + t]);
-                cr_assert_eq(out[i * CTX + t], bytes[at + t + 1]);
+                cr_assert_eq(in[i * CTX + t], content[at + t]);
+                cr_assert_eq(out[i * CTX + t], content[at + t + 1]);
             }
             samples[n++] = at / CTX;
         }
@@ -104,7 +113,7 @@ Test(data, an_epoch_deals_each_sample_once_for_any_number_of_ranks) {
             hx_loader_config c = train_config(r, size);
             c.batch = 20;
             c.micro_batch = 3;
-            OK(hx_loader_create(dev, corpus, &c, &loaders[r]));
+            OK(hx_loader_create(dev, &all, 1, NULL, &c, &loaders[r]));
         }
         for (int64_t cursor = 0; cursor < N_SAMPLES; cursor += 20)
             for (int r = 0; r < size; r++) {
@@ -124,14 +133,14 @@ Test(data, an_epoch_deals_each_sample_once_for_any_number_of_ranks) {
 Test(data, epochs_and_seeds_differ_in_order_and_a_batch_goes_on_into_the_next_epoch) {
     hx_loader *loader, *other;
     hx_loader_config c = train_config(0, 1);
-    OK(hx_loader_create(dev, corpus, &c, &loader));
+    OK(hx_loader_create(dev, &all, 1, NULL, &c, &loader));
     c.seed = 6;
-    OK(hx_loader_create(dev, corpus, &c, &other));
+    OK(hx_loader_create(dev, &all, 1, NULL, &c, &other));
     int same_epoch = 0, same_seed = 0, in_order = 0;
     for (int64_t i = 0; i < N_SAMPLES; i++) {
-        same_epoch += hx_loader_offset(loader, i) == hx_loader_offset(loader, N_SAMPLES + i);
-        same_seed += hx_loader_offset(loader, i) == hx_loader_offset(other, i);
-        in_order += hx_loader_offset(loader, i) == i * CTX;
+        same_epoch += offset_of(loader, i) == offset_of(loader, N_SAMPLES + i);
+        same_seed += offset_of(loader, i) == offset_of(other, i);
+        in_order += offset_of(loader, i) == i * CTX;
     }
     cr_assert(same_epoch < 20 && same_seed < 20 && in_order < 20);
     int64_t samples[64], first;
@@ -148,7 +157,7 @@ Test(data, evaluation_is_in_order_and_its_last_batch_is_smaller) {
         c.shuffle = false;
         c.last = HX_LAST_SHORT;
         c.micro_batch = 2;
-        OK(hx_loader_create(dev, corpus, &c, &loaders[r]));
+        OK(hx_loader_create(dev, &all, 1, NULL, &c, &loaders[r]));
     }
     for (int64_t cursor = 0; cursor < N_SAMPLES; cursor += 12)
         for (int r = 0; r < 3; r++) {
@@ -164,13 +173,12 @@ Test(data, splits_do_not_reach_beyond_their_end) {
     hx_loader *loader;
     hx_loader_config c = train_config(0, 1);
     hx_batch_source source;
-    c.begin = 100;
-    c.end = 121; /* two samples of ten and the token after them */
-    OK(hx_loader_create(dev, corpus, &c, &loader));
+    const hx_loader_part two = {all.tokens, 100, 121}; /* two samples of ten and the token after them */
+    OK(hx_loader_create(dev, &two, 1, NULL, &c, &loader));
     hx_loader_source(loader, &source);
     cr_assert_eq(source.n_global, 2);
     for (int64_t i = 0; i < 10; i++) {
-        int64_t at = hx_loader_offset(loader, i);
+        int64_t at = offset_of(loader, i);
         cr_assert(at == 100 || at == 110);
     }
     int64_t samples[64], first;
@@ -185,7 +193,7 @@ Test(data, the_second_round_of_batches_makes_no_new_tensor) {
     hx_batch first, again;
     hx_device_stats before, after;
     c.micro_batch = 5; /* 5, 5, 2 */
-    OK(hx_loader_create(dev, corpus, &c, &loader));
+    OK(hx_loader_create(dev, &all, 1, NULL, &c, &loader));
     hx_loader_source(loader, &source);
     OK(source.get(source.self, 0, 2, stream, &first));
     cr_assert_eq(first.n_samples, 2);
@@ -201,24 +209,22 @@ Test(data, the_second_round_of_batches_makes_no_new_tensor) {
 Test(data, unusable_configurations_are_told_with_their_numbers) {
     hx_loader *loader;
     hx_loader_config c = train_config(0, 1);
-    c.end = N_BYTES + 1;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "1008");
+    REFUSED(hx_loader_create(dev, &(hx_loader_part){all.tokens, 0, N_BYTES + 1}, 1, NULL, &c, &loader), HX_ERR_CONFIG, "1008");
+    REFUSED(hx_loader_create(dev, &(hx_loader_part){all.tokens, -1, N_BYTES}, 1, NULL, &c, &loader), HX_ERR_CONFIG, "-1");
     c = train_config(0, 1), c.ctx = N_BYTES;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "shorter than one sample");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "shorter than one sample");
     c = train_config(0, 1), c.ctx = 0;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "ctx = 0");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "ctx = 0");
     c = train_config(0, 13);
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "12 samples for 13 ranks");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "12 samples for 13 ranks");
     c = train_config(0, 0);
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "rank 0 of 0");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "rank 0 of 0");
     c = train_config(2, 2);
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "rank 2 of 2");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "rank 2 of 2");
     c = train_config(0, 1), c.micro_batch = -1;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "micro_batch = -1");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "micro_batch = -1");
     c = train_config(0, 1), c.batch = INT64_MAX;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "too large");
-    c = train_config(0, 1), c.begin = -1;
-    REFUSED(hx_loader_create(dev, corpus, &c, &loader), HX_ERR_CONFIG, "-1");
+    REFUSED(hx_loader_create(dev, &all, 1, NULL, &c, &loader), HX_ERR_CONFIG, "too large");
 }
 
 Test(data, cursors_and_indices_out_of_range_are_refused) {
@@ -227,7 +233,7 @@ Test(data, cursors_and_indices_out_of_range_are_refused) {
     hx_batch_source source;
     hx_batch batch;
     int64_t n;
-    OK(hx_loader_create(dev, corpus, &c, &loader));
+    OK(hx_loader_create(dev, &all, 1, NULL, &c, &loader));
     hx_loader_source(loader, &source);
     REFUSED(source.get(source.self, -1, 0, stream, &batch), HX_ERR_ARG, "cursor -1");
     REFUSED(source.get(source.self, 0, 1, stream, &batch), HX_ERR_ARG, "micro-batch 1");
@@ -236,13 +242,16 @@ Test(data, cursors_and_indices_out_of_range_are_refused) {
     hx_loader_destroy(&loader);
 }
 
-static bool corpus_is(const char *text) {
-    hx_corpus *joined;
-    int64_t n;
-    OK(hx_corpus_open(folder, &joined));
-    const uint8_t *bytes = hx_corpus_bytes(joined, &n);
-    bool equal = n == (int64_t)strlen(text) && memcmp(bytes, text, strlen(text)) == 0;
-    hx_corpus_close(&joined);
+static bool text_is(const char *text) {
+    hx_tokens *joined;
+    hx_tokens_info info;
+    int32_t ids[64];
+    OK(hx_tokens_open(folder, &joined));
+    hx_tokens_info_get(joined, &info);
+    bool equal = info.n_tokens == (int64_t)strlen(text);
+    if (equal) OK(hx_tokens_read(joined, 0, info.n_tokens, ids));
+    for (int64_t i = 0; equal && i < info.n_tokens; i++) equal = ids[i] == text[i];
+    hx_tokens_close(&joined);
     return equal;
 }
 
@@ -262,46 +271,52 @@ Test(data, a_folder_is_its_text_files_in_the_order_of_their_paths) {
     cr_assert_eq(symlink("nowhere", path), 0);
     snprintf(path, sizeof path, "%s/pipe", folder);
     cr_assert_eq(mkfifo(path, 0600), 0);
-    cr_assert(corpus_is("aaa\nbb\nc"));
+    cr_assert(text_is("aaa\nbb\nc"));
 }
 
 Test(data, paths_that_hold_no_text_are_refused_with_the_reason) {
-    hx_corpus *c;
+    hx_tokens *c;
     char path[512];
-    REFUSED(hx_corpus_open(folder, &c), HX_ERR_IO, "none of its 0 files is text");
+    REFUSED(hx_tokens_open(folder, &c), HX_ERR_IO, "none of its 0 files is text");
     put("binary", "x\0y", 3);
-    REFUSED(hx_corpus_open(folder, &c), HX_ERR_IO, "none of its 1 files is text");
+    REFUSED(hx_tokens_open(folder, &c), HX_ERR_IO, "none of its 1 files is text");
     put("empty", "", 0);
     snprintf(path, sizeof path, "%s/empty", folder);
-    REFUSED(hx_corpus_open(path, &c), HX_ERR_IO, "is empty");
+    REFUSED(hx_tokens_open(path, &c), HX_ERR_IO, "is empty");
     snprintf(path, sizeof path, "%s/absent", folder);
-    REFUSED(hx_corpus_open(path, &c), HX_ERR_IO, "No such file");
-    REFUSED(hx_corpus_open("/dev/zero", &c), HX_ERR_IO, "neither a regular file nor a folder");
-    REFUSED(hx_corpus_open("", &c), HX_ERR_IO, "no path");
+    REFUSED(hx_tokens_open(path, &c), HX_ERR_IO, "No such file");
+    REFUSED(hx_tokens_open("/dev/zero", &c), HX_ERR_IO, "neither a regular file nor a folder");
+    REFUSED(hx_tokens_open("", &c), HX_ERR_IO, "no path");
 }
 
 Test(data, folders_nested_too_deep_are_refused) {
     char path[512];
-    hx_corpus *c;
+    hx_tokens *c;
     size_t n = (size_t)snprintf(path, sizeof path, "%s", folder);
     for (int depth = 0; depth < 40; depth++, n += 2) {
         memcpy(path + n, "/d", 3);
         mkdir(path, 0777);
     }
-    REFUSED(hx_corpus_open(folder, &c), HX_ERR_IO, "nested");
+    REFUSED(hx_tokens_open(folder, &c), HX_ERR_IO, "nested");
 }
 
-Test(data, the_hash_tells_corpora_apart) {
-    hx_corpus *a, *b;
+static uint64_t hash_of(const hx_tokens *tokens) {
+    hx_tokens_info info;
+    hx_tokens_info_get(tokens, &info);
+    return info.hash;
+}
+
+Test(data, the_hash_tells_texts_apart) {
+    hx_tokens *a, *b;
     put("t", "some text", 9);
-    OK(hx_corpus_open(folder, &a));
+    OK(hx_tokens_open(folder, &a));
     put("t", "some tex_", 9);
-    OK(hx_corpus_open(folder, &b));
-    cr_assert_neq(hx_corpus_hash(a), hx_corpus_hash(b));
-    hx_corpus_close(&b);
+    OK(hx_tokens_open(folder, &b));
+    cr_assert_neq(hash_of(a), hash_of(b));
+    hx_tokens_close(&b);
     put("t", "some text", 9);
-    OK(hx_corpus_open(folder, &b));
-    cr_assert_eq(hx_corpus_hash(a), hx_corpus_hash(b));
-    hx_corpus_close(&a);
-    hx_corpus_close(&b);
+    OK(hx_tokens_open(folder, &b));
+    cr_assert_eq(hash_of(a), hash_of(b));
+    hx_tokens_close(&a);
+    hx_tokens_close(&b);
 }
