@@ -28,6 +28,7 @@ static const hx_command commands[] = {
                  "  helix generate runs/a/ckpt/best --temperature 0 --tokens 64  the likeliest continuation\n"},
     {.name = "ckpt", .summary = "look at checkpoints, compare, check and remove them", .verbs = hx_ckpt_verbs},
     {.name = "tokenize", .summary = "learn a tokenizer from text, turn text into ids and back", .verbs = hx_tokenize_verbs},
+    {.name = "data", .summary = "make data sets of tokens from text files, look at them, check them", .verbs = hx_data_verbs},
     {.name = "plan", .summary = "before a launch: which mesh fits, what it needs, how long a step takes", .run = hx_cmd_plan,
      .own = "|hosts|gpus|memory_gib|base_mib|tflops|half_tflops|memory_gbs|link_gbs|network_gbs|latency_us|json|", .takes_config = true,
      .examples = "  helix plan --config run.yaml --hosts 2 --gpus 8              every mesh and ZeRO stage, best first\n"

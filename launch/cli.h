@@ -23,6 +23,8 @@
     X(CHOICE, format, 0, "safetensors|npy", 0, "ckpt export: model.safetensors, or a .npy file for each tensor") \
     X(CHOICE, names, 0, "hf|helix", 0, "ckpt export: names and shapes of Hugging Face's GPT-2 or LLaMA, or our own, of any model") \
     X(INT, shard_mb, 0, 0, 1 << 30, "ckpt export: most MB in one file, with an index of several; 0: one file") \
+    X(TEXT, tokenizer, "bytes", 0, 0, "data: bytes, a tokenizer.json, a vocab.json beside merges.txt, or a folder with either") \
+    X(TEXT, field, "text", 0, 0, "data pack: string of a line of a .jsonl file that is its text")             \
     X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
     X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
     X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
@@ -36,7 +38,7 @@
     X(REAL, network_gbs, 40, 1e-6, 1e9, "plan: that a GPU sends to another host")                            \
     X(REAL, latency_us, 20, 0, 1e9, "plan: microseconds that a collective takes however little it moves")    \
     X(INT, vocab, 50257, 257, 1 << 24, "tokenize: ids of the tokenizer, bytes and <|endoftext|> among them")  \
-    X(BOOL, json, false, 0, 0, "eval, ckpt, tokenize, plan, bench, doctor, version: one JSON object for programs")
+    X(BOOL, json, false, 0, 0, "eval, ckpt, data, tokenize, plan, bench, doctor, version: one JSON object for programs")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 
@@ -100,6 +102,10 @@ hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **ses
 hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+
+/* ---- cmd_data.c ---- */
+
+extern const hx_command hx_data_verbs[];
 
 /* ---- cmd_ckpt.c, ckpt_show.c, ckpt_diff.c ---- */
 

@@ -150,8 +150,7 @@ static hx_status read_argument(const hx_option_section *sections, int n_sections
 }
 
 static hx_status take_word(hx_words *words, const char *word) {
-    int most = (int)(sizeof words->items / sizeof *words->items);
-    if (words->n == most) return HX_FAIL(HX_ERR_CONFIG, "'%.64s' on the command line: at most %d words that are no options", word, most);
+    HX_TRY(hx_mem_grow((void **)&words->items, &words->capacity, words->n + 1, sizeof *words->items));
     words->items[words->n++] = word;
     return HX_OK;
 }

@@ -7,12 +7,11 @@
 #include "core/base/options.h"
 #include "launch/compose.h"
 
-#define HX_WORDS_MOST 1024
-
-/* Arguments that are not options, e.g. paths. */
+/* Arguments that are not options, e.g. paths. Zeroed before the first use; free `items` with hx_mem_free. */
 typedef struct hx_words {
-    const char *items[HX_WORDS_MOST]; /* borrowed from argv */
+    const char **items; /* [n], owned; the words are borrowed from argv */
     int n;
+    int64_t capacity;
 } hx_words;
 
 /** YAML file (NULL: none), `--config` files, environment, arguments; as hx_config_read.

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/mem.h"
 #include "launch/cli.h"
 
 static void print_log(void *self, hx_log_level level, const char *line) {
@@ -65,6 +66,7 @@ static int run_command(const hx_command *command, int argc, char *const *argv) {
     if (status != HX_OK) report(session, status);
     int exit_code = status == HX_OK ? cli.exit_code : hx__session_exit_code(session, status);
     hx_session_close(&session);
+    hx_mem_free((void **)&cli.words.items);
     return exit_code;
 }
 

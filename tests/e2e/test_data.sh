@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Texts are packed, also by a pack that is killed at every change of the disk; what is packed is trained on, alone and in mixtures, and a
+# run that goes on with other ranks has the losses of one that never stopped.
+. "$(dirname "$0")/common.sh"
+make_text corpus.txt
+for i in $(seq 1 400); do printf '{"text": "Document number %d of many, and it was \\u00e9vident."}\n' "$i"; done >lines.jsonl
+for i in $(seq 1 300); do printf '{"prompt": "What is %d and %d?", "completion": " It is %d."}\n' "$i" "$i" $((2 * i)); done >chats.jsonl
+head -c 3000 corpus.txt >empty_last.txt
+: >nothing.txt
+inputs=(corpus.txt lines.jsonl nothing.txt empty_last.txt chats.jsonl)
+
+# what it says, and that threads do not show
+expect 0 'in 702 documents' "$helix" data pack "${inputs[@]}" --out whole.h5 --threads 1
+expect 0 'in 702 documents' "$helix" data pack "${inputs[@]}" --out threads.h5 --threads 3
+cmp whole.h5 threads.h5 || fail 'three threads give other bytes'
+expect 0 'some are no targets' "$helix" data show whole.h5
+expect 0 'And the 1 of the days' "$helix" data show whole.h5
+expect 0 '"documents":702' "$helix" data show whole.h5 --json
+expect 0 'as they should be' "$helix" data verify whole.h5
+expect 2 'is there already' "$helix" data pack "${inputs[@]}" --out whole.h5
+[ -e whole.h5.pack ] && fail 'the folder of a pack that is through is still there'
+
+# damaged: told by verify
+cp whole.h5 damaged.h5
+offset=$(h5dump -p -H -d /tokens damaged.h5 | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
+printf 'x' | dd of=damaged.h5 bs=1 seek=$((offset + 100)) conv=notrunc status=none
+expect 5 'another hash' "$helix" data verify damaged.h5
+
+# killed before each change of the disk in turn, and started again: the same bytes; then failing there: whole or not there
+n_calls=$(HELIX_TEST_IO_LOG=calls.txt "$helix" data pack "${inputs[@]}" --out log.h5 >/dev/null && wc -l <calls.txt)
+echo "$n_calls changes of the disk"
+[ "$n_calls" -gt 15 ] || fail 'too few changes of the disk for this test'
+for k in $(seq 1 "$n_calls"); do
+    rm -rf killed.h5 killed.h5.pack
+    (HELIX_TEST_IO_KILL=$k "$helix" data pack "${inputs[@]}" --out killed.h5) >/dev/null 2>&1
+    if [ -e killed.h5 ]; then cmp killed.h5 whole.h5 || fail "killed at $k: the file is there and not whole"; fi
+    if [ -e killed.h5.pack/journal ] || [ ! -e killed.h5 ]; then
+        "$helix" data pack "${inputs[@]}" --out killed.h5 >killed.log 2>&1 || fail "killed at $k, started again: $(cat killed.log)"
+    fi
+    cmp killed.h5 whole.h5 || fail "killed at $k: other bytes"
+done
+expect 4 'No space left' env HELIX_TEST_IO_FAIL=8:ENOSPC "$helix" data pack "${inputs[@]}" --out full.h5
+[ -e full.h5 ] && fail 'a pack that failed left a file'
+expect 0 'in 702 documents' "$helix" data pack "${inputs[@]}" --out full.h5
+cmp full.h5 whole.h5 || fail 'after a full disk: other bytes'
+
+# begun with other arguments; files and lines that are none
+(HELIX_TEST_IO_KILL=8 "$helix" data pack "${inputs[@]}" --out other.h5) >/dev/null 2>&1
+expect 2 'remove the folder' "$helix" data pack corpus.txt --out other.h5
+expect 4 'No such file' "$helix" data pack absent.txt --out x.h5
+expect 4 'no regular file' "$helix" data pack . --out x.h5
+expect 5 'without a document' "$helix" data pack nothing.txt --out x.h5
+expect 2 '--out FILE' "$helix" data pack corpus.txt
+expect 2 'expects FILE' "$helix" data pack --out x.h5
+expect 2 'did you mean pack' "$helix" data pakc corpus.txt
+printf '{"text": "fine"}\n\n{"text": 7}\n' >bad.jsonl
+expect 5 'bad.jsonl:3: expected an object with a string "text"' "$helix" data pack bad.jsonl --out x.h5
+printf '{"text": "fine"}\n{"text": "a", "text": "b"}\n' >bad.jsonl
+expect 5 'bad.jsonl:2: no JSON object' "$helix" data pack bad.jsonl --out x.h5
+printf '{"text": "\377"}\n' >bad.jsonl
+expect 5 'bad.jsonl:1: no JSON object' "$helix" data pack bad.jsonl --out x.h5
+[ -e x.h5.pack ] && fail 'a line that is none left the folder behind'
+
+# long: beyond what one entry of the journal holds
+if [ -n "$full" ]; then
+    for i in $(seq 1 150); do printf '{"text": "%s"}\n' "$(head -c 1000000 /dev/zero | tr '\0' "\\$(printf %o $((97 + i % 26)))")"; done >large.jsonl
+    "$helix" data pack large.jsonl --out large.h5 >/dev/null
+    for k in 25 45 60; do
+        (HELIX_TEST_IO_KILL=$k "$helix" data pack large.jsonl --out large2.h5) >/dev/null 2>&1
+        expect 0 'went on after' "$helix" data pack large.jsonl --out large2.h5
+        cmp large.h5 large2.h5 || fail "150 MB, killed at $k: other bytes"
+        rm -rf large2.h5 large2.h5.pack
+    done
+    rm -f large.h5 large.jsonl
+fi
+
+# ---- training on it ----
+
+"$helix" data pack chats.jsonl --out chats.h5 >/dev/null
+mixed=("${small[@]}" --data.path "chats.h5, corpus.txt" --data.weights 0.6,0.4 --train.steps 24 --ckpt.every 12 --train.eval_every 12 --train.log_every 1
+    --train.micro_batch 2 --device cpu --threads 1)
+losses() { grep -E '"event": *"(step|eval)"' "$1/metrics.jsonl" | grep -oE '"(step|loss|count)":[-+.e0-9]+' | paste - - -; }
+counts() { grep '"event":"step"' "$1/metrics.jsonl" | grep -o '"count":[0-9]*' | sort -u | wc -l; }
+
+# elastic: the same bits; targets differ from step to step because prompts are none
+expect 0 '24 steps' "$helix" train "${mixed[@]}" --train.deterministic elastic --out one
+[ "$(counts one)" -gt 5 ] || fail 'all steps have as many targets: no prompt is masked'
+expect 0 '24 steps' "${two_ranks[@]}" "$helix" train "${mixed[@]}" --train.deterministic elastic --out two
+diff <(losses one) <(losses two) >diff.txt || fail "two ranks have other losses: $(head -3 diff.txt)"
+mkdir -p moved/ckpt && cp -r two/ckpt/. moved/ckpt/ && find moved/ckpt -name '*24.h5' -delete
+for name in latest best; do find moved/ckpt -name $name -exec ln -sfn step-00000012.h5 {} \; ; done
+expect 0 'step 12' mpirun --oversubscribe --bind-to none -n 4 "$helix" train "${mixed[@]}" --train.deterministic elastic --out moved --resume
+diff <(losses one | grep -E '"step":(1[3-9]|2[0-9])') <(losses moved) >diff.txt || fail "going on with four ranks: $(head -3 diff.txt)"
+
+# not elastic: within rounding
+expect 0 '24 steps' mpirun --oversubscribe --bind-to none -n 3 "$helix" train "${mixed[@]}" --out three
+paste <(losses one) <(losses three) | tr ':' '\t' | awk '{d = $4 - $10; if (d < 0) d = -d; if (d > worst) worst = d}
+    END {print "three ranks differ by at most " worst; exit !(NR > 20 && worst < 1e-4)}' || fail 'three ranks have other losses'
+grep -q '"data_share":' three/metrics.jsonl || fail 'the wait for data is not told'
+
+# what cannot be
+expect 2 'data.weights = 1: 1 numbers for 2 paths' "$helix" train "${mixed[@]}" --data.weights 1 --out bad
+expect 2 'weight 2 of 2' "$helix" train "${mixed[@]}" --data.weights 1,-1 --out bad
+expect 2 'expected more than the largest id' "$helix" train "${small[@]}" --data.path chats.h5 --model.vocab 60 --out bad
+head -c 50 corpus.txt >short.txt
+expect 2 'short.txt: a split of' "$helix" train "${mixed[@]}" --data.path short.txt,corpus.txt --model.ctx 64 --out bad
+finish
