@@ -61,6 +61,30 @@ printf '{"text": "\377"}\n' >bad.jsonl
 expect 5 'bad.jsonl:1: no JSON object' "$helix" data pack bad.jsonl --out x.h5
 [ -e x.h5.pack ] && fail 'a line that is none left the folder behind'
 
+# files that Python writes and reads
+if [ -n "$full" ] && /usr/bin/python3 -c 'import h5py' 2>/dev/null; then
+    /usr/bin/python3 - <<'EOF' || fail 'Python reads other tokens'
+import h5py, json, numpy as np
+text = b"".join([open("corpus.txt", "rb").read()] + [json.loads(line)["text"].encode() for line in open("lines.jsonl")])
+f = h5py.File("whole.h5")
+assert f["tokens"][:len(text)].tobytes() == text
+d = f["documents"][:]
+assert len(d) == 702 and d[0] == 0 and d[1] == 1200 * len("And the 1 of the days was good, and it was so.\n")
+mask = f["loss_mask"][:]
+assert mask[:d[402]].all() and not mask[d[402]] and bytes(f["tokens"][d[402]:][mask[d[402]:] == 1][:9].tobytes()) == b" It is 2."
+with h5py.File("python.h5", "w") as g:
+    g["tokens"], g["documents"] = np.arange(500, dtype=np.uint32) * 3, np.array([0, 250], np.int64)
+    g.attrs.update(helix_tokens=1, vocab=1500, tokenizer=np.uint64(0), xxh3=np.uint64(1))
+with h5py.File("chunked.h5", "w") as g:
+    g.create_dataset("tokens", data=np.arange(500, dtype=np.uint16), chunks=True, compression="gzip")
+    g.attrs.update(helix_tokens=1, vocab=1500, tokenizer=np.uint64(0), xxh3=np.uint64(1))
+EOF
+    expect 0 '500 tokens, 2 documents, ids below 1500' "$helix" data show python.h5
+    expect 5 'does not lie in one piece' "$helix" data show chunked.h5
+else
+    echo 'skipped: files of Python (HELIX_TEST_FULL=1, and h5py)'
+fi
+
 # long: beyond what one entry of the journal holds
 if [ -n "$full" ]; then
     for i in $(seq 1 150); do printf '{"text": "%s"}\n' "$(head -c 1000000 /dev/zero | tr '\0' "\\$(printf %o $((97 + i % 26)))")"; done >large.jsonl

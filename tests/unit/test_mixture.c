@@ -167,6 +167,18 @@ Test(mixture, an_epoch_in_proportion_to_the_sizes_is_each_sample_of_each_source_
     cr_assert_arr_eq(next, sizes, sizeof sizes);
 }
 
+/* Runs that were begun before there were mixtures go on in the same order. */
+Test(mixture, one_source_has_the_order_of_a_permutation_keyed_by_its_epoch) {
+    for (int k = 0; k < 2; k++) {
+        const hx_sampler s = {.n_samples = 37, .batch = 5, .shuffle = true, .last = k ? HX_LAST_DROP : HX_LAST_JOIN, .seed = 9, .size = 1};
+        const int64_t length = k ? 35 : 37;
+        for (int64_t p = 0; p < 200; p++) {
+            const hx_rng rng = {.seed = 9, .stream = hx_rng_stream(HX_RNG_DATA, (uint64_t)(p / length))};
+            cr_assert_eq(hx_sampler_sample(&s, p), hx_rng_permute(rng, (uint64_t)(p % length), 37));
+        }
+    }
+}
+
 Test(mixture, positions_far_out_are_found_without_overflow) {
     const int64_t sizes[] = {INT64_C(1) << 60, INT64_C(3) << 60};
     uint64_t sums[3];
