@@ -250,7 +250,7 @@ static hx_status run_show(hx_cli *cli, int argc, char *const *argv, hx_session *
 
 const hx_command hx_tokenize_verbs[] = {
     {.name = "tokenize train", .summary = "learn a byte-level BPE from text files", .run = run_train, .own = "|vocab|json|", .words = "FILE...",
-     .min_words = 1, .max_words = INT_MAX,
+     .min_words = 1, .max_words = INT32_MAX,
      .examples = "  helix tokenize train corpus.txt --vocab 8192 --out runs/tok   writes tokenizer.json, vocab.json and merges.txt there\n"
                  "  helix tokenize train text/*.txt --vocab 50257 --out runs/tok --threads 2\n"
                  "\nThe result depends on the text alone, not on threads. <|endoftext|> in a file separates documents. The files are those of\n"

@@ -94,7 +94,7 @@ const hx_config *hx_session_config(const hx_session *session);
 
 /* What a program may replace; NULL members are made from the configuration. */
 typedef struct hx_train_parts {
-    /* Default: bytes of data.path, model.ctx tokens a sample. A source of your own deals samples out by this rank's place on
+    /* Default: the data of data.path, model.ctx tokens a sample. A source of your own deals samples out by this rank's place on
      * HX_AXIS_DP of the mesh: ranks that share layers compute the same ones; with train.deterministic = elastic as rank 0 of 1. */
     const hx_batch_source *train;
     const hx_batch_source *eval;

@@ -87,7 +87,7 @@ typedef struct hx_session_data {
     uint64_t hash; /* of the data, and of what decides their order beside the seed */
 } hx_session_data;
 
-/** Collective. Open the data of the configuration and make the loaders of this rank. A dry session has an empty text, long enough
+/** Collective. Open the data of the configuration and make the loaders of this rank. A dry session has a blank text, long enough
  *  for a batch of each split.
  *  @param wants_train, wants_eval  which loaders
  *  @param whole  evaluate on all of the data instead of its held-out part */

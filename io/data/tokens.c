@@ -69,8 +69,7 @@ hx_status hx_tokens_open(const char *path, hx_tokens **out) {
     HX_TRY(hx_mem_strdup(path, &t->path));
     HX_TRY(S_ISDIR(st.st_mode) ? open_folder(t) : open_file(t, st.st_size));
     t->info.path = t->path;
-    /* our own files tell: HX_ERR_CORRUPT is for `helix data verify` to find */
-    if (t->info.hash == 0) t->info.hash = hx_tokens_rehash(t);
+    if (t->info.hash == 0) t->info.hash = hx_tokens_rehash(t); /* our own files tell it */
     *out = t;
     t = NULL; /* handed on */
     return HX_OK;
