@@ -185,10 +185,12 @@ const hx_command hx_data_verbs[] = {
                  "  helix train --data.path train.h5,chats.h5 --data.weights 0.9,0.1 --model.vocab 50304\n"
                  "\nA pack that was killed goes on where it was when it is started again with the same arguments; --out and --threads\n"
                  "(0: all cores) are the run's.\n"},
-    {.name = "data show", .summary = "what a data set is, and how it begins", .run = cmd_show, .own = "|tokenizer|json|", .words = "PATH", .min_words = 1, .max_words = 1,
+    {.name = "data show", .summary = "what a data set is, and how it begins", .run = cmd_show, .own = "|tokenizer|json|",
+     .words = "PATH", .min_words = 1, .max_words = 1,
      .examples = "  helix data show train.h5 --tokenizer gpt2/                       tokens, documents, hash, the first text\n"
                  "  helix data show fineweb_train_000001.bin --json                  llm.c's and nanoGPT's files too\n"},
-    {.name = "data verify", .summary = "read all of a data set, compare its hash", .run = cmd_verify, .own = "|json|", .words = "PATH", .min_words = 1, .max_words = 1,
+    {.name = "data verify", .summary = "read all of a data set, compare its hash", .run = cmd_verify, .own = "|json|",
+     .words = "PATH", .min_words = 1, .max_words = 1,
      .examples = "  helix data verify train.h5\n"},
     {.name = NULL},
 };

@@ -96,7 +96,8 @@ static hx_status take_record(reader *r) {
     for (;;) {
         HX_TRY(take_field(r));
         if (is_line_end(r)) return HX_OK;
-        if (*r->at != ',') return HX_FAIL(HX_ERR_FORMAT, "%s:%lld: column %lld: a carriage return within a line", r->path, (long long)r->line, (long long)r->n_fields);
+        if (*r->at != ',') return HX_FAIL(HX_ERR_FORMAT, "%s:%lld: column %lld: a carriage return within a line", r->path, (long long)r->line,
+                                       (long long)r->n_fields);
         r->at++;
     }
 }
@@ -144,7 +145,8 @@ static hx_status find_target(reader *r) {
     if (!target) return HX_OK;
     for (int64_t i = 0; i < r->n_columns; i++) {
         if (strcmp(r->names[i], target) != 0) continue;
-        if (r->target >= 0) return HX_FAIL(HX_ERR_FORMAT, "%s: columns %lld and %lld are both called %s", r->path, (long long)r->target + 1, (long long)i + 1, target);
+        if (r->target >= 0) return HX_FAIL(HX_ERR_FORMAT, "%s: columns %lld and %lld are both called %s", r->path, (long long)r->target + 1,
+                                             (long long)i + 1, target);
         r->target = i;
     }
     if (r->target < 0 && isdigit((unsigned char)target[0])) r->target = strtoll(target, NULL, 10);

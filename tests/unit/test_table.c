@@ -55,7 +55,8 @@ Test(table, columns_of_numbers_and_classes_by_first_appearance) {
 }
 
 Test(table, every_way_to_end_lines_and_to_begin_a_file) {
-    static const char *const files[] = {"a,b\n1,2\n3,4\n", "a,b\r\n1,2\r\n3,4\r\n", "a,b\n1,2\n3,4", "\xef\xbb\xbf" "a,b\n\n1,2\n\r\n\"3\",4\r\n\n", "a,\"b\nc\"\n1,2\n3, 4 \n"};
+    static const char *const files[] = {"a,b\n1,2\n3,4\n", "a,b\r\n1,2\r\n3,4\r\n", "a,b\n1,2\n3,4", 
+                                        "\xef\xbb\xbf" "a,b\n\n1,2\n\r\n\"3\",4\r\n\n", "a,\"b\nc\"\n1,2\n3, 4 \n"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         OK(hx_table_read_csv(put(files[i]), &(hx_table_config){.target = "a"}, &t));
         cr_assert(is(t.x.data, 2, (float[]){2, 4}) && is(t.y.data, 2, (float[]){1, 3}), "file %zu", i);
