@@ -7,7 +7,7 @@ train=("$helix" train "${small[@]}" --data.path corpus.txt --train.steps 30 --ck
 # weights FILE: a digest of all datasets' values, nothing of the file's own layout
 weights() {
     local name
-    for name in $(h5ls -r "$1" | awk '$2 == "Dataset" {print $1}'); do
+    for name in $(h5ls -r "$1" | awk '$2 == "Dataset" && !/^\/meta\// {print $1}'); do
         printf '%s ' "$name"
         h5dump -d "$name" -y -w 0 "$1" | sed -n '/DATA {/,/}/p' | md5sum
     done

@@ -12,7 +12,8 @@ expect 0 'dp=2 x tp=2' "${ranks[@]}" 4 "${train[@]}" --train.steps 10 --out move
 expect 0 '15 steps' "${ranks[@]}" 2 "${train[@]}" --train.steps 15 --out moved --resume --mesh.tp 2 --model.recompute 1
 expect 0 '20 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 20 --out moved --resume
 same_model '2 x 2 -> 1 x 2 -> 3 x 1 ranks' "$(step_file whole 20)" "$(step_file moved 20)"
-[ "$(h5ls -r "$(step_file moved 10)" | sort)" = "$(h5ls -r "$(step_file moved 20)" | sort)" ] ||
+tensors() { h5ls -r "$1" | grep -v "^/meta/" | sort; }
+[ "$(tensors "$(step_file moved 10)")" = "$(tensors "$(step_file moved 20)")" ] ||
     fail 'a cut model has other tensors in its checkpoint'
 
 # with the optimizer's state shared out on top

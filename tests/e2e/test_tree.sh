@@ -9,7 +9,7 @@ last=12
 # values FILE PREFIX: a digest of each dataset below PREFIX
 values() {
     local name
-    for name in $(h5ls -r "$1" | awk -v p="$2" '$2 == "Dataset" && index($1, p) == 1 {print $1}'); do
+    for name in $(h5ls -r "$1" | awk -v p="$2" '$2 == "Dataset" && index($1, p) == 1 && !/^\/meta\// {print $1}'); do
         printf '%s ' "$name"
         h5dump -d "$name" -y -w 0 "$1" | sed -n '/DATA {/,/}/p' | md5sum
     done
