@@ -12,7 +12,7 @@
 #include "io/ckpt/ckpt_impl.h"
 #include "io/fs.h"
 
-#define AHEAD_BYTES ((int64_t)2 * HX__CKPT_PIECE_BYTES) /* what the disk may be ahead of us */
+#define AHEAD_BYTES ((int64_t)4 * HX__CKPT_PIECE_BYTES) /* what the disk may be ahead of us: a rank jumps from tensor to tensor */
 
 /* What rank 0 tells all of an item. */
 typedef struct place {
