@@ -38,7 +38,7 @@ grep -qE '^tensor +/model/tok.* f32 \[256,32\] \| f32 \[256,64\]' <<<"$output" |
 expect 0 'all checksums match' "$helix" ckpt verify run
 [ "$("$helix" ckpt verify run | grep -c 'all checksums match')" -eq 6 ] || fail 'verify reads not all of a folder'
 file=$(step_file copy 20)
-printf 'x' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
+head -c 2000 /dev/zero | tr '\0' x | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc status=none
 expect 5 '1 of 6 checkpoints are damaged' "$helix" ckpt verify copy
 expect 5 '"verified":false' "$helix" ckpt verify copy --json
 expect 0 'all checksums match' "$helix" ckpt verify copy/ckpt/latest

@@ -83,7 +83,7 @@ Test(ckpt_verify, a_tensor_of_several_pieces_tells_which_one_is_damaged) {
 /* The list of blocks of a good file changed, under a seal that is right. */
 static void lie(int row, int column, uint64_t value) {
     uint64_t rows[2][HX__BLOCK_HEAD + 4];
-    OK(save_step(folder, 1, false));
+    save_one();
     hid_t h5 = H5Fopen(file, H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(h5, "/meta/blocks", H5P_DEFAULT);
     cr_assert_geq(H5Dread(set, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows), 0);
     rows[row][column] = value;
