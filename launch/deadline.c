@@ -9,14 +9,15 @@
 
 #include "core/base/mem.h"
 
-/* A thread that waits on a condition. A timer signal would not do: MPI_Abort must not run in a signal handler. */
+/* A thread that waits on a condition, made before anything can have failed: a rank that is out of memory would not get one. A
+ * timer signal would not do: MPI_Abort must not run in a signal handler. */
 struct hx_deadline {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct timespec end; /* CLOCK_MONOTONIC */
+    bool is_running, is_cancelled;
+    struct timespec end; /* CLOCK_MONOTONIC, once it runs */
     int exit_code;
-    bool is_cancelled;
     char message[1024];
 };
 
@@ -24,7 +25,8 @@ static void *deadline_main(void *arg) {
     hx_deadline *d = arg;
     pthread_mutex_lock(&d->lock);
     int error = 0;
-    while (!d->is_cancelled && error != ETIMEDOUT) error = pthread_cond_timedwait(&d->changed, &d->lock, &d->end);
+    while (!d->is_cancelled && error != ETIMEDOUT)
+        error = d->is_running ? pthread_cond_timedwait(&d->changed, &d->lock, &d->end) : pthread_cond_wait(&d->changed, &d->lock);
     bool is_over = !d->is_cancelled;
     if (is_over && d->message[0])
         dprintf(STDERR_FILENO, "helix: %s\nhelix: the other ranks did not answer; the job is ended\n", d->message);
@@ -37,14 +39,10 @@ static void *deadline_main(void *arg) {
     _exit(d->exit_code);
 }
 
-hx_status hx_deadline_start(double seconds, int exit_code, const char *message, hx_deadline **out) {
+hx_status hx_deadline_create(hx_deadline **out) {
     hx_deadline *d;
     pthread_condattr_t attr;
     HX_TRY(hx_mem_alloc_array(1, sizeof *d, (void **)&d));
-    d->exit_code = exit_code;
-    snprintf(d->message, sizeof d->message, "%s", message);
-    clock_gettime(CLOCK_MONOTONIC, &d->end);
-    d->end.tv_sec += (time_t)seconds;
     pthread_mutex_init(&d->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -60,13 +58,24 @@ hx_status hx_deadline_start(double seconds, int exit_code, const char *message, 
     return HX_OK;
 }
 
+void hx_deadline_start(hx_deadline *d, double seconds, int exit_code, const char *message) {
+    pthread_mutex_lock(&d->lock);
+    d->exit_code = exit_code;
+    snprintf(d->message, sizeof d->message, "%s", message);
+    clock_gettime(CLOCK_MONOTONIC, &d->end);
+    d->end.tv_sec += (time_t)seconds;
+    d->is_running = true;
+    pthread_cond_signal(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+}
+
 void hx_deadline_hush(hx_deadline *deadline) {
     pthread_mutex_lock(&deadline->lock);
     deadline->message[0] = '\0';
     pthread_mutex_unlock(&deadline->lock);
 }
 
-void hx_deadline_cancel(hx_deadline **deadline) {
+void hx_deadline_destroy(hx_deadline **deadline) {
     hx_deadline *d = *deadline;
     if (!d) return;
     pthread_mutex_lock(&d->lock);

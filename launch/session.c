@@ -137,6 +137,7 @@ static hx_status open_parts(hx_session *s, hx_session **out) {
     hx_status status = HX_OK;
     const int size = hx_comm_size(s->world);
     hx_error_set_identity(hx_comm_rank(s->world), size, size > 1 ? hx_comm_host(s->world) : NULL);
+    if (size > 1) HX_TRY_GOTO(hx_comm_agree(s->world, hx_deadline_create(&s->closing)), failed);
     HX_TRY_GOTO(check_same_program(s), failed);
     HX_TRY_GOTO(hx_placement_find(s->world, &s->placement), failed);
     HX_TRY_GOTO(hx__session_first(s, open_device, NULL), failed);
@@ -211,7 +212,7 @@ void hx_session_close(hx_session **session) {
     hx_stream_destroy(&s->stream);
     hx_device_close(&s->device);
     if (s->owns_world) hx_comm_close(&s->world);
-    hx_deadline_cancel(&s->closing);
+    hx_deadline_destroy(&s->closing);
     hx_mem_free((void **)session);
 }
 
@@ -261,12 +262,11 @@ hx_status hx__session_fail(hx_session *s, hx_status status) {
     bool is_first_time = s->exit_code == 0;
     s->exit_code = hx_status_exit_code(status);
     int size = hx_comm_size(s->world), rank = 0;
-    if (size == 1 || !is_first_time) return status;
+    if (!s->closing || !is_first_time) return status;
     hx_status first = status;
     char message[1024];
     snprintf(message, sizeof message, "%s", hx_error_message());
-    /* If the deadline's thread cannot be had, the launcher's own time limit is what is left. */
-    if (hx_deadline_start(CLOSE_SECONDS, s->exit_code, message, &s->closing) != HX_OK) return hx_error_adopt(status, message);
+    hx_deadline_start(s->closing, CLOSE_SECONDS, s->exit_code, message);
     bool can_vote = status != HX_ERR_COMM; /* else nobody can be asked any more */
     bool has_voted = can_vote && lowest_failure(s, status, &rank, &first) == HX_OK;
     hx_deadline_hush(s->closing);

@@ -24,7 +24,7 @@ struct hx_session {
     hx_placement placement;
     char no_nccl[256];          /* why auto did without it; "": it did not */
     int exit_code;              /* of the first failing rank; 0: nothing has failed */
-    struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail */
+    struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail; NULL: one process */
 };
 
 /** Local, without MPI and without memory: the session as rank `rank` of `size` would have it, on a meta device, in a dry world
@@ -151,12 +151,13 @@ hx_status hx__folder_write_config(const hx_run_config *run, const char *text);
 /* ---- deadline.c ---- */
 
 typedef struct hx_deadline hx_deadline;
-/** From now on the process is ended by MPI_Abort after `seconds`, unless hx_deadline_cancel comes first.
+hx_status hx_deadline_create(hx_deadline **out);
+/** From now on the process is ended by MPI_Abort after `seconds`, unless hx_deadline_destroy comes first. Needs no memory.
  *  @param message  copied; its last words on standard error, until hx_deadline_hush */
-hx_status hx_deadline_start(double seconds, int exit_code, const char *message, hx_deadline **out);
+void hx_deadline_start(hx_deadline *deadline, double seconds, int exit_code, const char *message);
 /** The message has been, or will be, told by others. */
 void hx_deadline_hush(hx_deadline *deadline);
-void hx_deadline_cancel(hx_deadline **deadline);
+void hx_deadline_destroy(hx_deadline **deadline);
 
 /* ---- signals.c ---- */
 
