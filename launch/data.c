@@ -6,6 +6,7 @@
 
 #include "core/base/mem.h"
 #include "dist/comm/dry.h"
+#include "io/text/tokenizer.h"
 
 #define SCAN_TOKENS 4096
 
@@ -37,6 +38,23 @@ static hx_status check_tokenizers(const hx_session_data *d) {
         if (first.path && info.tokenizer != first.tokenizer)
             return HX_FAIL(HX_ERR_CONFIG, "data.path: %s and %s hold ids of different tokenizers", first.path, info.path);
         first = info;
+    }
+    return HX_OK;
+}
+
+/* What data.tokenizer turns ids back into must be what they were made from. */
+static hx_status check_named_tokenizer(const char *path, const hx_session_data *d) {
+    hx_tokenizer *tokenizer;
+    hx_tokens_info info;
+    if (!path[0]) return HX_OK;
+    HX_TRY(hx_tokenizer_open(path, &tokenizer));
+    const uint64_t hash = hx_tokenizer_hash(tokenizer);
+    hx_tokenizer_close(&tokenizer);
+    for (int i = 0; i < d->n_tokens; i++) {
+        hx_tokens_info_get(d->tokens[i], &info);
+        if (knows_tokenizer(&info) && info.tokenizer != hash)
+            return HX_FAIL(HX_ERR_CONFIG, "data.path: %s holds %s, not ids of data.tokenizer = %s: make them with helix data pack --tokenizer %s", info.path,
+                           info.tokenizer ? "ids of another tokenizer" : "bytes", path, path);
     }
     return HX_OK;
 }
@@ -83,6 +101,7 @@ static hx_status open_paths(hx_session *s, void *arg) {
         HX_TRY(status);
     }
     HX_TRY(check_tokenizers(d));
+    HX_TRY(check_named_tokenizer(s->config.data.tokenizer, d));
     return read_weights(s->config.data.weights, d);
 }
 

@@ -14,6 +14,8 @@
 
 #define AHEAD_BYTES ((int64_t)4 * HX__CKPT_PIECE_BYTES) /* what the disk may be ahead of us: a rank jumps from tensor to tensor */
 
+#define CHUNK_BYTES (256 << 10) /* read at once: what a core's cache holds */
+
 /* What rank 0 tells all of an item. */
 typedef struct place {
     int64_t offset;
@@ -34,6 +36,7 @@ typedef struct reader {
     int64_t *tallies;   /* [n,3] elements summed here, low and high half of their sum; then: on all ranks */
     int64_t ahead_item, n_read, n_asked; /* of which item the disk is asked next, bytes */
     int ahead_piece, fd;
+    uint64_t sum; /* of the item that is read */
     hx__stage stage;
 } reader;
 
@@ -152,6 +155,7 @@ static hx_status find_together(reader *r, const char *path) {
 
 /* ---- elements ---- */
 
+static bool is_summed_at_once(const hx_state_item *item) { return item->n_replicas <= 1; }
 static int64_t bytes_of(const hx_state_item *item, int64_t n) { return n * (int64_t)hx_dtype_bytes(item->dtype); }
 
 /* Bytes of the file from a box's first element up to its last. */
@@ -179,6 +183,19 @@ static void read_ahead(reader *r) {
     }
 }
 
+/* n elements from flat position `at` on, a chunk at a time: where nobody shares the item they are summed while the cache has them. */
+static hx_status read_run(reader *r, int64_t i, int64_t at, int64_t n, char *out) {
+    const hx_state_item *item = &r->items->items[i];
+    const int64_t most = CHUNK_BYTES / (int64_t)hx_dtype_bytes(item->dtype);
+    for (int64_t k, done = 0; done < n; done += k) {
+        k = n - done < most ? n - done : most;
+        HX_TRY(hx__fs_read(r->fd, r->file, out, (size_t)bytes_of(item, k), r->places[i].offset + bytes_of(item, at + done)));
+        if (is_summed_at_once(item)) r->sum += hx__sum_elems(out, hx_dtype_bytes(item->dtype), at + done, k);
+        out += bytes_of(item, k);
+    }
+    return HX_OK;
+}
+
 static hx_status read_piece(reader *r, int64_t i, const hx_box *box) {
     const hx_state_item *item = &r->items->items[i];
     const hx_shape *shape = &item->layout->shape;
@@ -188,27 +205,34 @@ static hx_status read_piece(reader *r, int64_t i, const hx_box *box) {
     read_ahead(r);
     HX_TRY(hx__stage_target(&r->stage, item, box->local, &data));
     hx__runs_begin(shape, box, &runs);
-    for (char *p = data; hx__runs_next(&runs, &at); p += bytes_of(item, runs.length))
-        HX_TRY(hx__fs_read(r->fd, r->file, p, (size_t)bytes_of(item, runs.length), r->places[i].offset + bytes_of(item, at)));
+    for (char *p = data; hx__runs_next(&runs, &at); p += bytes_of(item, runs.length)) HX_TRY(read_run(r, i, at, runs.length, p));
     r->n_read += bytes_of(item, n);
     return hx__stage_write(&r->stage, item, box->local, n);
 }
 
 /* What lies in memory now, of this rank's share among replicas. */
-static hx_status sum_item(reader *r, int64_t i) {
+static hx_status sum_share(reader *r, int64_t i) {
     const hx_state_item *item = &r->items->items[i];
     const hx_shape *shape = &item->layout->shape;
     HX_CLEANUP(hx_layout_destroy) hx_layout share = {0};
-    uint64_t sum = 0;
     HX_TRY(hx__ckpt_pieces(item, HX__CKPT_PIECE_BYTES, &share));
     for (int b = 0; b < share.n_boxes; b++) {
         const void *data;
         HX_TRY(hx__stage_read(&r->stage, item, share.boxes[b].local, hx_box_count(&share.boxes[b], shape->ndim), &data));
-        sum += hx__sum_box(data, hx_dtype_bytes(item->dtype), shape, &share.boxes[b]);
+        r->sum += hx__sum_box(data, hx_dtype_bytes(item->dtype), shape, &share.boxes[b]);
     }
     r->tallies[3 * i] = hx_layout_count(&share);
-    r->tallies[3 * i + 1] = (int64_t)(sum & UINT32_MAX); /* halves: sums of signed numbers may not wrap */
-    r->tallies[3 * i + 2] = (int64_t)(sum >> 32);
+    return HX_OK;
+}
+
+static hx_status read_item(reader *r, int64_t i) {
+    if (!r->places[i].is_there) return HX_OK;
+    r->sum = 0;
+    r->tallies[3 * i] = hx_layout_count(&r->pieces[i]);
+    for (int b = 0; b < r->pieces[i].n_boxes; b++) HX_TRY(read_piece(r, i, &r->pieces[i].boxes[b]));
+    if (!is_summed_at_once(&r->items->items[i])) HX_TRY(sum_share(r, i));
+    r->tallies[3 * i + 1] = (int64_t)(r->sum & UINT32_MAX); /* halves: sums of signed numbers may not wrap */
+    r->tallies[3 * i + 2] = (int64_t)(r->sum >> 32);
     return HX_OK;
 }
 
@@ -220,10 +244,7 @@ static hx_status read_items(reader *r) {
         whole.n_replicas = 1;
         if (r->places[i].is_there) HX_TRY(hx__ckpt_pieces(&whole, HX__CKPT_PIECE_BYTES, &r->pieces[i]));
     }
-    for (int64_t i = 0; i < r->n; i++) {
-        for (int b = 0; b < r->pieces[i].n_boxes; b++) HX_TRY(read_piece(r, i, &r->pieces[i].boxes[b]));
-        if (r->places[i].is_there) HX_TRY(sum_item(r, i));
-    }
+    for (int64_t i = 0; i < r->n; i++) HX_TRY(read_item(r, i));
     return HX_OK;
 }
 

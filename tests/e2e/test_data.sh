@@ -20,6 +20,13 @@ expect 0 'as they should be' "$helix" data verify whole.h5
 expect 2 'is there already' "$helix" data pack "${inputs[@]}" --out whole.h5
 [ -e whole.h5.pack ] && fail 'the folder of a pack that is through is still there'
 
+# ids of another tokenizer than the one that is named
+expect 0 '280 ids' "$helix" tokenize train corpus.txt --vocab 280 --out tok
+expect 0 'in 1 document' "$helix" data pack corpus.txt --tokenizer tok --out ids.h5
+ids=("$helix" train --model.vocab 300 --model.ctx 16 --model.dim 16 --model.heads 2 --model.layers 1 --train.steps 2 --train.batch 2 --data.tokenizer tok)
+expect 0 '2 steps' "${ids[@]}" --data.path ids.h5 --out named
+expect 2 'corpus.txt holds bytes, not ids of data.tokenizer = tok: make them with helix data pack --tokenizer tok' "${ids[@]}" --data.path corpus.txt --out bytes
+
 # damaged: told by verify
 cp whole.h5 damaged.h5
 offset=$(h5dump -p -H -d /tokens damaged.h5 | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
