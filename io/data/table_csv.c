@@ -1,6 +1,5 @@
 /* One walk over the mapped file: a record's fields are found, and stored before the next record is looked at. */
 #define _GNU_SOURCE
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -149,7 +148,7 @@ static hx_status find_target(reader *r) {
                                              (long long)i + 1, target);
         r->target = i;
     }
-    if (r->target < 0 && isdigit((unsigned char)target[0])) r->target = strtoll(target, NULL, 10);
+    if (r->target < 0 && target[0] && target[strspn(target, "0123456789")] == 0) r->target = strtoll(target, NULL, 10);
     if (r->target < 0 || r->target >= r->n_columns)
         return HX_FAIL(HX_ERR_CONFIG, "%s: no column %.64s among its %lld", r->path, target, (long long)r->n_columns);
     return r->n_columns > 1 ? HX_OK : HX_FAIL(HX_ERR_FORMAT, "%s: one column, which is the target: expected others beside it", r->path);

@@ -109,6 +109,7 @@ Test(table, what_is_no_table_is_told_with_line_and_column) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) REFUSED(hx_table_read_csv(put(cases[i].text), &cases[i].config, &t), HX_ERR_FORMAT, cases[i].words);
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "c"}, &t), HX_ERR_CONFIG, "no column c");
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "7"}, &t), HX_ERR_CONFIG, "no column 7 among its 2");
+    REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "1st"}, &t), HX_ERR_CONFIG, "no column 1st among its 2");
     REFUSED(hx_table_read_csv(put(""), &(hx_table_config){0}, &t), HX_ERR_IO, "is empty");
     REFUSED(hx_table_read_csv("/dev/zero", &(hx_table_config){0}, &t), HX_ERR_IO, "no regular file");
     OK(hx_table_read_csv(put("a,b\n1,nan\n-inf,2\n"), &(hx_table_config){.allows_non_finite = true}, &t));
