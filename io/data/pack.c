@@ -25,6 +25,7 @@
 typedef struct input {
     const char *path;
     int64_t n_bytes;
+    struct timespec changed;
     bool is_lines;
     const char *text; /* mapped while a batch needs it; NULL: not */
 } input;
@@ -54,6 +55,7 @@ static hx_status look_at(input *in, XXH3_state_t *key) {
     if (stat(in->path, &st) != 0) return HX_FAIL(HX_ERR_IO, "%s: %s", in->path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return HX_FAIL(HX_ERR_IO, "%s is no regular file", in->path);
     in->n_bytes = st.st_size;
+    in->changed = st.st_mtim;
     in->is_lines = ends_in(in->path, ".jsonl");
     const int64_t facts[] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
     XXH3_64bits_update(key, in->path, strlen(in->path) + 1);
@@ -79,10 +81,23 @@ static hx_status look_at_all(packer *p, const hx_tokenizer *tokenizer, uint64_t 
     return status;
 }
 
+/* A file that has shrunk would end the process, another one would be half in the data set. */
+static hx_status check_unchanged(const input *in, int fd) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return HX_FAIL(HX_ERR_IO, "%s: %s", in->path, strerror(errno));
+    if (st.st_size == in->n_bytes && st.st_mtim.tv_sec == in->changed.tv_sec && st.st_mtim.tv_nsec == in->changed.tv_nsec) return HX_OK;
+    return HX_FAIL(HX_ERR_CONFIG, "%s was written to while it was packed", in->path);
+}
+
 static hx_status map_input(input *in) {
     if (in->text || in->n_bytes == 0) return HX_OK;
     const int fd = open(in->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", in->path, strerror(errno));
+    const hx_status status = check_unchanged(in, fd);
+    if (status != HX_OK) {
+        close(fd);
+        return status;
+    }
     void *text = mmap(NULL, (size_t)in->n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
     if (text == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping %s: %s", in->path, strerror(errno));
@@ -231,6 +246,8 @@ static hx_status run(packer *p, const hx_tokenizer *tokenizer) {
     HX_TRY(look_at_all(p, tokenizer, &key));
     HX_TRY(hx__pack_store_open(p->config->out, key, vocab <= 256 ? 1 : vocab <= 65536 ? 2 : 4, &p->store, &point, &is_done));
     HX_TRY(go_on_from(p, &point));
+    if (is_done && p->report.n_done < p->report.n_bytes) /* whose it is nobody knows */
+        return HX_FAIL(HX_ERR_CONFIG, "%s is there already, and not of the pack that was begun: remove it to go on", p->config->out);
     hx_status status = is_done ? HX_OK : make_data_set(p, tokenizer);
     /* a file that is mended is another one: nothing of this is of use to it */
     if (status == HX_OK) return hx__pack_store_remove(p->store);

@@ -39,7 +39,8 @@ typedef struct hx_pack_config {
 
 /** Local. The file `out` is whole or not there.
  *  @param[out] report  may be NULL
- *  @return HX_ERR_CONFIG: out exists; a pack of other arguments or changed files was begun there, or another one is at work;
+ *  @return HX_ERR_CONFIG: out exists; a pack of other arguments or changed files was begun there, or another one is at work; a
+ *          file was written to meanwhile;
  *          HX_ERR_FORMAT: a line that is none, with file and number; HX_ERR_IO: what cannot be read or written */
 hx_status hx_pack(const hx_tokenizer *tokenizer, const hx_pack_config *config, hx_pack_report *report);
 

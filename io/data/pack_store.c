@@ -85,13 +85,30 @@ static hx_status check_sizes(const hx__pack_store *s) {
     return HX_OK;
 }
 
+/* What belongs to no journal belongs to somebody else. */
+static hx_status check_empty(const hx__pack_store *s) {
+    int64_t n_bytes;
+    for (int i = IDS; i <= UNMASKED; i++) {
+        HX_TRY(size_of(s, i, &n_bytes));
+        if (n_bytes > 0) return HX_FAIL(HX_ERR_CONFIG, "%s is there already, and of no pack: remove it, or choose another --out", s->paths[i]);
+    }
+    return HX_OK;
+}
+
+/* On the disk before anything is that belongs to it. */
+static hx_status begin_journal(const hx__pack_store *s) {
+    HX_TRY(check_empty(s));
+    HX_TRY(hx__fs_write(s->fds[JOURNAL], s->paths[JOURNAL], &s->key, sizeof s->key, 0));
+    return hx__fs_sync(s->fds[JOURNAL], s->paths[JOURNAL]);
+}
+
 /* The key, and the last entry that is whole. A journal without a whole key is a new one. */
 static hx_status read_journal(hx__pack_store *s) {
     const char *path = s->paths[JOURNAL];
     int64_t n_bytes;
     uint64_t key;
     HX_TRY(size_of(s, JOURNAL, &n_bytes));
-    if (n_bytes < (int64_t)sizeof key) return hx__fs_write(s->fds[JOURNAL], path, &s->key, sizeof s->key, 0);
+    if (n_bytes < (int64_t)sizeof key) return begin_journal(s);
     HX_TRY(hx__fs_read(s->fds[JOURNAL], path, &key, sizeof key, 0));
     if (key != s->key)
         return HX_FAIL(HX_ERR_CONFIG, "%s: a pack of other files, or of files as they were, with another tokenizer or field, was begun there; "

@@ -54,6 +54,12 @@ cmp full.h5 whole.h5 || fail 'after a full disk: other bytes'
 # begun with other arguments; files and lines that are none
 (HELIX_TEST_IO_KILL=8 "$helix" data pack "${inputs[@]}" --out other.h5) >/dev/null 2>&1
 expect 2 'remove the folder' "$helix" data pack corpus.txt --out other.h5
+printf 'of somebody else' >other.h5
+expect 2 'not of the pack that was begun' "$helix" data pack "${inputs[@]}" --out other.h5
+grep -q 'of somebody else' other.h5 && [ -e other.h5.pack/ids ] || fail 'a pack threw away what is not its own'
+mkdir mine.h5.pack && printf 'mine' >mine.h5.pack/ids
+expect 2 'mine.h5.pack/ids is there already' "$helix" data pack corpus.txt --out mine.h5
+grep -q 'mine' mine.h5.pack/ids || fail 'a pack wrote over what is not its own'
 expect 4 'No such file' "$helix" data pack absent.txt --out x.h5
 expect 4 'no regular file' "$helix" data pack . --out x.h5
 expect 5 'without a document' "$helix" data pack nothing.txt --out x.h5
