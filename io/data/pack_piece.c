@@ -75,7 +75,7 @@ static hx_status add_line(const job *j, int64_t at, int64_t n) {
     const hx__piece *p = j->piece;
     json_error_t error;
     if (is_blank(p->text + at, n)) return HX_OK;
-    json_t *object = json_loadb(p->text + at, (size_t)n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *object = json_loadb(p->text + at, (size_t)n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     if (!object) return HX_FAIL(HX_ERR_FORMAT, "%s:%lld: no JSON object, byte %d: %s", p->path, line_number(p, at), error.position, error.text);
     const hx_status status = add_object(j, at, object);
     json_decref(object);

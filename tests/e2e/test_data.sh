@@ -72,6 +72,8 @@ printf '{"text": "fine"}\n{"text": "a", "text": "b"}\n' >bad.jsonl
 expect 5 'bad.jsonl:2: no JSON object' "$helix" data pack bad.jsonl --out x.h5
 printf '{"text": "\377"}\n' >bad.jsonl
 expect 5 'bad.jsonl:1: no JSON object' "$helix" data pack bad.jsonl --out x.h5
+printf '{"text": "fine", "id": 123456789012345678901234567890}\n' >large_id.jsonl
+expect 0 'in 1 documents' "$helix" data pack large_id.jsonl --out large_id.h5
 [ -e x.h5.pack ] && fail 'a line that is none left the folder behind'
 
 # files that Python writes and reads
