@@ -158,7 +158,7 @@ static hx_status verify_tokens(const hx_tokens *tokens, bool json) {
     hx_tokens_info info;
     hx_tokens_info_get(tokens, &info);
     if (hx_tokens_rehash(tokens) != info.hash)
-        return HX_FAIL(HX_ERR_CORRUPT, "%s: the ids have another hash than the file says (%016" PRIx64 ")", info.path, info.hash);
+        return HX_FAIL(HX_ERR_CORRUPT, "%s: what it holds has another hash than the file says (%016" PRIx64 ")", info.path, info.hash);
     for (int64_t at = 0; at < info.n_tokens; at += SCAN_TOKENS)
         HX_TRY(hx_tokens_read(tokens, at, info.n_tokens - at < SCAN_TOKENS ? info.n_tokens - at : SCAN_TOKENS, ids));
     if (json) return hx__print_json(json_pack("{s:s, s:I, s:b}", "file", info.path, "tokens", (json_int_t)info.n_tokens, "verified", 1));

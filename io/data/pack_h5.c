@@ -69,12 +69,12 @@ static hx_status make_file(const char *path, const hx__pack_parts *p, uint64_t h
 
 /* ---- what we write ---- */
 
-static hx_status hash_ids(const hx__pack_parts *p, uint64_t *hash) {
-    const size_t n_bytes = (size_t)p->point.n_tokens * (size_t)p->width;
-    void *ids = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, p->ids, 0);
-    if (ids == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping the ids of a pack: %s", strerror(errno));
-    *hash = XXH3_64bits(ids, n_bytes);
-    munmap(ids, n_bytes);
+/* Of n_bytes of a file of the folder, with the hash before as its seed. */
+static hx_status hash_part(int fd, int64_t n_bytes, uint64_t *hash) {
+    void *part = mmap(NULL, (size_t)n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (part == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping a part of a pack: %s", strerror(errno));
+    *hash = XXH3_64bits_withSeed(part, (size_t)n_bytes, *hash);
+    munmap(part, (size_t)n_bytes);
     return HX_OK;
 }
 
@@ -96,7 +96,8 @@ static hx_status next_range(const hx__pack_parts *p, const char *path, int64_t *
     return HX_OK;
 }
 
-static hx_status write_mask(const hx__pack_parts *p, int to, const char *path, haddr_t at, uint8_t *chunk) {
+/* @param sum  the mask is added to it instead of written; NULL: it is written */
+static hx_status make_mask(const hx__pack_parts *p, XXH3_state_t *sum, int to, const char *path, haddr_t at, uint8_t *chunk) {
     int64_t i = 0, range[2];
     HX_TRY(next_range(p, path, &i, range));
     for (int64_t done = 0; done < p->point.n_tokens; done += CHUNK_BYTES) {
@@ -105,9 +106,33 @@ static hx_status write_mask(const hx__pack_parts *p, int to, const char *path, h
             while (done + k >= range[1] && range[1] < p->point.n_tokens) HX_TRY(next_range(p, path, &i, range));
             chunk[k] = done + k < range[0] || done + k >= range[1];
         }
-        HX_TRY(hx__fs_write(to, path, chunk, (size_t)n, (int64_t)at + done));
+        if (sum)
+            XXH3_64bits_update(sum, chunk, (size_t)n);
+        else
+            HX_TRY(hx__fs_write(to, path, chunk, (size_t)n, (int64_t)at + done));
     }
     return HX_OK;
+}
+
+static hx_status hash_mask(const hx__pack_parts *p, const char *path, uint64_t *hash) {
+    void *chunk;
+    HX_TRY(hx_mem_alloc(CHUNK_BYTES, &chunk));
+    XXH3_state_t *sum = XXH3_createState();
+    hx_status status = sum ? HX_OK : HX_FAIL(HX_ERR_MEMORY, "no memory for a hash");
+    if (sum) XXH3_64bits_reset_withSeed(sum, *hash);
+    if (sum) status = make_mask(p, sum, -1, path, 0, chunk);
+    if (status == HX_OK) *hash = XXH3_64bits_digest(sum);
+    XXH3_freeState(sum);
+    hx_mem_free(&chunk);
+    return status;
+}
+
+/* As hx_tokens_rehash has it. */
+static hx_status hash_all(const hx__pack_parts *p, const char *path, uint64_t *hash) {
+    *hash = 0; /* the seed of what has none */
+    HX_TRY(hash_part(p->ids, p->point.n_tokens * p->width, hash));
+    HX_TRY(hash_part(p->documents, p->point.n_documents * 8, hash));
+    return p->point.n_unmasked > 0 ? hash_mask(p, path, hash) : HX_OK;
 }
 
 static hx_status write_contents(int fd, const char *path, const hx__pack_parts *p, const places *at) {
@@ -115,7 +140,7 @@ static hx_status write_contents(int fd, const char *path, const hx__pack_parts *
     HX_TRY(hx_mem_alloc(CHUNK_BYTES, &chunk));
     hx_status status = copy(p->ids, fd, path, p->point.n_tokens * p->width, at->ids, chunk);
     if (status == HX_OK) status = copy(p->documents, fd, path, p->point.n_documents * 8, at->documents, chunk);
-    if (status == HX_OK && p->point.n_unmasked > 0) status = write_mask(p, fd, path, at->mask, chunk);
+    if (status == HX_OK && p->point.n_unmasked > 0) status = make_mask(p, NULL, fd, path, at->mask, chunk);
     if (status == HX_OK) status = hx__fs_sync(fd, path);
     hx_mem_free(&chunk);
     return status;
@@ -124,7 +149,7 @@ static hx_status write_contents(int fd, const char *path, const hx__pack_parts *
 hx_status hx__pack_h5_write(const char *path, const hx__pack_parts *parts) {
     places at = {0};
     uint64_t hash;
-    HX_TRY(hash_ids(parts, &hash));
+    HX_TRY(hash_all(parts, path, &hash));
     HX_TRY(make_file(path, parts, hash, &at));
     const int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));

@@ -100,8 +100,11 @@ void hx_tokens_close(hx_tokens **tokens) {
 
 void hx_tokens_info_get(const hx_tokens *tokens, hx_tokens_info *out) { *out = tokens->info; }
 
-uint64_t hx_tokens_rehash(const hx_tokens *tokens) {
-    return XXH3_64bits(tokens->ids, (size_t)tokens->info.n_tokens * (size_t)tokens->width);
+uint64_t hx_tokens_rehash(const hx_tokens *t) {
+    uint64_t hash = XXH3_64bits(t->ids, (size_t)t->info.n_tokens * (size_t)t->width);
+    if (t->documents) hash = XXH3_64bits_withSeed(t->documents, (size_t)t->info.n_documents * sizeof(int64_t), hash);
+    if (t->loss_mask) hash = XXH3_64bits_withSeed(t->loss_mask, (size_t)t->info.n_tokens, hash);
+    return hash;
 }
 
 /* ---- reading ---- */

@@ -6,7 +6,8 @@
  * By their content, not their names, these are known:
  *     text               any other file: its bytes are the ids; a folder of text files: joined by newlines
  *     HDF5               /tokens [N] u8, u16 or u32, contiguous; /documents [D] i64 where each document begins; /loss_mask [N] u8 (0: the
- *                        token is no target), optional; attributes of /: helix_tokens (format, 1), vocab, tokenizer (hash), xxh3 (of /tokens)
+ *                        token is no target), optional; attributes of /: helix_tokens (format, 1), vocab, tokenizer (hash), xxh3 (of /tokens,
+ *                        then of /documents and of /loss_mask, each seeded with the one before)
  *     llm.c's .bin       256 little-endian i32 first: magic 20240520, version 1 (u16 ids) or magic 20240801, version 7 (u32), number of tokens
  *     nanoGPT's .bin     u16 ids and nothing else: a name that ends in .bin without such a header
  * HDF5 is asked for the place of /tokens in the file (H5Dget_offset), and the file is mapped: threads may read at once.
@@ -49,7 +50,7 @@ hx_status hx_tokens_read(const hx_tokens *tokens, int64_t at, int64_t n, int32_t
 hx_status hx_tokens_mask(const hx_tokens *tokens, int64_t at, int64_t n, int32_t *targets);
 /** Local. Where document i of n_documents begins. */
 int64_t hx_tokens_document(const hx_tokens *tokens, int64_t i);
-/** Local. The hash, from the ids themselves: reads all of them. */
+/** Local. The hash, from what the file holds: reads all of it. */
 uint64_t hx_tokens_rehash(const hx_tokens *tokens);
 
 #ifdef __cplusplus

@@ -32,6 +32,12 @@ cp whole.h5 damaged.h5
 offset=$(h5dump -p -H -d /tokens damaged.h5 | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
 printf 'x' | dd of=damaged.h5 bs=1 seek=$((offset + 100)) conv=notrunc status=none
 expect 5 'another hash' "$helix" data verify damaged.h5
+for name in documents loss_mask; do
+    cp whole.h5 damaged.h5
+    offset=$(h5dump -p -H -d /$name damaged.h5 | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
+    printf '\000' | dd of=damaged.h5 bs=1 seek=$((offset + 8)) conv=notrunc status=none
+    expect 5 'another hash' "$helix" data verify damaged.h5
+done
 
 # killed before each change of the disk in turn, and started again: the same bytes; then failing there: whole or not there
 n_calls=$(HELIX_TEST_IO_LOG=calls.txt "$helix" data pack "${inputs[@]}" --out log.h5 >/dev/null && wc -l <calls.txt)
