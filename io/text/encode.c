@@ -333,6 +333,7 @@ static hx_status encode_kind(hx_encoder *e, const kind *kinds, int n_kinds, cons
         size_t begin = at, end = at += a->n_bytes;
         if (a->single_word && !stands_alone(e, text, n, begin, end)) continue;
         widen(e, a, text, n, done, &begin, &end);
+        if (a->lstrip && end <= done) continue; /* white space that the one before it has taken with it */
         if (begin > done) HX_TRY(encode_kind(e, kinds + 1, n_kinds - 1, text + done, begin - done));
         HX_TRY(append(e->ids, a->id));
         done = end;

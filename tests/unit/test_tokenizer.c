@@ -148,6 +148,31 @@ Test(tokenizer, gives_the_ids_that_hugging_face_gives) {
     }
 }
 
+/* White space that is a token, and that the one before it has taken with it: it is not there any more. As Hugging Face has it. */
+Test(tokenizer, what_a_token_took_with_it_is_not_taken_again) {
+    static const struct {
+        const char *text;
+        int64_t n;
+    } cases[] = {{"  ", 1}, {"   ", 1}, {"<r> ", 1}, {" <r>  ", 2}};
+    json_t *root = json_load_file(GOLDEN "gpt2.json", 0, NULL), *added = json_object_get(root, "added_tokens");
+    const int id = (int)json_object_size(json_object_get(json_object_get(root, "model"), "vocab")) + (int)json_array_size(added);
+    json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b}", "id", id, "content", " ", "lstrip", 1, "rstrip", 1));
+    json_array_append_new(added, json_pack("{s:i, s:s, s:b}", "id", id + 1, "content", "<r>", "rstrip", 1));
+    cr_assert_eq(json_dump_file(root, file, 0), 0);
+    json_decref(root);
+    hx_tokenizer *t = opened(file);
+    hx_encoder *e;
+    OK(hx_encoder_create(t, &e));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hx_ids ids = {0};
+        OK(hx_encode(e, cases[i].text, strlen(cases[i].text), &ids));
+        cr_expect_eq(ids.n, cases[i].n, "'%s' gives %lld ids", cases[i].text, (long long)ids.n);
+        hx_ids_destroy(&ids);
+    }
+    hx_encoder_destroy(&e);
+    hx_tokenizer_close(&t);
+}
+
 /* The cache of words has forgotten some and knows others: ids are the same, and those of pieces add up. */
 Test(tokenizer, does_not_depend_on_what_was_encoded_before) {
     size_t n;
