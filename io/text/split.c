@@ -10,6 +10,8 @@
 #define JIT_STACK_FIRST (32 << 10)
 #define JIT_STACK_MOST  (8 << 20)
 #define HEAP_MOST_KIB   (64u << 10) /* of the interpreter, where there is no JIT */
+#define MATCHES_LEAST   10000000u   /* steps of a match: PCRE2's own limit, */
+#define MATCHES_BYTE    16          /* and for texts in which a single word may need more, so many a byte */
 #define WHITE           "{White_Space}"
 
 /* ---- Oniguruma's dialect to PCRE2's ----
@@ -231,6 +233,8 @@ static hx_status explain(const hx__splitter *s, int error, size_t at) {
 static hx_status split_valid(hx__splitter *s, const uint8_t *text, size_t n, hx__word_fn word, void *arg) {
     const PCRE2_SIZE *found = s->data ? pcre2_get_ovector_pointer(s->data) : NULL;
     if (!found) return n > 0 ? word(arg, text, n) : HX_OK;
+    const size_t most = n < UINT32_MAX / MATCHES_BYTE ? n * MATCHES_BYTE : UINT32_MAX;
+    pcre2_set_match_limit(s->context, most > MATCHES_LEAST ? (uint32_t)most : MATCHES_LEAST);
     for (size_t at = 0; at < n;) {
         int rc = pcre2_match(s->pattern->code, text, n, at, PCRE2_NO_UTF_CHECK, s->data, s->context);
         if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) return explain(s, rc, at);

@@ -287,6 +287,23 @@ Test(tokenizer, broken_bytes_part_texts) {
 }
 
 /* 4 MB of one letter, of spaces, of signs, of a broken byte: neither quadratic nor too much for the pattern's stack. */
+/* Where a limit of PCRE2's that does not know of the text's length would end it. */
+Test(tokenizer, a_very_long_run_of_spaces_is_one_word, .timeout = 60) {
+    enum { N = 11 << 20 };
+    char *text = malloc(N);
+    hx_tokenizer *t = opened(GOLDEN "llama3.json");
+    hx_encoder *e;
+    hx_ids ids = {0};
+    memset(text, ' ', N);
+    text[N - 1] = 'x';
+    OK(hx_encoder_create(t, &e));
+    OK(hx_encode(e, text, N, &ids));
+    hx_ids_destroy(&ids);
+    hx_encoder_destroy(&e);
+    hx_tokenizer_close(&t);
+    free(text);
+}
+
 Test(tokenizer, long_words_take_no_quadratic_time, .timeout = 60) {
     enum { N = 4 << 20 };
     static const char units[][4] = {"a", " ", "-", "\n", "\xff", "ab", "\xc3\xa9", "1", " \n", "' "};
