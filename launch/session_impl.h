@@ -132,6 +132,7 @@ typedef struct hx_resume {
     bool is_found;
     char file[HX_PATH_BYTES]; /* the checkpoint */
     int64_t seed;             /* train.seed that it was written with */
+    double holdout;           /* data.holdout that it was trained with */
     bool has_plateau;         /* it holds the state of the schedule "plateau" */
     char kernels[HX_KERNELS_BYTES]; /* that the run was computed with; "": not known */
 } hx_resume;

@@ -61,6 +61,7 @@ static hx_status read_stored(train_run *r) {
         HX_TRY(hx__config_same_optimizer(&stored, &r->session->config, r->resume.file));
     }
     r->resume.seed = stored.train.seed;
+    r->resume.holdout = stored.data.holdout;
     r->resume.has_plateau = stored.optim.schedule == HX_LR_PLATEAU;
     return HX_OK;
 }
@@ -303,6 +304,9 @@ static void note_data(train_run *r) {
     if (r->is_first && r->data.hash && state->data_hash && r->data.hash != state->data_hash)
         hx_progress_note(r->progress, "WARNING: data.path %s holds other data than the run was trained on so far",
                          r->session->config.data.path);
+    if (r->is_first && r->resume.is_found && r->resume.holdout != r->session->config.data.holdout)
+        hx_progress_note(r->progress, "WARNING: data.holdout was %g so far: held-out losses are of other data than before, which the run may "
+                         "have been trained on", r->resume.holdout);
     state->data_hash = r->data.train_loader ? r->data.hash : 0;
 }
 

@@ -34,6 +34,8 @@ is_whole full
 (cat corpus.txt; echo 'More.') >longer.txt
 expect 0 'holds other data' "${train[@]}" --out other --resume --train.steps 22 --data.path longer.txt
 "${train[@]}" --out other --resume --train.steps 24 --data.path longer.txt | grep -q 'holds other data' && fail "the same data are called others"
+expect 0 'data.holdout was 0.1' "${train[@]}" --out other --resume --train.steps 26 --data.path longer.txt --data.holdout 0.2
+"${train[@]}" --out other --resume --train.steps 28 --data.path longer.txt --data.holdout 0.2 | grep -q 'data.holdout' && fail "the same share is called another"
 
 # metrics that cannot be written are said once and do not end the run
 mkdir metrics
