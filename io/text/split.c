@@ -76,6 +76,13 @@ static hx_status read_group(reader *r) {
     return HX_OK;
 }
 
+/* The brace at hand ends {n}: with a ? behind it that is n times or none in one dialect, n times in the other. */
+static bool ends_exact(const reader *r) {
+    size_t at = r->at;
+    while (at > 0 && isdigit((unsigned char)r->text[at - 1])) at--;
+    return at > 0 && at < r->at && r->text[at - 1] == '{';
+}
+
 static hx_status read_outside(reader *r) {
     const char *s = r->text + r->at;
     size_t n = 1;
@@ -89,6 +96,7 @@ static hx_status read_outside(reader *r) {
         break;
     case '}':
         if (s[1] == '+') return refuse(r, 2, "a repetition of a repetition");
+        if (s[1] == '?' && ends_exact(r)) return refuse(r, 2, "a fixed repetition with a question mark");
         break;
     case '[':
         r->in_class = true;

@@ -398,7 +398,7 @@ Test(tokenizer, refuses_by_name_what_it_does_not_know) {
 
 /* Oniguruma means something else by most of these than PCRE2 does. */
 Test(tokenizer, refuses_patterns_that_mean_something_else) {
-    static const char *const patterns[] = {"\\\\h+", "\\\\w+", "^a", "a$", "[a[b]]+", "[a&&b]", "a{,3}", "a{1,2}+", "(*ACCEPT)a", "(?#x)a", "(?P<n>a)", "\\\\1(a)",
+    static const char *const patterns[] = {"\\\\h+", "\\\\w+", "^a", "a$", "[a[b]]+", "[a&&b]", "a{,3}", "a{1,2}+", "a{2}?b", "(*ACCEPT)a", "(?#x)a", "(?P<n>a)", "\\\\1(a)",
                                            "\\\\Ka", "a*", "(a", "[a", "[]a]", "\\\\p{Nonsense}", "\\\\", "\\\\pL", "(?R)a", "a|"};
     for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         hx_tokenizer *t = NULL;
