@@ -211,17 +211,20 @@ static hx_status list_model(const train_run *r, hx_state_list *items) {
     return status;
 }
 
-/* Weights alone: the optimizer and the counters start afresh. */
+/* Weights that are there before anything is made from them, as master copies and moving averages are: those to start from, alone, and
+ * those that a run goes on with of whose other state a part may be missing. */
 static hx_status load_weights(train_run *r) {
-    const char *from = r->session->config.run.init_from;
+    const hx_run_config *c = &r->session->config.run;
+    const bool goes_on = r->resume.is_found;
+    const char *from = goes_on ? r->resume.file : c->init_from;
     hx_state_list items = {0};
     char file[HX_PATH_BYTES];
     hx_train_state unused;
     hx_status status = HX_OK;
-    if (!from[0] || r->resume.is_found || r->rehearsal) return HX_OK;
+    if (!from[0] || (goes_on && !c->resume_partial) || r->rehearsal) return HX_OK;
     HX_TRY_GOTO(hx_comm_agree(r->session->world, list_model(r, &items)), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
-    HX_TRY_GOTO(hx__load_items(r->session, r->progress, file, &items, &unused), done);
+    HX_TRY_GOTO(hx__load_items(r->session, goes_on ? NULL : r->progress, file, &items, &unused), done); /* load_state tells what fits */
 done:
     hx_state_list_destroy(&items);
     return status;

@@ -49,5 +49,15 @@ expect 6 'blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2
 expect 0 'not loaded: /model/blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2 --model.layers=3 --resume_partial
 expect 0 'not wanted: /optim' "${train[@]}" --out from_weights2 --init_from whole --train.steps 2 --resume_partial
 expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume --resume_partial --train.steps 36 --model.layers=3
+
+# what is made from weights is made from those that were loaded: master copies in f32, moving averages
+expect 0 '' "${train[@]}" --out half --model.dtype bf16 --train.freeze 'tok.*,blocks.*' --train.steps 10
+expect 0 'not loaded: /optim/m/' "${train[@]}" --out half --model.dtype bf16 --resume --resume_partial --train.steps 12 --optim.lr 0 --train.ema 0.5
+same=("$(step_file half 10)" "$(step_file half 12)")
+for name in tok.weight blocks.1.mlp.in.weight; do
+    h5diff "${same[@]}" "/model/$name" >/dev/null || fail "a resumed part lost $name at a step of rate 0"
+    cmp -s <(values "${same[1]}" "/ema/$name") <(values "${same[1]}" "/model/$name") || fail "the average of $name begins elsewhere"
+done
+expect 6 'none of' "${train[@]}" --out half --model.dtype f32 --resume --resume_partial --train.steps 13
 expect 6 'none of' "${train[@]}" --out nothing_fits --init_from whole --train.steps 2 --model.layers=2 --model.dim=48 --model.heads=4 --model.ctx=16 --resume_partial
 finish
