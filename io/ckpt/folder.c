@@ -264,7 +264,12 @@ hx_status hx_ckpt_resolve(const char *path, char file[HX_PATH_BYTES]) {
     const bool is_there = stat(path, &st) == 0;
     const int error = errno;
     if (is_there && S_ISDIR(st.st_mode)) return resolve_folder(path, false, file);
-    if (is_link_name(path, folder, &wants_best)) return resolve_folder(folder, wants_best, file);
+    if (is_link_name(path, folder, &wants_best)) {
+        const hx_status status = resolve_folder(folder, wants_best, file);
+        hx_ckpt_file target;
+        /* in one generation's folder `best` may lead to another's, of which that folder knows nothing: then the link itself is meant */
+        if (status == HX_OK || !is_there || !hx__link_read(folder, 0, wants_best ? "best" : "latest", &target)) return status;
+    }
     if (!is_there) return HX_FAIL(HX_ERR_IO, "checkpoint %s: %s", path, strerror(error));
     if (strlen(path) >= HX_PATH_BYTES) return HX_FAIL(HX_ERR_IO, "path %.64s... is too long", path);
     strcpy(file, path);

@@ -61,10 +61,10 @@ static hx_status remove_links(const char *folder, int64_t generation, const hx_c
     return HX_OK;
 }
 
-/* Links first: none ever points to nothing. */
-static hx_status remove_file(const char *folder, const hx_ckpt_file *file) {
+/* Links first, of all generations: none ever points to nothing. */
+static hx_status remove_file(const char *folder, const hx__scan *scan, const hx_ckpt_file *file) {
     char name[HX__NAME_BYTES];
-    HX_TRY(remove_links(folder, file->generation, file));
+    for (int64_t i = 0; i < scan->n_generations; i++) HX_TRY(remove_links(folder, scan->generations[i], file));
     hx__step_name(file->step, name);
     return unlink_name(folder, file->generation, name);
 }
@@ -96,7 +96,9 @@ static hx_status tidy(const char *folder) {
 }
 
 hx_status hx_ckpt_delete(const char *folder, const hx_ckpt_file *file) {
-    HX_TRY(remove_file(folder, file));
+    HX_CLEANUP(hx__scan_free) hx__scan scan = {0};
+    HX_TRY(hx__scan_folder(folder, &scan));
+    HX_TRY(remove_file(folder, &scan, file));
     HX_TRY(tidy(folder));
     return hx__fs_sync_folder(folder);
 }
@@ -133,7 +135,7 @@ static hx_status retire(const hx_ckpt *ckpt) {
     hx_ckpt_choose(files, ckpt->keep, ckpt->keep_every);
     for (int64_t i = 0; i < files->n; i++) {
         if (files->items[i].is_kept) continue;
-        HX_TRY(remove_file(ckpt->folder, &files->items[i]));
+        HX_TRY(remove_file(ckpt->folder, &scan, &files->items[i]));
         is_changed = true;
     }
     return is_changed ? tidy(ckpt->folder) : HX_OK;
@@ -187,6 +189,8 @@ static hx_status make_generation(const char *folder, int64_t highest, int64_t *o
     char path[HX_PATH_BYTES];
     int64_t generation = highest;
     for (bool was_there = true; was_there;) {
+        if (generation == INT64_MAX)
+            return HX_FAIL(HX_ERR_IO, "%s/gen-%lld: no number is left for a generation behind it", folder, (long long)generation);
         HX_TRY(hx__gen_path(folder, ++generation, "", path));
         HX_TRY(hx__fs_mkdir(path, &was_there));
     }

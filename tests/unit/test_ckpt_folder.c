@@ -251,3 +251,33 @@ Test(ckpt_folder, a_deleted_file_takes_its_links_and_its_empty_generation_along)
     cr_expect(exists("gen-0002") && !exists("gen-0002/latest"), "the highest stays, for whoever works in it");
     hx_ckpt_files_destroy(&files);
 }
+
+Test(ckpt_folder, a_deleted_file_takes_the_links_of_other_generations_along) {
+    char path[512], target[64];
+    incarnation(&config, STEPS(1, 2), 1);
+    incarnation(&config, STEPS(3), 0);
+    link_is("gen-0002/best", "../gen-0001/step-00000001.h5");
+    OK(hx_ckpt_delete(folder, &(hx_ckpt_file){.generation = 1, .step = 1}));
+    snprintf(path, sizeof path, "%s/gen-0002/best", folder);
+    cr_assert_eq(readlink(path, target, sizeof target), -1, "a link that leads nowhere is left");
+}
+
+Test(ckpt_folder, best_of_one_generation_may_lie_in_another) {
+    char path[512], file[HX_PATH_BYTES];
+    int format;
+    incarnation(&config, STEPS(1), 1);
+    incarnation(&config, STEPS(3), 0);
+    snprintf(path, sizeof path, "%s/gen-0002/best", folder);
+    OK(hx_ckpt_resolve(path, file));
+    cr_assert_str_eq(file, path);
+    OK(hx__seal_check(file, true, &format));
+}
+
+Test(ckpt_folder, behind_the_highest_number_there_is_no_generation, .timeout = 20) {
+    hx_ckpt *ckpt;
+    char path[512];
+    snprintf(path, sizeof path, "%s/gen-9223372036854775807", folder);
+    cr_assert_eq(mkdir(path, 0777), 0);
+    cr_assert_eq(hx_ckpt_open(comm, folder, &config, "", &ckpt), HX_ERR_IO);
+    cr_assert(strstr(hx_error_message(), "no number is left"), "%s", hx_error_message());
+}
