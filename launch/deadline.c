@@ -69,6 +69,13 @@ void hx_deadline_start(hx_deadline *d, double seconds, int exit_code, const char
     pthread_mutex_unlock(&d->lock);
 }
 
+void hx_deadline_stop(hx_deadline *deadline) {
+    pthread_mutex_lock(&deadline->lock);
+    deadline->is_running = false;
+    pthread_cond_signal(&deadline->changed);
+    pthread_mutex_unlock(&deadline->lock);
+}
+
 void hx_deadline_hush(hx_deadline *deadline) {
     pthread_mutex_lock(&deadline->lock);
     deadline->message[0] = '\0';

@@ -271,9 +271,17 @@ hx_status hx__session_fail(hx_session *s, hx_status status) {
     bool has_voted = can_vote && lowest_failure(s, status, &rank, &first) == HX_OK;
     hx_deadline_hush(s->closing);
     if (!has_voted) return hx_error_adopt(status, message);
+    s->have_answered = true;
     s->exit_code = hx_status_exit_code(first);
     if (rank == hx_comm_rank(s->world) || rank == size) return hx_error_adopt(status, message);
     return hx_error_adopt(HX_ERR_REMOTE, status == HX_ERR_REMOTE ? message : "another rank failed in the same way");
+}
+
+void hx__session_settle(hx_session *s, void (*job)(void *arg), void *arg) {
+    if (!s->closing || !s->have_answered) return;
+    hx_deadline_stop(s->closing);
+    job(arg);
+    hx_deadline_start(s->closing, CLOSE_SECONDS, s->exit_code, "");
 }
 
 int hx__session_exit_code(const hx_session *session, hx_status status) {

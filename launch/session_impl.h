@@ -24,6 +24,7 @@ struct hx_session {
     hx_placement placement;
     char no_nccl[256];          /* why auto did without it; "": it did not */
     int exit_code;              /* of the first failing rank; 0: nothing has failed */
+    bool have_answered;         /* all ranks, when it had failed */
     struct hx_deadline *closing; /* runs from a failure on, see hx__session_fail; NULL: one process */
 };
 
@@ -37,6 +38,9 @@ hx_status hx__session_open_dry(const hx_config *config, int rank, int size, bool
  *  session; after that it is ended by MPI_Abort, because ranks that wait for others that are gone wait for ever.
  *  @return `status`, or HX_ERR_REMOTE on the ranks that need not speak. HX_OK is passed through */
 hx_status hx__session_fail(hx_session *session, hx_status status);
+/** Behind hx__session_fail: do what ends by itself where all ranks are there to do it, however long that takes; the 10 s begin anew. Where
+ *  ranks did not answer nothing is done. */
+void hx__session_settle(hx_session *session, void (*job)(void *arg), void *arg);
 /** Exit code that every rank should leave with after `status`. */
 int hx__session_exit_code(const hx_session *session, hx_status status);
 
@@ -156,6 +160,8 @@ hx_status hx_deadline_create(hx_deadline **out);
 /** From now on the process is ended by MPI_Abort after `seconds`, unless hx_deadline_destroy comes first. Needs no memory.
  *  @param message  copied; its last words on standard error, until hx_deadline_hush */
 void hx_deadline_start(hx_deadline *deadline, double seconds, int exit_code, const char *message);
+/** Until it is started again. */
+void hx_deadline_stop(hx_deadline *deadline);
 /** The message has been, or will be, told by others. */
 void hx_deadline_hush(hx_deadline *deadline);
 void hx_deadline_destroy(hx_deadline **deadline);

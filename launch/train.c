@@ -426,6 +426,16 @@ static void keep_last_rows(const train_run *r, hx_status status) {
     hx_error_adopt(status, message);
 }
 
+/* A checkpoint that was begun before all ranks failed is worth waiting for. */
+static void end_saves(void *arg) {
+    const train_run *r = arg;
+    hx_save_end end;
+    hx_ckpt_finish(r->ckpt);
+    while (hx_ckpt_ended(r->ckpt, &end))
+        if (r->is_first)
+            hx_progress_note(r->progress, "step %lld  checkpoint %s%s", (long long)end.step, end.status == HX_OK ? "written" : "NOT WRITTEN: ", end.text);
+}
+
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts) {
     train_run r = {.session = session, .model = model, .is_first = hx_comm_rank(session->world) == 0,
                    .before = session->config, .lock = -1};
@@ -439,6 +449,7 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
     if (r.is_first && r.trainer && (status == HX_OK || status == HX_ERR_INTERRUPTED)) summarise(&r);
     keep_last_rows(&r, status);
     status = hx__session_fail(session, status);
+    if (r.ckpt) hx__session_settle(session, end_saves, &r);
     take_apart(&r);
     hx__signals_restore();
     return status;

@@ -39,6 +39,15 @@ expect 0 '15 steps' "${ranks[@]}" 3 "${train[@]}" --train.steps 15 --out moved -
 expect 0 '20 steps' "${train[@]}" --train.steps 20 --out moved --resume
 same_model '2 -> 3 -> 1 ranks' "$(step_file whole 20)" "$(step_file moved 20)"
 
+# a checkpoint that is being written when all ranks fail is waited for, longer than ranks that do not answer are, and the failure is told
+mkfifo gate # rank 1 begins to write when somebody reads its log of calls
+diverging=("${train[@]}" --out failing --model.dtype f32 --train.steps 50 --ckpt.every 2 --ckpt.async wait --train.eval_every -1 --train.save_best=false
+    --optim.optimizer sgd --optim.lr 1000 --optim.clip 0 --optim.warmup 0 --train.max_skips 3)
+(sleep 12 && timeout 30 cat gate >/dev/null) &
+expect 7 'updates in a row were left out' mpirun --oversubscribe --bind-to none -n 1 "${diverging[@]}" : -n 1 env HELIX_TEST_IO_LOG=gate "${diverging[@]}"
+wait $!
+expect 0 'all checksums match' "$helix" ckpt verify "$(step_file failing 2)"
+
 # other people's tools see whole tensors under readable names
 h5ls -r whole/ckpt/gen-0001/latest >listing.txt || fail "h5ls cannot read the checkpoint"
 grep -qE '^/model/blocks\.1\.attn\.k\.weight +Dataset \{64, 64\}' listing.txt || fail "no whole k.weight in $(cat listing.txt)"
