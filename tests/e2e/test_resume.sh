@@ -46,6 +46,8 @@ expect 0 '' "${train[@]}" --out from_weights --init_from whole/ckpt --train.step
 
 # of another model what fits is loaded, and the rest is told; all of a run's state, too
 expect 6 'blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2 --model.layers=3
+expect 6 '--resume_partial takes what fits of whole/ckpt/gen-' "${train[@]}" --out averaged --init_from whole --train.steps 2 --model.layers=3
+expect 0 'and 12 more' "${train[@]}" --out deepest --init_from whole --train.steps 2 --model.layers=4 --resume_partial
 expect 0 'not loaded: /model/blocks.2' "${train[@]}" --out deeper --init_from whole --train.steps 2 --model.layers=3 --resume_partial
 expect 0 'not wanted: /optim' "${train[@]}" --out from_weights2 --init_from whole --train.steps 2 --resume_partial
 expect 0 'going on from' "${two_ranks[@]}" "${train[@]}" --out killed --resume --resume_partial --train.steps 36 --model.layers=3
