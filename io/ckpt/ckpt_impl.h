@@ -193,8 +193,11 @@ typedef struct hx__scan {
     int64_t *generations; /* falling; 0, the folder itself, is the last; owned */
     int64_t n_generations, n_capacity;
     hx_ckpt_files files;  /* in order, with is_left; of the marks no other */
+    char link[HX__NAME_BYTES]; /* of one that is named like a generation or a file and is a symbolic link, which is not followed; "": none */
 } hx__scan;
 hx_status hx__scan_folder(const char *folder, hx__scan *out);
+/** For whoever would take what is there for all there is: a run would start afresh beside what the link leads to. */
+hx_status hx__scan_refuse_link(const char *folder, const hx__scan *scan);
 void hx__scan_free(hx__scan *scan);
 /** The file that a generation's link names, in the form that hx__link_target makes. False: there is no such link. */
 bool hx__link_read(const char *folder, int64_t generation, const char *link, hx_ckpt_file *out);

@@ -98,6 +98,7 @@ static hx_status add_entry(hx__scan *scan, int64_t generation, DIR *dir, const c
     if ((step < 0 && below < 0) || fstatat(dirfd(dir), name, &st, AT_SYMLINK_NOFOLLOW) != 0) return HX_OK;
     if (scan->n_generations >= ENTRIES_MOST || scan->files.n >= ENTRIES_MOST)
         return HX_FAIL(HX_ERR_IO, "the checkpoint folder has more than %d generations or files", ENTRIES_MOST);
+    if (S_ISLNK(st.st_mode)) step >= 0 ? hx__step_name(step, scan->link) : gen_name(below, scan->link);
     if (step >= 0 && S_ISREG(st.st_mode)) return add_file(scan, generation, step, &st);
     return below >= 0 && S_ISDIR(st.st_mode) ? add_generation(scan, below) : HX_OK;
 }
@@ -155,6 +156,12 @@ hx_status hx__scan_folder(const char *folder, hx__scan *out) {
     *out = scan;
     scan = (hx__scan){0}; /* handed on */
     return HX_OK;
+}
+
+hx_status hx__scan_refuse_link(const char *folder, const hx__scan *scan) {
+    if (!scan->link[0]) return HX_OK;
+    return HX_FAIL(HX_ERR_IO, "checkpoint folder %s: %s is a symbolic link, which is not followed: expected the thing itself, or a link in the "
+                   "place of the whole folder", folder, scan->link);
 }
 
 /* ---- links ---- */
@@ -240,6 +247,7 @@ static hx_status resolve_folder(const char *folder, bool wants_best, char file[H
     hx_ckpt_file found;
     char reason[512] = "";
     HX_TRY(hx__scan_folder(folder, &scan));
+    HX_TRY(hx__scan_refuse_link(folder, &scan));
     if (wants_best ? hx__find_best(folder, &scan, &found) : find_latest(folder, &scan, &found, reason))
         return hx_ckpt_file_path(folder, &found, file);
     if (wants_best) return HX_FAIL(HX_ERR_IO, "%s: no generation has a link `best` to a complete checkpoint", folder);
@@ -290,6 +298,7 @@ hx_status hx_ckpt_list(const char *folder, hx_ckpt_files *out) {
     hx_ckpt_file latest, best;
     char reason[512] = "";
     HX_TRY(hx__scan_folder(folder, &scan));
+    HX_TRY(hx__scan_refuse_link(folder, &scan));
     const bool has_latest = find_latest(folder, &scan, &latest, reason), has_best = hx__find_best(folder, &scan, &best);
     for (int64_t i = 0; i < scan.files.n; i++) mark(&scan.files.items[i], has_latest ? &latest : NULL, has_best ? &best : NULL, folder);
     hx_error_clear(); /* what is not whole has left its reason */

@@ -204,6 +204,7 @@ hx_status hx__ckpt_prepare(const char *folder, int64_t *generation) {
     if (n == 0 || n > most) return HX_FAIL(HX_ERR_IO, "folder name of %zu bytes: expected 1 to %zu", n, most);
     HX_TRY(hx__fs_mkdirs(folder));
     HX_TRY(hx__scan_folder(folder, &scan));
+    HX_TRY(hx__scan_refuse_link(folder, &scan));
     for (int64_t i = 0; i < scan.n_generations; i++) HX_TRY(remove_leftovers(folder, scan.generations[i]));
     HX_TRY(make_generation(folder, scan.generations[0], generation));
     HX_TRY(tidy(folder));

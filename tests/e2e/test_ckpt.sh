@@ -54,7 +54,7 @@ cp "$(step_file run 5)" outside.h5
 for word in 20 ../../outside.h5 outside.h5 "$PWD/outside.h5" gen-0001 '' /; do expect 2 'is none of' "$helix" ckpt delete copy "$word"; done
 ln -s "$PWD/outside.h5" copy/ckpt/gen-0001/step-00000077.h5
 ln -s "$PWD/run/ckpt/gen-0001" copy/ckpt/gen-0009
-expect 2 'is none of' "$helix" ckpt delete copy 77
+expect 4 'is a symbolic link' "$helix" ckpt delete copy 77
 [ -e outside.h5 ] || fail 'a file outside of the folder is gone'
 rm copy/ckpt/gen-0001/step-00000077.h5 copy/ckpt/gen-0009
 are copy '2:30 2:25 1:10 1:5'
