@@ -3,8 +3,10 @@
 # entry fuzz/NAME with that many mutations, the same ones each time.
 add_custom_target(fuzzers)
 function(helix_fuzzer name)
-  set(runs 20000 ${ARGN})
-  list(POP_BACK runs runs)
+  set(runs ${ARGN})
+  if(NOT runs)
+    set(runs 20000)
+  endif()
   add_executable(fuzz_${name} fuzz/fuzz_${name}.c)
   target_link_libraries(fuzz_${name} PRIVATE helix_static)
   add_dependencies(fuzzers fuzz_${name})
