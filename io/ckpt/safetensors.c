@@ -226,7 +226,7 @@ static hx_status take_entries(hx_safetensors *st, const header *h, json_t *json)
         e.tensor.name = copy;
         st->entries[st->n++] = e;
     }
-    return check_tiling(h, st->entries + first, st->n - first);
+    return check_tiling(h, st->n > first ? &st->entries[first] : NULL, st->n - first);
 }
 
 /* ---- a file ---- */

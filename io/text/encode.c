@@ -65,8 +65,10 @@ hx_status hx_encoder_create(const hx_tokenizer *tokenizer, hx_encoder **out) {
     bool asks = false;
     HX_TRY(hx_mem_alloc_array(1, sizeof *e, (void **)&e));
     e->t = tokenizer;
-    e->kinds[0] = (kind){.added = tokenizer->added, .n = tokenizer->n_raw};
-    e->kinds[1] = (kind){.added = tokenizer->added + tokenizer->n_raw, .n = tokenizer->n_added - tokenizer->n_raw};
+    if (tokenizer->n_added > 0) {
+        e->kinds[0] = (kind){.added = tokenizer->added, .n = tokenizer->n_raw};
+        e->kinds[1] = (kind){.added = tokenizer->added + tokenizer->n_raw, .n = tokenizer->n_added - tokenizer->n_raw};
+    }
     for (int64_t i = 0; i < tokenizer->n_added; i++) {
         const hx__added *a = &tokenizer->added[i];
         e->kinds[a->normalized].begins[(uint8_t)a->text[0]] = true;
