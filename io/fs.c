@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,17 +121,80 @@ hx_status hx__fs_sync(int fd, const char *path) {
     return HX_OK;
 }
 
-/* ---- names ---- */
+/* ---- whole files ---- */
 
-static void close_fd(int *fd) {
+void hx__fs_close(int *fd) {
     if (*fd >= 0) close(*fd);
 }
 
+hx_status hx__fs_map(const char *path, const void **data, int64_t *n_bytes) {
+    struct stat st;
+    HX_AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) != 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return HX_FAIL(HX_ERR_IO, "%s is not a regular file", path);
+    void *p = st.st_size > 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
+    if (p == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping %s: %s", path, strerror(errno));
+    *data = p;
+    *n_bytes = st.st_size;
+    return HX_OK;
+}
+
+void hx__fs_unmap(const void *data, int64_t n_bytes) {
+    if (data) munmap((void *)(uintptr_t)data, (size_t)n_bytes);
+}
+
+/* ".<name>.tmp" beside it, which a kill may leave behind. */
+static hx_status temporary_name(const char *path, char out[PATH_MAX]) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    int n = snprintf(out, PATH_MAX, "%.*s.%s.tmp", (int)(name - path), path, name);
+    return n >= 0 && n < PATH_MAX ? HX_OK : HX_FAIL(HX_ERR_IO, "path %.64s... is too long", path);
+}
+
+static hx_status fill_file(const char *path, hx__fs_fill fill, void *arg) {
+    HX_AUTO_FD fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return HX_FAIL(HX_ERR_IO, "creating %s: %s", path, strerror(errno));
+    HX_TRY(fill(arg, fd, path));
+    return hx__fs_sync(fd, path);
+}
+
+hx_status hx__fs_replace(const char *path, hx__fs_fill fill, void *arg) {
+    char temporary[PATH_MAX];
+    HX_TRY(temporary_name(path, temporary));
+    hx_status status = fill_file(temporary, fill, arg);
+    if (status == HX_OK) status = hx__fs_rename(temporary, path);
+    if (status != HX_OK) unlink(temporary); /* the failure that is told is the first one */
+    return status;
+}
+
+typedef struct text {
+    const char *bytes;
+    size_t n;
+} text;
+
+static hx_status fill_text(void *arg, int fd, const char *path) {
+    const text *t = arg;
+    return hx__fs_write(fd, path, t->bytes, t->n, 0);
+}
+
+hx_status hx__fs_replace_text(const char *path, const char *bytes, size_t n_bytes) {
+    return hx__fs_replace(path, fill_text, &(text){bytes, n_bytes});
+}
+
+/* ---- names ---- */
+
 hx_status hx__fs_sync_folder(const char *folder) {
-    HX_CLEANUP(close_fd) int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    HX_AUTO_FD fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || !may("fsync", folder) || (fsync(fd) != 0 && errno != EINVAL && errno != EROFS))
         return HX_FAIL(HX_ERR_IO, "fsync of folder %s: %s", folder, strerror(errno));
     return HX_OK;
+}
+
+hx_status hx__fs_sync_above(const char *path) {
+    char folder[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    if (!slash) return hx__fs_sync_folder(".");
+    snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    return hx__fs_sync_folder(folder);
 }
 
 hx_status hx__fs_rename(const char *from, const char *to) {
@@ -139,12 +203,9 @@ hx_status hx__fs_rename(const char *from, const char *to) {
     return HX_OK;
 }
 
-/* The name before the rename is .<link>.tmp, which a kill in between leaves behind. */
 hx_status hx__fs_point(const char *link, const char *target) {
     char temporary[PATH_MAX];
-    const char *slash = strrchr(link, '/'), *name = slash ? slash + 1 : link;
-    int n = snprintf(temporary, sizeof temporary, "%.*s.%s.tmp", (int)(name - link), link, name);
-    if (n < 0 || n >= (int)sizeof temporary) return HX_FAIL(HX_ERR_IO, "path %.64s... is too long", link);
+    HX_TRY(temporary_name(link, temporary));
     HX_TRY(hx__fs_unlink(temporary));
     if (!may("symlink", temporary) || symlink(target, temporary) != 0)
         return HX_FAIL(HX_ERR_IO, "making %s point to %s: %s", temporary, target, strerror(errno));

@@ -23,6 +23,20 @@ void hx__h5_release(hid_t *id) {
     *id = H5I_INVALID_HID;
 }
 
+hx_status hx__h5_dataset_place_new(hid_t parent, const char *name, hid_t type, int ndim, const int64_t *dims, hid_t *out) {
+    hsize_t sizes[H5S_MAX_RANK];
+    for (int d = 0; d < ndim; d++) sizes[d] = (hsize_t)dims[d];
+    HX_AUTO_H5 space = ndim ? H5Screate_simple(ndim, sizes, NULL) : H5Screate(H5S_SCALAR);
+    HX_AUTO_H5 create = H5Pcreate(H5P_DATASET_CREATE);
+    if (space < 0 || create < 0 || H5Pset_obj_track_times(create, false) < 0 || H5Pset_layout(create, H5D_CONTIGUOUS) < 0 ||
+        H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) < 0)
+        return HX_H5_FAIL(HX_ERR_IO, "preparing dataset", name);
+    const hid_t set = H5Dcreate2(parent, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (set < 0) return HX_H5_FAIL(HX_ERR_IO, "creating dataset", name);
+    *out = set;
+    return HX_OK;
+}
+
 /* The walk goes from the call inwards: the last record is the reason. */
 static herr_t keep_last(unsigned n, const H5E_error2_t *e, void *data) {
     (void)n;

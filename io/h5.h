@@ -31,6 +31,11 @@ void hx__h5_quiet_end(hx__h5_quiet *quiet);
 void hx__h5_release(hid_t *id);
 #define HX_AUTO_H5 HX_CLEANUP(hx__h5_release) hid_t
 
+/** A dataset of which nothing is written: in one piece that is placed in the file at once, without a time, so that equal data give
+ *  equal files. Where it lies H5Dget_offset tells.
+ *  @param dims  [ndim]; ndim 0: a scalar */
+hx_status hx__h5_dataset_place_new(hid_t parent, const char *name, hid_t type, int ndim, const int64_t *dims, hid_t *out);
+
 /** HX_FAIL with the innermost reason of HDF5's error stack, e.g. "No space left on device". */
 #define HX_H5_FAIL(status, what, name)                                                                       \
     (hx__h5_fail((status), __func__, __FILE__, __LINE__, (what), (name)), (status))

@@ -64,12 +64,12 @@ static void compare_real(comparison *c, const char *name, double a, double b) {
 
 static void compare_state(comparison *c) {
     const hx_train_state *a = &c->a.info.state, *b = &c->b.info.state;
-#define COUNTS(X) X(step) X(cursor) X(seed) X(n_bad_evals) X(n_skipped) X(n_clean) X(data_hash) X(eval_step) X(eval_epoch)
-#define REALS(X) X(best_loss) X(last_loss) X(last_eval_loss) X(elapsed_s) X(loss_scale)
-#define COUNT(field) compare_count(c, #field, (long long)a->field, (long long)b->field);
-#define REAL(field) compare_real(c, #field, a->field, b->field);
-    COUNTS(COUNT)
-    REALS(REAL)
+#define COMPARE_I64(field) compare_count(c, #field, (long long)a->field, (long long)b->field);
+#define COMPARE_U64(field) COMPARE_I64(field)
+#define COMPARE_F64(field) compare_real(c, #field, a->field, b->field);
+#define COMPARE(field, type) COMPARE_##type(field)
+    HX_CKPT_STATE_FIELDS(COMPARE)
+    HX_CKPT_STATE_ADDED(COMPARE)
 }
 
 /* ---- tensors ---- */

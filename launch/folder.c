@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/fs.h"
+
 #define LOCK_TRIES 30 /* of 0.1 s */
 
 hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_BYTES]) {
@@ -18,20 +20,8 @@ hx_status hx__path_join(const char *folder, const char *name, char out[HX_PATH_B
     return HX_OK;
 }
 
-/* Like mkdir -p: parents first, existing folders are fine. */
 static hx_status make_folders(const char *path) {
-    char part[HX_PATH_BYTES];
-    struct stat st;
-    size_t n = strlen(path);
-    if (n == 0 || n >= sizeof part) return HX_FAIL(HX_ERR_CONFIG, "out: a path of %zu bytes: expected 1 to %zu", n, sizeof part - 1);
-    for (size_t i = 1; i <= n; i++) {
-        if (path[i] != '/' && path[i] != '\0') continue;
-        memcpy(part, path, i);
-        part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST && errno != EISDIR)
-            return HX_FAIL(HX_ERR_IO, "out: folder %s cannot be made: %s", part, strerror(errno));
-    }
-    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return HX_FAIL(HX_ERR_IO, "out: %s is not a folder", path);
+    HX_TRY(hx__fs_mkdirs(path));
     if (access(path, W_OK | X_OK) != 0) return HX_FAIL(HX_ERR_IO, "out: folder %s: %s", path, strerror(errno));
     return HX_OK;
 }
@@ -49,18 +39,9 @@ static hx_status has_checkpoint_files(const char *folder, bool *out) {
 
 /* Never in place: a run that is killed here keeps the file it had. */
 hx_status hx__folder_write_config(const hx_run_config *run, const char *text) {
-    char path[HX_PATH_BYTES], temporary[HX_PATH_BYTES];
+    char path[HX_PATH_BYTES];
     HX_TRY(hx__path_join(run->out, "config.yaml", path));
-    HX_TRY(hx__path_join(run->out, ".config.yaml.tmp", temporary));
-    FILE *f = fopen(temporary, "we");
-    if (!f) return HX_FAIL(HX_ERR_IO, "%s: %s", temporary, strerror(errno));
-    bool is_written = fputs(text, f) >= 0 && fflush(f) == 0 && fsync(fileno(f)) == 0;
-    int error = errno;
-    fclose(f);
-    if (is_written && rename(temporary, path) == 0) return HX_OK;
-    if (is_written) error = errno;
-    unlink(temporary);
-    return HX_FAIL(HX_ERR_IO, "%s cannot be written: %s", path, strerror(error));
+    return hx__fs_replace_text(path, text, strlen(text));
 }
 
 /* A run's folder stands for the checkpoints in it. */

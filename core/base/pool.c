@@ -178,7 +178,7 @@ static hx_status start_workers(hx_pool *pool) {
     return HX_OK;
 }
 
-static int usable_cores(void) {
+int hx_usable_cores(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
     return CPU_COUNT(&set);
@@ -191,7 +191,7 @@ hx_status hx_pool_create(int n_threads, hx_pool **out) {
     hx_status status;
     HX_TRY(hx_mem_alloc_array(1, sizeof *pool, (void **)&pool));
     pool->n_threads = n_threads;
-    pool->spins = n_threads <= usable_cores() ? SPINS : 0;
+    pool->spins = n_threads <= hx_usable_cores() ? SPINS : 0;
     atomic_store(&pool->gate, GATE_CLOSED);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);

@@ -22,6 +22,9 @@ typedef struct hx_pool hx_pool;
 
 typedef void (*hx_task_fn)(void *arg, int64_t index, int worker);
 
+/** Cores that this process may run on; 1 if the system does not tell. */
+int hx_usable_cores(void);
+
 /** @param n_threads  >= 1, the caller included: 1 starts no thread. Threads inherit the caller's binding */
 hx_status hx_pool_create(int n_threads, hx_pool **out);
 void hx_pool_destroy(hx_pool **pool);

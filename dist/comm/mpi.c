@@ -323,8 +323,8 @@ static hx_status start_mpi(bool *is_ours) {
     if (initialized) {
         MPI_TRY(MPI_Query_thread, &level);
     } else {
-        /* Open MPI only, and only where nobody chose: its own file layer can deadlock under parallel HDF5, which a program of yours may use; copies
-         * between processes by the kernel are refused in many containers; and a communication thread that waits
+        /* Open MPI only, and only where nobody chose: its own file layer can deadlock under parallel HDF5, which a program of yours may
+         * use; copies between processes by the kernel are refused in many containers; and a communication thread that waits
          * without yielding takes half of the core that it shares with the computing thread. */
         (void)setenv("OMPI_MCA_io", "romio321", 0);
         (void)setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);

@@ -33,7 +33,7 @@ typedef void (*combine_fn)(void *out, void *copy, const void *a, const void *b, 
     WIDE static void name(void *out, void *copy, const void *a, const void *b, int64_t n) {                  \
         type *o = out, *c = copy;                                                                            \
         const type *p = a, *q = b;                                                                           \
-        INDEPENDENT for (int64_t i = 0; i < n; i++) {                                               \
+        INDEPENDENT for (int64_t i = 0; i < n; i++) {                                                        \
             type x = p[i], y = q[i], z = (type)(expression);                                                 \
             o[i] = z;                                                                                        \
             c[i] = z;                                                                                        \

@@ -133,6 +133,25 @@ hx_status hx_ckpt_delete(const char *folder, const hx_ckpt_file *file);
 /** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */
 hx_status hx_ckpt_config_text(const char *file, char **text);
 
+/* Field of hx_train_state, dtype under which it is stored. A file of an older version may lack those of the second
+ * list: they are zero then, which means that they are not known. */
+#define HX_CKPT_STATE_FIELDS(X)                                                                              \
+    X(step, I64)                                                                                             \
+    X(cursor, I64)                                                                                           \
+    X(seed, U64)                                                                                             \
+    X(best_loss, F64)                                                                                        \
+    X(n_bad_evals, I64)                                                                                      \
+    X(n_skipped, I64)                                                                                        \
+    X(last_loss, F64)                                                                                        \
+    X(last_eval_loss, F64)                                                                                   \
+    X(elapsed_s, F64)
+#define HX_CKPT_STATE_ADDED(X)                                                                               \
+    X(loss_scale, F64)                                                                                       \
+    X(n_clean, I64)                                                                                          \
+    X(data_hash, U64)                                                                                        \
+    X(eval_step, I64)                                                                                        \
+    X(eval_epoch, I64)
+
 /* What a file contains, for `helix ckpt` and tests. */
 typedef struct hx_ckpt_entry {
     char name[192];

@@ -233,25 +233,6 @@ double hx__seconds(void); /* of the monotonic clock */
 
 /* ---- inspect.c ---- */
 
-/* Field of hx_train_state, dtype under which it is stored. A file of an older version may lack those of the second
- * list: they are zero then, which means that they are not known. */
-#define HX_CKPT_STATE_FIELDS(X)                                                                              \
-    X(step, I64)                                                                                             \
-    X(cursor, I64)                                                                                           \
-    X(seed, U64)                                                                                             \
-    X(best_loss, F64)                                                                                        \
-    X(n_bad_evals, I64)                                                                                      \
-    X(n_skipped, I64)                                                                                        \
-    X(last_loss, F64)                                                                                        \
-    X(last_eval_loss, F64)                                                                                   \
-    X(elapsed_s, F64)
-#define HX_CKPT_STATE_ADDED(X)                                                                               \
-    X(loss_scale, F64)                                                                                       \
-    X(n_clean, I64)                                                                                          \
-    X(data_hash, U64)                                                                                        \
-    X(eval_step, I64)                                                                                        \
-    X(eval_epoch, I64)
-
 #define HX_CKPT_H5_I64 H5T_STD_I64LE
 #define HX_CKPT_H5_U64 H5T_STD_U64LE
 #define HX_CKPT_H5_F64 H5T_IEEE_F64LE

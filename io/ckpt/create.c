@@ -25,11 +25,6 @@ typedef struct budget {
     uint64_t seal, meta, total; /* bytes */
 } budget;
 
-static void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-#define AUTO_FD HX_CLEANUP(close_fd) int
-
 static hx_status plan_bytes(const hx__outline *o, budget *b) {
     uint64_t n = (uint64_t)o->items->n_items;
     *b = (budget){.seal = hx__seal_bytes((int64_t)n), .meta = META_BYTES + strlen(o->ckpt->config) + strlen(o->hosts) + n * META_ITEM_BYTES};
@@ -63,7 +58,7 @@ static hx_status check_room(const char *file, uint64_t n_bytes) {
  * later, cutting the file to nothing gives this much back, which closing needs. */
 static hx_status create_probe(const char *file, const budget *b) {
     static const char zeros[65536];
-    AUTO_FD fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    HX_AUTO_FD fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "creating %s: %s", file, strerror(errno));
     HX_TRY(check_room(file, b->total));
     const uint64_t end = b->seal + b->meta;
@@ -73,7 +68,7 @@ static hx_status create_probe(const char *file, const budget *b) {
 }
 
 static hx_status reserve(const char *file, uint64_t n_bytes) {
-    AUTO_FD fd = open(file, O_WRONLY | O_CLOEXEC);
+    HX_AUTO_FD fd = open(file, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", file, strerror(errno));
     int failed = fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)n_bytes);
     if (failed && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
@@ -133,16 +128,9 @@ static hx_status groups_above(hid_t h5, const char *name) {
 
 /* A dataset of which nothing is written, placed in one piece. */
 static hx_status dataset_create(hid_t h5, const char *name, hid_t type, int ndim, const int64_t *dims, hid_t *out, hx__range *range) {
-    hsize_t sizes[HX_MAX_DIMS], n_bytes;
-    for (int d = 0; d < ndim; d++) sizes[d] = (hsize_t)dims[d];
-    HX_AUTO_H5 space = ndim ? H5Screate_simple(ndim, sizes, NULL) : H5Screate(H5S_SCALAR);
-    HX_AUTO_H5 create = H5Pcreate(H5P_DATASET_CREATE);
-    if (space < 0 || create < 0 || H5Pset_obj_track_times(create, false) < 0 || H5Pset_layout(create, H5D_CONTIGUOUS) < 0 ||
-        H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY) < 0 || H5Pset_fill_time(create, H5D_FILL_TIME_NEVER) < 0)
-        return HX_H5_FAIL(HX_ERR_IO, "preparing dataset", name);
-    HX_AUTO_H5 set = H5Dcreate2(h5, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
-    if (set < 0) return HX_H5_FAIL(HX_ERR_IO, "creating dataset", name);
-    n_bytes = H5Dget_storage_size(set);
+    HX_AUTO_H5 set = H5I_INVALID_HID;
+    HX_TRY(hx__h5_dataset_place_new(h5, name, type, ndim, dims, &set));
+    const hsize_t n_bytes = H5Dget_storage_size(set);
     haddr_t offset = n_bytes ? H5Dget_offset(set) : 0;
     if (offset == HADDR_UNDEF) return HX_H5_FAIL(HX_ERR_IO, "locating", name);
     *range = (hx__range){offset, n_bytes};
@@ -233,7 +221,7 @@ static hx_status set_sums(const hx__outline *o, hid_t h5, const uint64_t *sums) 
 }
 
 static hx_status write_blocks(const char *file, const uint64_t *blocks, const hx__range *range) {
-    AUTO_FD fd = open(file, O_WRONLY | O_CLOEXEC);
+    HX_AUTO_FD fd = open(file, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", file, strerror(errno));
     return hx__fs_write(fd, file, blocks, range->length, (int64_t)range->offset);
 }

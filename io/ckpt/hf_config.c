@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "io/ckpt/hf_impl.h"
+#include "io/fs.h"
 #include "io/ckpt/safetensors_impl.h"
 
 /* ---- tables ---- */
@@ -279,7 +280,7 @@ hx_status hx_hf_config_write(const char *path, const hx_gpt_config *config) {
     if (json != NULL && family == HX__HF_GPT2) add_gpt2(json, &c);
     char *text = json == NULL ? NULL : json_dumps(json, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     if (text == NULL) return HX_FAIL(HX_ERR_MEMORY, "%s: no memory for its JSON", path);
-    hx_status status = hx__st_write_text(path, text);
+    hx_status status = hx__fs_replace_text(path, text, strlen(text));
     free(text);
     return status;
 }

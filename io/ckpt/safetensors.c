@@ -3,19 +3,17 @@
 #define _GNU_SOURCE
 #include "io/ckpt/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/mem.h"
 #include "io/ckpt/safetensors_impl.h"
+#include "io/fs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements are stored as they lie in memory");
 
@@ -39,7 +37,7 @@ const int hx__st_n_types = sizeof hx__st_types / sizeof *hx__st_types;
 
 typedef struct mapping {
     char *path; /* owned */
-    void *data;
+    const void *data;
     size_t n_bytes;
 } mapping;
 
@@ -61,7 +59,7 @@ void hx_safetensors_close(hx_safetensors **st) {
     if (st == NULL || *st == NULL) return;
     for (int64_t i = 0; i < (*st)->n_files; i++) {
         mapping *m = &(*st)->files[i];
-        if (m->data != NULL) munmap(m->data, m->n_bytes);
+        hx__fs_unmap(m->data, (int64_t)m->n_bytes);
         hx_mem_free((void **)&m->path);
     }
     for (int64_t i = 0; i < (*st)->n; i++) {
@@ -231,22 +229,11 @@ static hx_status take_entries(hx_safetensors *st, const header *h, json_t *json)
 
 /* ---- a file ---- */
 
-static void close_fd(const int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-
-/* A pipe without a writer is refused, not waited for. */
 static hx_status map_file(const char *path, mapping *m) {
-    HX_CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat s;
-    if (fd < 0 || fstat(fd, &s) != 0) return HX_FAIL(HX_ERR_IO, "%s: %s", path, strerror(errno));
-    if (!S_ISREG(s.st_mode)) return HX_FAIL(HX_ERR_IO, "%s is not a regular file", path);
-    if (s.st_size == 0) return HX_FAIL(HX_ERR_FORMAT, "%s is empty", path);
-    void *data = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping %s: %s", path, strerror(errno));
-    m->data = data;
-    m->n_bytes = (size_t)s.st_size;
-    return HX_OK;
+    int64_t n;
+    HX_TRY(hx__fs_map(path, &m->data, &n));
+    m->n_bytes = (size_t)n;
+    return n > 0 ? HX_OK : HX_FAIL(HX_ERR_FORMAT, "%s is empty", path);
 }
 
 static hx_status add_mapping(hx_safetensors *st, const char *path, mapping **out) {
@@ -352,7 +339,7 @@ hx_status hx__st_json_file(const char *path, json_t **out) {
     hx_status status;
     if (m.n_bytes > HEADER_MOST) status = HX_FAIL(HX_ERR_FORMAT, "%s: %zu bytes: expected up to %d", path, m.n_bytes, HEADER_MOST);
     else status = hx__st_json(m.data, m.n_bytes, path, out);
-    munmap(m.data, m.n_bytes);
+    hx__fs_unmap(m.data, (int64_t)m.n_bytes);
     return status;
 }
 

@@ -23,7 +23,5 @@ extern const int hx__st_n_types;
 hx_status hx__st_json(const char *text, size_t n, const char *path, json_t **out);
 /** The same of a regular file, of up to 100 MB. */
 hx_status hx__st_json_file(const char *path, json_t **out);
-/** Write a small file: under another name first, fsynced, renamed; the caller syncs its folder. */
-hx_status hx__st_write_text(const char *path, const char *text);
 
 #endif

@@ -1,7 +1,5 @@
 /* Writing: shards are planned from shapes alone, then each is a header and a stream of its tensors' bytes. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,48 +31,6 @@ static int64_t bytes_of(const hx_st_tensor *t) { return hx_shape_count(&t->shape
 static void json_release(json_t **json) { json_decref(*json); }
 #define AUTO_JSON HX_CLEANUP(json_release) json_t
 static void text_release(char **text) { free(*text); }
-static void close_fd(const int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-
-/* ---- a file that is whole or not there ---- */
-
-static hx_status temporary_name(const char *path, char out[PATH_BYTES]) {
-    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
-    if (snprintf(out, PATH_BYTES, "%.*s.%s.tmp", (int)(name - path), path, name) >= PATH_BYTES)
-        return HX_FAIL(HX_ERR_ARG, "%.64s...: a path of %zu bytes: expected up to %d", path, strlen(path), PATH_BYTES - 16);
-    return HX_OK;
-}
-
-typedef hx_status (*fill)(void *arg, int fd, const char *path);
-
-static hx_status fill_temporary(const char *temporary, fill content, void *arg) {
-    HX_CLEANUP(close_fd) int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return HX_FAIL(HX_ERR_IO, "creating %s: %s", temporary, strerror(errno));
-    HX_TRY(content(arg, fd, temporary));
-    return hx__fs_sync(fd, temporary);
-}
-
-static hx_status write_whole(const char *path, fill content, void *arg) {
-    char temporary[PATH_BYTES];
-    HX_TRY(temporary_name(path, temporary));
-    hx_status status = fill_temporary(temporary, content, arg);
-    if (status == HX_OK) status = hx__fs_rename(temporary, path);
-    if (status != HX_OK) unlink(temporary); /* the failure that is told is the first one */
-    return status;
-}
-
-static hx_status fill_text(void *arg, int fd, const char *path) { return hx__fs_write(fd, path, arg, strlen(arg), 0); }
-
-hx_status hx__st_write_text(const char *path, const char *text) { return write_whole(path, fill_text, (void *)(uintptr_t)text); }
-
-/* The folder of a path, which is synced when its names have changed. */
-static hx_status sync_folder_of(const char *path) {
-    char folder[PATH_BYTES];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path), slash == NULL ? "." : path);
-    return hx__fs_sync_folder(folder);
-}
 
 /* ---- the header ---- */
 
@@ -202,7 +158,7 @@ static hx_status write_index(const job *j, json_t *map) {
     HX_CLEANUP(text_release) char *text = index == NULL ? NULL : json_dumps(index, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     if (text == NULL) return no_memory();
     HX_TRY(path_in(j->path, HX__ST_INDEX, path));
-    return hx__st_write_text(path, text);
+    return hx__fs_replace_text(path, text, strlen(text));
 }
 
 static hx_status shard_path(const job *j, int64_t k, int64_t n_shards, char name[64], char path[PATH_BYTES]) {
@@ -218,7 +174,7 @@ static hx_status write_all(const job *j, int64_t n_shards, int64_t most) {
     for (int64_t first = 0, k = 0; k < n_shards; k++) {
         shard s = {.job = j, .first = first, .last = shard_end(j, first, most)};
         HX_TRY(shard_path(j, k, n_shards, name, path));
-        HX_TRY(write_whole(path, fill_shard, &s));
+        HX_TRY(hx__fs_replace(path, fill_shard, &s));
         for (int64_t i = s.first; i < s.last; i++)
             if (json_object_set_new(map, j->tensors[i].name, json_string(name)) != 0) return no_memory();
         first = s.last;
@@ -272,8 +228,8 @@ hx_status hx_safetensors_write(const char *path, const hx_st_tensor *tensors, in
     }
     HX_TRY(check_names(tensors, n));
     HX_TRY(hx_mem_alloc((size_t)(total < PIECE_BYTES ? total : PIECE_BYTES), &j.piece));
-    hx_status status = max_shard_bytes > 0 ? write_shards(&j, max_shard_bytes) : write_whole(path, fill_shard, &all);
-    if (status == HX_OK && max_shard_bytes == 0) status = sync_folder_of(path);
+    hx_status status = max_shard_bytes > 0 ? write_shards(&j, max_shard_bytes) : hx__fs_replace(path, fill_shard, &all);
+    if (status == HX_OK && max_shard_bytes == 0) status = hx__fs_sync_above(path);
     hx_mem_free(&j.piece);
     return status;
 }

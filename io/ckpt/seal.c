@@ -39,11 +39,6 @@ uint64_t hx__seal_bytes(int64_t n_ranges) {
     return bytes;
 }
 
-static void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-#define AUTO_FD HX_CLEANUP(close_fd) int
-
 static void free_block(void **block) { hx_mem_free(block); }
 #define AUTO_BLOCK HX_CLEANUP(free_block) void *
 
@@ -102,7 +97,7 @@ static int compare_ranges(const void *a, const void *b) {
 }
 
 hx_status hx__seal_write(const char *file, uint64_t block_bytes, hx__range *ranges, int64_t n_ranges) {
-    AUTO_FD fd = -1;
+    HX_AUTO_FD fd = -1;
     AUTO_BLOCK block = NULL;
     uint64_t file_bytes, n = (uint64_t)n_ranges;
     HX_TRY(open_file(file, O_RDWR, &fd, &file_bytes));
@@ -141,7 +136,7 @@ static hx_status head_check(const char *file, const head *h, uint64_t file_bytes
 }
 
 hx_status hx__seal_check(const char *file, bool deep, int *format) {
-    AUTO_FD fd = -1;
+    HX_AUTO_FD fd = -1;
     AUTO_BLOCK block = NULL;
     uint64_t file_bytes, sum;
     head h;

@@ -44,7 +44,8 @@ static hx_status make_sample(const hx_loader *l, int64_t position, int32_t *inpu
     hx_loader_find(l, position, &part, &at);
     const hx_tokens *tokens = l->parts[part].tokens;
     HX_TRY(hx_tokens_read(tokens, at, ctx, input));
-    HX_TRY(hx_tokens_read(tokens, at + 1, ctx, target));
+    memcpy(target, input + 1, (size_t)(ctx - 1) * sizeof *target);
+    HX_TRY(hx_tokens_read(tokens, at + ctx, 1, target + ctx - 1));
     return hx_tokens_mask(tokens, at + 1, ctx, target);
 }
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -187,9 +186,7 @@ static hx_status pack_all(packer *p) {
 /* ---- life ---- */
 
 static hx_status start_threads(packer *p, const hx_tokenizer *tokenizer) {
-    cpu_set_t cores;
-    int n = p->config->n_threads;
-    if (n <= 0) n = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    const int n = p->config->n_threads > 0 ? p->config->n_threads : hx_usable_cores();
     HX_TRY(hx_pool_create(n, &p->pool));
     HX_TRY(hx_mem_alloc_array(n, sizeof(hx_encoder *), (void **)&p->encoders));
     for (int i = 0; i < n; i++) HX_TRY(hx_encoder_create(tokenizer, &p->encoders[i]));

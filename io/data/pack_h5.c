@@ -22,13 +22,8 @@ typedef struct places {
 /* ---- what HDF5 writes ---- */
 
 static hx_status make_dataset(hid_t file, const char *name, hid_t type, int64_t n, haddr_t *at) {
-    HX_AUTO_H5 space = H5Screate_simple(1, &(hsize_t){(hsize_t)n}, NULL);
-    HX_AUTO_H5 plist = H5Pcreate(H5P_DATASET_CREATE);
-    if (space < 0 || plist < 0 || H5Pset_layout(plist, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY) < 0 ||
-        H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(plist, false) < 0)
-        return HX_H5_FAIL(HX_ERR_IO, "data set", name);
-    HX_AUTO_H5 dataset = H5Dcreate2(file, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
-    if (dataset < 0) return HX_H5_FAIL(HX_ERR_IO, "creating", name);
+    HX_AUTO_H5 dataset = H5I_INVALID_HID;
+    HX_TRY(hx__h5_dataset_place_new(file, name, type, 1, &n, &dataset));
     *at = H5Dget_offset(dataset);
     return *at != HADDR_UNDEF ? HX_OK : HX_FAIL(HX_ERR_INTERNAL, "HDF5 does not tell where %s lies", name);
 }

@@ -199,15 +199,6 @@ hx_status hx__pack_store_commit(hx__pack_store *s) {
 
 /* ---- the end ---- */
 
-static hx_status sync_parent(const char *path) {
-    char folder[PATH_MOST];
-    HX_TRY(join(folder, path, ""));
-    char *slash = strrchr(folder, '/');
-    if (slash == NULL) return hx__fs_sync_folder(".");
-    slash[slash == folder ? 1 : 0] = 0;
-    return hx__fs_sync_folder(folder);
-}
-
 hx_status hx__pack_store_finish(hx__pack_store *s, const char *out, int64_t vocab, uint64_t tokenizer) {
     char path[PATH_MOST];
     const hx__pack_parts parts = {.ids = s->fds[IDS], .documents = s->fds[DOCUMENTS], .unmasked = s->fds[UNMASKED], .width = s->width,
@@ -215,13 +206,12 @@ hx_status hx__pack_store_finish(hx__pack_store *s, const char *out, int64_t voca
     HX_TRY(join(path, s->folder, "/data.h5"));
     HX_TRY(hx__pack_h5_write(path, &parts));
     HX_TRY(hx__fs_rename(path, out));
-    return sync_parent(out);
+    return hx__fs_sync_above(out);
 }
 
 /* The journal last: it tells whose result it was. */
 hx_status hx__pack_store_remove(hx__pack_store *s) {
     for (int i = IDS; i <= UNMASKED; i++) HX_TRY(hx__fs_unlink(s->paths[i]));
     HX_TRY(hx__fs_unlink(s->paths[JOURNAL]));
-    if (rmdir(s->folder) != 0) return HX_FAIL(HX_ERR_IO, "removing %s: %s", s->folder, strerror(errno));
-    return HX_OK;
+    return hx__fs_rmdir(s->folder);
 }

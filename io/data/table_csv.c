@@ -1,17 +1,13 @@
 /* One walk over the mapped file: a record's fields are found, and stored before the next record is looked at. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 #include "core/base/mem.h"
 #include "io/data/table.h"
+#include "io/fs.h"
 
 #define NUMBER_MOST 400 /* characters of a number: more digits than an f64 has in any notation that is not made to annoy */
 
@@ -269,19 +265,12 @@ static hx_status read_all(reader *r) {
 /* ---- the file ---- */
 
 static hx_status map_file(reader *r) {
-    struct stat st;
-    const int fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) {
-        const hx_status status = fd < 0 ? HX_FAIL(HX_ERR_IO, "opening %s: %s", r->path, strerror(errno))
-                                        : HX_FAIL(HX_ERR_IO, "%s is empty, or no regular file", r->path);
-        if (fd >= 0) close(fd);
-        return status;
-    }
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
-    if (p == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping %s: %s", r->path, strerror(errno));
-    r->text = p;
-    r->end = r->text + st.st_size;
+    const void *data;
+    int64_t n;
+    HX_TRY(hx__fs_map(r->path, &data, &n));
+    if (!data) return HX_FAIL(HX_ERR_IO, "%s is empty", r->path);
+    r->text = data;
+    r->end = r->text + n;
     return HX_OK;
 }
 
@@ -306,13 +295,13 @@ hx_status hx_table_read_csv(const char *path, const hx_table_config *config, hx_
     static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, which some programs write first */
     reader r = {.path = path, .config = config, .line = 1};
     HX_TRY(map_file(&r));
-    char *const mapped = (char *)(uintptr_t)r.text;
-    const size_t n_mapped = (size_t)(r.end - r.text);
+    const char *const mapped = r.text;
+    const int64_t n_mapped = r.end - r.text;
     if (n_mapped >= 3 && memcmp(r.text, mark, 3) == 0) r.text += 3;
     r.at = r.text;
     const hx_status status = read_all(&r);
     if (status == HX_OK) hand_over(&r, out);
-    munmap(mapped, n_mapped);
+    hx__fs_unmap(mapped, n_mapped);
     free_texts(&r.names, r.n_columns);
     free_texts(&r.classes, r.n_classes);
     hx_mem_free((void **)&r.slots);

@@ -2,34 +2,25 @@
 #include "io/data/tokens.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 #include "core/base/mem.h"
 #include "core/op/ops.h"
 #include "io/data/tokens_impl.h"
+#include "io/fs.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ids are read as they lie in the file");
 
 /* ---- opening ---- */
 
-static void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-
 /* Mapped, so that ranks of a host share its pages. */
-static hx_status map_file(hx_tokens *t, int64_t n_bytes) {
-    if (n_bytes == 0) return HX_FAIL(HX_ERR_IO, "%s is empty", t->path);
-    HX_CLEANUP(close_fd) int fd = open(t->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", t->path, strerror(errno));
-    void *p = mmap(NULL, (size_t)n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED) return HX_FAIL(HX_ERR_IO, "mapping %s: %s", t->path, strerror(errno));
-    t->mapping = p;
-    t->mapping_bytes = n_bytes;
-    return HX_OK;
+static hx_status map_file(hx_tokens *t) {
+    const void *data;
+    HX_TRY(hx__fs_map(t->path, &data, &t->mapping_bytes));
+    t->mapping = data;
+    return data ? HX_OK : HX_FAIL(HX_ERR_IO, "%s is empty", t->path);
 }
 
 /* Bytes [ids, ids + n) as a text. */
@@ -44,11 +35,11 @@ static bool ends_in_bin(const char *path) {
     return n >= 4 && strcmp(path + n - 4, ".bin") == 0;
 }
 
-static hx_status open_file(hx_tokens *t, int64_t n_bytes) {
-    HX_TRY(map_file(t, n_bytes));
+static hx_status open_file(hx_tokens *t) {
+    HX_TRY(map_file(t));
     if (hx__tokens_is_h5(t)) return hx__tokens_open_h5(t);
     if (hx__tokens_is_llmc(t) || ends_in_bin(t->path)) return hx__tokens_open_bin(t);
-    set_text(t, t->mapping, n_bytes);
+    set_text(t, t->mapping, t->mapping_bytes);
     return HX_OK;
 }
 
@@ -67,7 +58,7 @@ hx_status hx_tokens_open(const char *path, hx_tokens **out) {
         return HX_FAIL(HX_ERR_IO, "data %s is neither a regular file nor a folder", path);
     HX_TRY(hx_mem_alloc_array(1, sizeof *t, (void **)&t));
     HX_TRY(hx_mem_strdup(path, &t->path));
-    HX_TRY(S_ISDIR(st.st_mode) ? open_folder(t) : open_file(t, st.st_size));
+    HX_TRY(S_ISDIR(st.st_mode) ? open_folder(t) : open_file(t));
     t->info.path = t->path;
     if (t->info.hash == 0) t->info.hash = hx_tokens_rehash(t); /* our own files tell it */
     *out = t;
@@ -92,7 +83,7 @@ hx_status hx_tokens_blank(int64_t n, hx_tokens **out) {
 
 void hx_tokens_close(hx_tokens **tokens) {
     if (!tokens || !*tokens) return;
-    if ((*tokens)->mapping) munmap((void *)(uintptr_t)(*tokens)->mapping, (size_t)(*tokens)->mapping_bytes);
+    hx__fs_unmap((*tokens)->mapping, (*tokens)->mapping_bytes);
     hx_mem_free(&(*tokens)->joined);
     hx_mem_free((void **)&(*tokens)->path);
     hx_mem_free((void **)tokens);

@@ -11,14 +11,10 @@
 #include "core/base/log.h"
 #include "core/base/mem.h"
 #include "io/data/tokens_impl.h"
+#include "io/fs.h"
 
 #define DEPTH_MOST 32
 #define PATH_MOST  4096
-
-static void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-}
-#define AUTO_FD HX_CLEANUP(close_fd) int
 
 typedef struct found {
     char *path; /* owned */
@@ -78,7 +74,7 @@ static int compare_paths(const void *a, const void *b) {
 
 /* Up to n_bytes of a file; fewer if it has shrunk. */
 static hx_status read_file(const char *path, uint8_t *bytes, int64_t n_bytes, int64_t *n_read) {
-    AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    HX_AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
     int64_t at = 0;
     while (at < n_bytes) {

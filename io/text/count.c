@@ -5,15 +5,14 @@
  * thread has a table of its own; they are added up at the end. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include "core/base/mem.h"
 #include "core/base/threads.h"
+#include "io/fs.h"
 #include "io/text/tokenizer_impl.h"
 
 #define BLOCK_BYTES (1 << 20)
@@ -162,26 +161,23 @@ static hx_status count_text(job *j, const uint8_t *text, size_t n, const char *p
     return HX_OK;
 }
 
-static hx_status file_size(const char *path, int fd, int64_t *out) {
+/* All are looked at before the first is read. */
+static hx_status file_size(const char *path, int64_t *out) {
     struct stat st;
-    if ((fd < 0 ? stat(path, &st) : fstat(fd, &st)) != 0) return HX_FAIL(HX_ERR_IO, "%s: %s", path, strerror(errno));
+    if (stat(path, &st) != 0) return HX_FAIL(HX_ERR_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return HX_FAIL(HX_ERR_IO, "%s: not a regular file", path);
     *out = st.st_size;
     return HX_OK;
 }
 
 static hx_status count_file(job *j, const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
-    int64_t n = 0;
-    hx_status status = file_size(path, fd, &n);
-    void *text = status == HX_OK && n > 0 ? mmap(NULL, (size_t)n, PROT_READ, MAP_PRIVATE, fd, 0) : NULL;
-    if (text == MAP_FAILED) status = HX_FAIL(HX_ERR_IO, "mapping %s: %s", path, strerror(errno));
-    close(fd);
-    if (status != HX_OK || !text) return status; /* an empty file has no words */
-    madvise(text, (size_t)n, MADV_SEQUENTIAL);
-    status = count_text(j, text, (size_t)n, path);
-    munmap(text, (size_t)n);
+    const void *text;
+    int64_t n;
+    HX_TRY(hx__fs_map(path, &text, &n));
+    if (!text) return HX_OK; /* an empty file has no words */
+    madvise((void *)(uintptr_t)text, (size_t)n, MADV_SEQUENTIAL);
+    hx_status status = count_text(j, text, (size_t)n, path);
+    hx__fs_unmap(text, n);
     return status;
 }
 
@@ -200,7 +196,7 @@ static hx_status add_up(job *j, hx__counts *out) {
 static hx_status count_all(job *j, const char *const *files, int n_files, const hx__pattern *pattern, hx__counts *out) {
     for (int i = 0; i < n_files; i++) {
         int64_t n;
-        HX_TRY(file_size(files[i], -1, &n));
+        HX_TRY(file_size(files[i], &n));
         j->n_total += n;
     }
     HX_TRY(hx_mem_alloc_array(j->n_threads, sizeof *j->counters, (void **)&j->counters));

@@ -22,12 +22,8 @@
 #define PATH_MOST  4096
 
 static void decref(json_t **json) { json_decref(*json); }
-static void close_fd(int *fd) {
-    if (*fd >= 0) close(*fd);
-}
 static void free_bytes(char **bytes) { hx_mem_free((void **)bytes); }
 #define AUTO_JSON  HX_CLEANUP(decref) json_t
-#define AUTO_FD    HX_CLEANUP(close_fd) int
 #define AUTO_BYTES HX_CLEANUP(free_bytes) char
 
 /* ---- files ---- */
@@ -36,7 +32,7 @@ static void free_bytes(char **bytes) { hx_mem_free((void **)bytes); }
 static hx_status read_whole(const char *path, char **text, size_t *n_bytes) {
     struct stat st;
     AUTO_BYTES *bytes = NULL;
-    AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    HX_AUTO_FD fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) != 0) return HX_FAIL(HX_ERR_IO, "tokenizer %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return HX_FAIL(HX_ERR_IO, "tokenizer %s: not a regular file", path);
     if (st.st_size > FILE_MOST) return HX_FAIL(HX_ERR_UNSUPPORTED, "%s has %lld bytes: expected at most %lld", path, (long long)st.st_size, FILE_MOST);
@@ -171,16 +167,9 @@ static hx_status put_vocab(const char *path, const json_t *vocab, hx_tokenizer *
 
 /* ---- merges ---- */
 
-typedef struct merge_list {
-    hx__merge *items; /* owned */
-    int64_t n, capacity;
-} merge_list;
-
-static void merge_list_free(merge_list *list) { hx_mem_free((void **)&list->items); }
-
 /* Of two tokens written in letters, one after the other. @param scratch  room for their bytes */
 static hx_status add_merge(const char *path, const hx_tokenizer *t, const char *left, size_t n_left, const char *right, size_t n_right,
-                           char *scratch, merge_list *list) {
+                           char *scratch, hx__merges *list) {
     int64_t l = hx__bytes_of_letters(left, n_left, scratch), r = l < 0 ? -1 : hx__bytes_of_letters(right, n_right, scratch + l);
     hx__merge m = {.left = -1, .right = -1, .id = -1};
     if (l > 0 && r > 0)
@@ -189,13 +178,11 @@ static hx_status add_merge(const char *path, const hx_tokenizer *t, const char *
     if (m.left < 0 || m.right < 0 || m.id < 0)
         return HX_FAIL(HX_ERR_FORMAT, "%s: merge %lld, '%.*s' and '%.*s': the vocabulary lacks one of them or what they make", path,
                        (long long)list->n, (int)(n_left < 100 ? n_left : 100), left, (int)(n_right < 100 ? n_right : 100), right);
-    HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n + 1, sizeof *list->items));
-    list->items[list->n++] = m;
-    return HX_OK;
+    return hx__merges_add(list, &m);
 }
 
 /* "left right" */
-static hx_status add_merge_text(const char *path, const hx_tokenizer *t, const char *text, size_t n, merge_list *list) {
+static hx_status add_merge_text(const char *path, const hx_tokenizer *t, const char *text, size_t n, hx__merges *list) {
     AUTO_BYTES *scratch = NULL;
     const char *space = memchr(text, ' ', n);
     size_t n_left = space ? (size_t)(space - text) : 0;
@@ -206,7 +193,7 @@ static hx_status add_merge_text(const char *path, const hx_tokenizer *t, const c
     return add_merge(path, t, text, n_left, space + 1, n - n_left - 1, scratch, list);
 }
 
-static hx_status add_merge_pair(const char *path, const hx_tokenizer *t, const json_t *pair, merge_list *list) {
+static hx_status add_merge_pair(const char *path, const hx_tokenizer *t, const json_t *pair, hx__merges *list) {
     AUTO_BYTES *scratch = NULL;
     const json_t *left = json_array_get(pair, 0), *right = json_array_get(pair, 1);
     if (json_array_size(pair) != 2 || !json_is_string(left) || !json_is_string(right))
@@ -215,14 +202,14 @@ static hx_status add_merge_pair(const char *path, const hx_tokenizer *t, const j
     return add_merge(path, t, json_string_value(left), json_string_length(left), json_string_value(right), json_string_length(right), scratch, list);
 }
 
-static hx_status hand_on(merge_list *list, const char *path, hx_tokenizer *t) {
+static hx_status hand_on(hx__merges *list, const char *path, hx_tokenizer *t) {
     hx__merge *items = list->items;
     list->items = NULL;
     return hx__tokenizer_set_merges(t, items, list->n, path);
 }
 
 static hx_status read_merges(const char *path, const json_t *merges, hx_tokenizer *t) {
-    HX_CLEANUP(merge_list_free) merge_list list = {0};
+    HX_CLEANUP(hx__merges_free) hx__merges list = {0};
     size_t i;
     json_t *m;
     json_array_foreach(merges, i, m) {
@@ -237,7 +224,7 @@ static hx_status read_merges(const char *path, const json_t *merges, hx_tokenize
 
 /* A line each, "#version" lines left out. */
 static hx_status read_merges_text(const char *path, hx_tokenizer *t) {
-    HX_CLEANUP(merge_list_free) merge_list list = {0};
+    HX_CLEANUP(hx__merges_free) hx__merges list = {0};
     AUTO_BYTES *text = NULL;
     size_t n_bytes, length;
     HX_TRY(read_whole(path, &text, &n_bytes));

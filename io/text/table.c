@@ -13,6 +13,14 @@ static int64_t table_size(int64_t n) {
     return size;
 }
 
+hx_status hx__merges_add(hx__merges *merges, const hx__merge *merge) {
+    HX_TRY(hx_mem_grow((void **)&merges->items, &merges->capacity, merges->n + 1, sizeof *merges->items));
+    merges->items[merges->n++] = *merge;
+    return HX_OK;
+}
+
+void hx__merges_free(hx__merges *merges) { hx_mem_free((void **)&merges->items); }
+
 /* ---- making ---- */
 
 hx_status hx__tokenizer_create(int64_t vocab, hx_tokenizer **out) {

@@ -53,6 +53,13 @@ typedef struct hx__merge {
     int32_t left, right, id; /* its rank is its index */
 } hx__merge;
 
+typedef struct hx__merges {
+    hx__merge *items; /* [n]; owned */
+    int64_t n, capacity;
+} hx__merges;
+hx_status hx__merges_add(hx__merges *merges, const hx__merge *merge);
+void hx__merges_free(hx__merges *merges);
+
 typedef struct hx__merge_slot {
     uint64_t key; /* left << 32 | right */
     int32_t rank; /* -1: free */

@@ -5,11 +5,10 @@
  *    entry that is too high goes back with the count of now.
  * 3. The pair is merged in its words, from the left; the counts of the pairs beside it change; a new pair gets its words.
  * Two merges may make the same bytes ("ab" "c", "a" "bc"): they make the same token then. */
-#define _GNU_SOURCE /* sched_getaffinity */
-#include <sched.h>
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/threads.h"
 #include "io/text/tokenizer_impl.h"
 
 #define VOCAB_MOST   (1 << 24)
@@ -233,13 +232,6 @@ static hx_status merge_everywhere(learner *l, const hx__merge *m) {
 
 /* ---- learning ---- */
 
-typedef struct merge_list {
-    hx__merge *items; /* owned */
-    int64_t n, capacity;
-} merge_list;
-
-static void merge_list_free(merge_list *list) { hx_mem_free((void **)&list->items); }
-
 /* Id of what a pair makes: of the token with these bytes, or a new one, *n_tokens. */
 static hx_status make_token(hx_tokenizer *t, int32_t left, int32_t right, int64_t *n_tokens, int32_t *out) {
     const hx__token l = t->tokens[left], r = t->tokens[right];
@@ -258,7 +250,7 @@ static hx_status make_token(hx_tokenizer *t, int32_t left, int32_t right, int64_
 }
 
 /* @param n_tokens  256 in; the bytes and what the merges make out */
-static hx_status learn(learner *l, hx_tokenizer *t, int64_t n_wanted, hx_train_watch watch, void *self, merge_list *list, int64_t *n_tokens) {
+static hx_status learn(learner *l, hx_tokenizer *t, int64_t n_wanted, hx_train_watch watch, void *self, hx__merges *list, int64_t *n_tokens) {
     HX_TRY(count_pairs(l));
     while (*n_tokens < n_wanted && l->n_heap > 0) {
         best top = pop(l);
@@ -269,15 +261,14 @@ static hx_status learn(learner *l, hx_tokenizer *t, int64_t n_wanted, hx_train_w
         }
         hx__merge m = {.left = top.left, .right = top.right};
         HX_TRY(make_token(t, m.left, m.right, n_tokens, &m.id));
-        HX_TRY(hx_mem_grow((void **)&list->items, &list->capacity, list->n + 1, sizeof *list->items));
-        list->items[list->n++] = m;
+        HX_TRY(hx__merges_add(list, &m));
         HX_TRY(merge_everywhere(l, &m));
         if (watch && (list->n % WATCH_EVERY == 0 || *n_tokens == n_wanted)) watch(self, HX_TRAIN_MERGE, *n_tokens - 256, n_wanted - 256);
     }
     return HX_OK;
 }
 
-static hx_status learn_words(const hx__counts *counted, hx_tokenizer *t, int64_t n_wanted, hx_train_watch watch, void *self, merge_list *list,
+static hx_status learn_words(const hx__counts *counted, hx_tokenizer *t, int64_t n_wanted, hx_train_watch watch, void *self, hx__merges *list,
                              int64_t *n_tokens) {
     HX_CLEANUP(learner_free) learner l = {.free_place = -1};
     HX_TRY(take_words(&l, counted, t));
@@ -295,7 +286,7 @@ static hx_status put_bytes(hx_tokenizer *t) {
     return hx__tokenizer_index(t, "train");
 }
 
-static hx_status finish(hx_tokenizer *t, int64_t n_tokens, merge_list *list) {
+static hx_status finish(hx_tokenizer *t, int64_t n_tokens, hx__merges *list) {
     static const char end[] = HX_END_OF_TEXT;
     hx__added *added;
     hx__merge *merges = list->items;
@@ -313,16 +304,11 @@ static hx_status finish(hx_tokenizer *t, int64_t n_tokens, merge_list *list) {
     return hx__tokenizer_finish(t, added, 1, "train");
 }
 
-static int all_cores(void) {
-    cpu_set_t cores;
-    return sched_getaffinity(0, sizeof cores, &cores) == 0 && CPU_COUNT(&cores) > 0 ? CPU_COUNT(&cores) : 1;
-}
-
 hx_status hx_tokenizer_train(const char *const *files, int n_files, int64_t vocab, int n_threads, hx_train_watch watch, void *self,
                              hx_tokenizer **out) {
     HX_CLEANUP(hx_tokenizer_close) hx_tokenizer *t = NULL;
     HX_CLEANUP(hx__counts_free) hx__counts counted = {0};
-    HX_CLEANUP(merge_list_free) merge_list list = {0};
+    HX_CLEANUP(hx__merges_free) hx__merges list = {0};
     int64_t n_tokens = 256;
     if (vocab < 257 || vocab > VOCAB_MOST)
         return HX_FAIL(HX_ERR_ARG, "a vocabulary of %lld: expected 257 (bytes and " HX_END_OF_TEXT ") to %d", (long long)vocab, VOCAB_MOST);
@@ -331,7 +317,7 @@ hx_status hx_tokenizer_train(const char *const *files, int n_files, int64_t voca
     if (n_files < 1) return HX_FAIL(HX_ERR_ARG, "%d files: expected 1 and more", n_files);
     HX_TRY(hx__tokenizer_create(vocab, &t));
     HX_TRY(put_bytes(t));
-    HX_TRY(hx__count_files(files, n_files, n_threads > 0 ? n_threads : all_cores(), &t->pattern, watch, self, &counted));
+    HX_TRY(hx__count_files(files, n_files, n_threads > 0 ? n_threads : hx_usable_cores(), &t->pattern, watch, self, &counted));
     HX_TRY(learn_words(&counted, t, vocab - 1, watch, self, &list, &n_tokens));
     HX_TRY(finish(t, n_tokens, &list));
     *out = t;

@@ -1,11 +1,8 @@
 /* Writing a tokenizer as other tools read it. Each file is written under another name, made durable, and renamed. */
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/base/mem.h"
 #include "io/fs.h"
@@ -19,22 +16,11 @@ static void free_bytes(char **bytes) { hx_mem_free((void **)bytes); }
 
 /* ---- a file ---- */
 
-static hx_status write_open(int fd, const char *path, const char *bytes, size_t n_bytes) {
-    HX_TRY(hx__fs_write(fd, path, bytes, n_bytes, 0));
-    return hx__fs_sync(fd, path);
-}
-
 static hx_status write_file(const char *folder, const char *name, const char *bytes, size_t n_bytes) {
-    char path[PATH_MOST], unfinished[PATH_MOST];
-    if (snprintf(unfinished, sizeof unfinished, "%s/.%s.tmp", folder, name) >= PATH_MOST)
+    char path[PATH_MOST];
+    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MOST)
         return HX_FAIL(HX_ERR_ARG, "folder %.64s...: the path is longer than %d bytes", folder, PATH_MOST);
-    snprintf(path, sizeof path, "%.*s/%s", PATH_MOST - 64, folder, name); /* shorter than the other */
-    int fd = open(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) return HX_FAIL(HX_ERR_IO, "making %s: %s", unfinished, strerror(errno));
-    hx_status status = write_open(fd, unfinished, bytes, n_bytes);
-    close(fd);
-    HX_TRY(status);
-    return hx__fs_rename(unfinished, path);
+    return hx__fs_replace_text(path, bytes, n_bytes);
 }
 
 /* NULL, where jansson had no memory for it, is HX_ERR_MEMORY. */

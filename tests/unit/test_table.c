@@ -111,7 +111,7 @@ Test(table, what_is_no_table_is_told_with_line_and_column) {
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "7"}, &t), HX_ERR_CONFIG, "no column 7 among its 2");
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "1st"}, &t), HX_ERR_CONFIG, "no column 1st among its 2");
     REFUSED(hx_table_read_csv(put(""), &(hx_table_config){0}, &t), HX_ERR_IO, "is empty");
-    REFUSED(hx_table_read_csv("/dev/zero", &(hx_table_config){0}, &t), HX_ERR_IO, "no regular file");
+    REFUSED(hx_table_read_csv("/dev/zero", &(hx_table_config){0}, &t), HX_ERR_IO, "is not a regular file");
     OK(hx_table_read_csv(put("a,b\n1,nan\n-inf,2\n"), &(hx_table_config){.allows_non_finite = true}, &t));
     cr_assert(isnan(((const float *)t.x.data)[1]) && isinf(((const float *)t.x.data)[2]));
 }
