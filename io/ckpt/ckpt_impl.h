@@ -70,6 +70,8 @@ hx_status hx__seal_check(const char *file, bool deep, int *format);
 hx_status hx__ckpt_check_items(const hx_state_list *items);
 /** A number that is equal if names, types and shapes are. */
 int64_t hx__ckpt_list_hash(const hx_state_list *items);
+/** Where the share of one of n_replicas in n elements begins, and that of the replica before ends. */
+int64_t hx__ckpt_share_begin(int64_t n, int replica, int n_replicas);
 /** The part of an item that this rank writes: its share among replicas, in pieces of at most max_bytes.
  *  Offsets are relative to the item's data. Destroy with hx_layout_destroy. */
 hx_status hx__ckpt_pieces(const hx_state_item *item, size_t max_bytes, hx_layout *pieces);
@@ -107,6 +109,8 @@ typedef struct hx__stage {
     void *made;        /* [HX__CKPT_PIECE_BYTES] what a function makes; owned */
 } hx__stage;
 void hx__stage_close(hx__stage *stage);
+/** The host cannot read the item's memory by itself. */
+bool hx__stage_is_used(const hx_state_item *item);
 /** n elements from local offset `at` on, for the host to read: the item's own memory, or a copy, which the next call
  *  for any item overwrites. */
 hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out);

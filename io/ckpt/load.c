@@ -1,20 +1,15 @@
 /* Reading: rank 0 checks the seal, compares the list with the file and tells where each tensor lies; every rank reads its boxes
- * there with plain reads, and sums what then lies in its memory, each element once over the ranks. Sums that are not the stored
+ * there, ahead of itself, and sums what then lies in its memory, each element once over the ranks. Sums that are not the stored
  * ones send a rank to the blocks of the file, which tell what is damaged and who wrote it. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "core/base/mem.h"
+#include "io/ahead.h"
 #include "io/ckpt/ckpt_impl.h"
-#include "io/fs.h"
 
-#define AHEAD_BYTES ((int64_t)4 * HX__CKPT_PIECE_BYTES) /* what the disk may be ahead of us: a rank jumps from tensor to tensor */
-
-#define CHUNK_BYTES (256 << 10) /* read at once: what a core's cache holds */
+#define CHUNK_BYTES (256 << 10) /* copied and summed at once: what a core's cache holds */
+#define DENSE 4 /* what lies between a box's rows is read along past the system's cache if it makes no more than so many times the box */
 
 /* What rank 0 tells all of an item. */
 typedef struct place {
@@ -32,10 +27,9 @@ typedef struct reader {
     int format;
     hx_train_state state;
     place *places;      /* [n] */
-    hx_layout *pieces;  /* [n] what is read here: all copies of an item are, whoever wrote them */
+    hx_layout *pieces;  /* [n] what is read here, whoever wrote it */
     int64_t *tallies;   /* [n,3] elements summed here, low and high half of their sum; then: on all ranks */
-    int64_t ahead_item, n_read, n_asked; /* of which item the disk is asked next, bytes */
-    int ahead_piece, fd;
+    hx__ahead *ahead;
     uint64_t sum; /* of the item that is read */
     hx__stage stage;
 } reader;
@@ -155,43 +149,40 @@ static hx_status find_together(reader *r, const char *path) {
 
 /* ---- elements ---- */
 
-static bool is_summed_at_once(const hx_state_item *item) { return item->n_replicas <= 1; }
+/* All ranks hold all of it: each reads a share, and tells the others. The disk is read once, whatever the number of ranks. */
+static bool is_dealt(const reader *r, const hx_state_item *item) {
+    return item->n_replicas > 1 && item->n_replicas == hx_comm_size(r->comm) && !hx__stage_is_used(item) && item->layout->n_boxes == 1 &&
+           hx_layout_count(item->layout) == hx_shape_count(&item->layout->shape);
+}
+
+static bool is_summed_at_once(const reader *r, const hx_state_item *item) { return item->n_replicas <= 1 || is_dealt(r, item); }
 static int64_t bytes_of(const hx_state_item *item, int64_t n) { return n * (int64_t)hx_dtype_bytes(item->dtype); }
 
-/* Bytes of the file from a box's first element up to its last. */
-static void span_of(const reader *r, int64_t i, const hx_box *box, int64_t *begin, int64_t *length) {
+/* From a box's first byte in the file to its last. The ranks that want the same bytes are those that hold copies, and those whose rows
+ * lie between: few of them read faster each by itself, many only with the help of the system's cache. */
+static void span_of(const reader *r, int64_t i, const hx_box *box, hx__span *out) {
     const hx_state_item *item = &r->items->items[i];
     hx__runs runs;
     hx__runs_begin(&item->layout->shape, box, &runs);
-    *begin = r->places[i].offset + bytes_of(item, runs.at);
-    *length = bytes_of(item, hx__box_end(&item->layout->shape, box) - runs.at);
+    const int64_t length = hx__box_end(&item->layout->shape, box) - runs.at;
+    const bool is_dense = length <= DENSE * hx_box_count(box, item->layout->shape.ndim);
+    *out = (hx__span){r->places[i].offset + bytes_of(item, runs.at), bytes_of(item, length), !is_summed_at_once(r, item) || !is_dense};
 }
 
-/* The disk reads what comes next while this rank sums. */
-static void read_ahead(reader *r) {
-    while (r->ahead_item < r->n && r->n_asked < r->n_read + AHEAD_BYTES) {
-        if (r->ahead_piece == r->pieces[r->ahead_item].n_boxes) {
-            r->ahead_item++;
-            r->ahead_piece = 0;
-            continue;
-        }
-        int64_t begin, length;
-        const hx_box *box = &r->pieces[r->ahead_item].boxes[r->ahead_piece++];
-        span_of(r, r->ahead_item, box, &begin, &length);
-        (void)posix_fadvise(r->fd, begin, length, POSIX_FADV_WILLNEED); /* a hint */
-        r->n_asked += bytes_of(&r->items->items[r->ahead_item], hx_box_count(box, r->items->items[r->ahead_item].layout->shape.ndim));
-    }
-}
-
-/* n elements from flat position `at` on, a chunk at a time: where nobody shares the item they are summed while the cache has them. */
+/* n elements from flat position `at` on, a chunk at a time: where nobody shares the item they are summed while the cache has them.
+ * A chunk may end within an element. */
 static hx_status read_run(reader *r, int64_t i, int64_t at, int64_t n, char *out) {
     const hx_state_item *item = &r->items->items[i];
-    const int64_t most = CHUNK_BYTES / (int64_t)hx_dtype_bytes(item->dtype);
-    for (int64_t k, done = 0; done < n; done += k) {
-        k = n - done < most ? n - done : most;
-        HX_TRY(hx__fs_read(r->fd, r->file, out, (size_t)bytes_of(item, k), r->places[i].offset + bytes_of(item, at + done)));
-        if (is_summed_at_once(item)) r->sum += hx__sum_elems(out, hx_dtype_bytes(item->dtype), at + done, k);
-        out += bytes_of(item, k);
+    const int64_t begin = r->places[i].offset + bytes_of(item, at), n_bytes = bytes_of(item, n);
+    int64_t summed = is_summed_at_once(r, item) ? 0 : n;
+    for (int64_t k, done = 0; done < n_bytes; done += k) {
+        const char *data;
+        HX_TRY(hx__ahead_get(r->ahead, begin + done, n_bytes - done < CHUNK_BYTES ? n_bytes - done : CHUNK_BYTES, &data, &k));
+        memcpy(out + done, data, (size_t)k);
+        const int64_t whole = (done + k) / bytes_of(item, 1);
+        if (whole <= summed) continue;
+        r->sum += hx__sum_elems(out + bytes_of(item, summed), hx_dtype_bytes(item->dtype), at + summed, whole - summed);
+        summed = whole;
     }
     return HX_OK;
 }
@@ -199,15 +190,13 @@ static hx_status read_run(reader *r, int64_t i, int64_t at, int64_t n, char *out
 static hx_status read_piece(reader *r, int64_t i, const hx_box *box) {
     const hx_state_item *item = &r->items->items[i];
     const hx_shape *shape = &item->layout->shape;
-    int64_t n = hx_box_count(box, shape->ndim), at;
+    int64_t at;
     void *data;
     hx__runs runs;
-    read_ahead(r);
     HX_TRY(hx__stage_target(&r->stage, item, box->local, &data));
     hx__runs_begin(shape, box, &runs);
     for (char *p = data; hx__runs_next(&runs, &at); p += bytes_of(item, runs.length)) HX_TRY(read_run(r, i, at, runs.length, p));
-    r->n_read += bytes_of(item, n);
-    return hx__stage_write(&r->stage, item, box->local, n);
+    return hx__stage_write(&r->stage, item, box->local, hx_box_count(box, shape->ndim));
 }
 
 /* What lies in memory now, of this rank's share among replicas. */
@@ -230,21 +219,58 @@ static hx_status read_item(reader *r, int64_t i) {
     r->sum = 0;
     r->tallies[3 * i] = hx_layout_count(&r->pieces[i]);
     for (int b = 0; b < r->pieces[i].n_boxes; b++) HX_TRY(read_piece(r, i, &r->pieces[i].boxes[b]));
-    if (!is_summed_at_once(&r->items->items[i])) HX_TRY(sum_share(r, i));
+    if (!is_summed_at_once(r, &r->items->items[i])) HX_TRY(sum_share(r, i));
     r->tallies[3 * i + 1] = (int64_t)(r->sum & UINT32_MAX); /* halves: sums of signed numbers may not wrap */
     r->tallies[3 * i + 2] = (int64_t)(r->sum >> 32);
     return HX_OK;
 }
 
-static hx_status read_items(reader *r) {
-    r->fd = open(r->file, O_RDONLY | O_CLOEXEC);
-    if (r->fd < 0) return HX_FAIL(HX_ERR_IO, "opening %s: %s", r->file, strerror(errno));
+static hx_status cut_items(reader *r, int64_t *n_pieces) {
+    *n_pieces = 0;
     for (int64_t i = 0; i < r->n; i++) {
-        hx_state_item whole = r->items->items[i];
-        whole.n_replicas = 1;
-        if (r->places[i].is_there) HX_TRY(hx__ckpt_pieces(&whole, HX__CKPT_PIECE_BYTES, &r->pieces[i]));
+        hx_state_item item = r->items->items[i];
+        if (is_dealt(r, &item))
+            item.replica = hx_comm_rank(r->comm); /* copies may be counted otherwise than ranks */
+        else
+            item.n_replicas = 1;
+        if (r->places[i].is_there) HX_TRY(hx__ckpt_pieces(&item, HX__CKPT_PIECE_BYTES, &r->pieces[i]));
+        *n_pieces += r->pieces[i].n_boxes;
     }
+    return HX_OK;
+}
+
+static hx_status open_file(reader *r) {
+    hx__span *spans;
+    int64_t n_pieces, n = 0;
+    HX_TRY(cut_items(r, &n_pieces));
+    HX_TRY(hx_mem_alloc_array(n_pieces, sizeof *spans, (void **)&spans));
+    for (int64_t i = 0; i < r->n; i++)
+        for (int b = 0; b < r->pieces[i].n_boxes; b++) span_of(r, i, &r->pieces[i].boxes[b], &spans[n++]);
+    hx_status status = hx__ahead_open(r->file, spans, n, &r->ahead);
+    hx_mem_free((void **)&spans);
+    return status;
+}
+
+static hx_status read_items(reader *r) {
+    HX_TRY(open_file(r));
     for (int64_t i = 0; i < r->n; i++) HX_TRY(read_item(r, i));
+    return HX_OK;
+}
+
+/* Each rank's share to the others. */
+static hx_status tell_item(const reader *r, const hx_state_item *item) {
+    const int64_t n = hx_layout_count(item->layout), size = hx_comm_size(r->comm);
+    char *data = (char *)item->data + bytes_of(item, item->layout->boxes[0].local);
+    for (int root = 0; root < size; root++) {
+        const int64_t begin = hx__ckpt_share_begin(n, root, (int)size), end = hx__ckpt_share_begin(n, root + 1, (int)size);
+        if (begin < end) HX_TRY(hx_comm_broadcast(r->comm, data + bytes_of(item, begin), end - begin, item->dtype, root, NULL, NULL));
+    }
+    return HX_OK;
+}
+
+static hx_status tell_items(const reader *r) {
+    for (int64_t i = 0; i < r->n; i++)
+        if (r->places[i].is_there && is_dealt(r, &r->items->items[i])) HX_TRY(tell_item(r, &r->items->items[i]));
     return HX_OK;
 }
 
@@ -308,13 +334,14 @@ static hx_status load(reader *r, const char *path) {
     HX_TRY(hx_comm_agree_equal(r->comm, "names and shapes of the tensors to be loaded", hx__ckpt_list_hash(r->items)));
     HX_TRY(find_together(r, path));
     HX_TRY(hx_comm_agree(r->comm, read_items(r)));
+    HX_TRY(tell_items(r));
     if (r->n > 0) HX_TRY(hx_comm_all_reduce(r->comm, r->tallies, 3 * r->n, HX_I64, HX_SUM, NULL, NULL));
     return hx_comm_agree(r->comm, compare_sums(r));
 }
 
 static hx_status load_and_close(reader *r, const char *path, hx_train_state *state) {
     hx_status status = load(r, path);
-    if (r->fd >= 0) close(r->fd);
+    hx__ahead_close(&r->ahead);
     hx__stage_close(&r->stage);
     for (int64_t i = 0; r->pieces && i < r->n; i++) hx_layout_destroy(&r->pieces[i]);
     void **owned[] = {(void **)&r->places, (void **)&r->pieces, (void **)&r->tallies};
@@ -324,13 +351,13 @@ static hx_status load_and_close(reader *r, const char *path, hx_train_state *sta
 }
 
 hx_status hx_ckpt_load(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state) {
-    reader r = {.comm = comm, .items = items, .fd = -1};
+    reader r = {.comm = comm, .items = items};
     return load_and_close(&r, path, state);
 }
 
 hx_status hx_ckpt_load_partial(hx_comm *comm, const char *path, const hx_state_list *items, hx_train_state *state, hx_ckpt_partial *report) {
     HX_CLEANUP(hx_ckpt_partial_destroy) hx_ckpt_partial found = {0};
-    reader r = {.comm = comm, .items = items, .fd = -1, .report = &found};
+    reader r = {.comm = comm, .items = items, .report = &found};
     HX_TRY(load_and_close(&r, path, state));
     *report = found;
     found = (hx_ckpt_partial){0}; /* handed on */

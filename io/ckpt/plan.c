@@ -101,14 +101,18 @@ static hx_status add_pieces(const hx_shape *shape, const hx_box *box, int64_t be
     return HX_OK;
 }
 
+int64_t hx__ckpt_share_begin(int64_t n, int replica, int n_replicas) {
+    return (int64_t)((__int128)n * replica / n_replicas); /* 128 bits: the product may exceed 63 */
+}
+
 hx_status hx__ckpt_pieces(const hx_state_item *item, size_t max_bytes, hx_layout *pieces) {
     const hx_layout *layout = item->layout;
     HX_CLEANUP(hx_layout_destroy) hx_layout out = {.shape = layout->shape};
     int64_t total = hx_layout_count(layout), first = 0, last = total, at = 0, capacity = 0;
     int64_t max_elems = (int64_t)(max_bytes / hx_dtype_bytes(item->dtype));
-    if (item->n_replicas > 1) { /* 128 bits: total*replica may exceed 63 */
-        first = (int64_t)((__int128)total * item->replica / item->n_replicas);
-        last = (int64_t)((__int128)total * (item->replica + 1) / item->n_replicas);
+    if (item->n_replicas > 1) {
+        first = hx__ckpt_share_begin(total, item->replica, item->n_replicas);
+        last = hx__ckpt_share_begin(total, item->replica + 1, item->n_replicas);
     }
     for (int i = 0; i < layout->n_boxes; i++) {
         int64_t n = hx_box_count(&layout->boxes[i], layout->shape.ndim);

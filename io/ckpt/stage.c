@@ -3,7 +3,7 @@
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
 
-static bool is_staged(const hx_state_item *item) {
+bool hx__stage_is_used(const hx_state_item *item) {
     hx_device_props props;
     if (item->device == NULL) return false;
     hx_device_props_get(item->device, &props);
@@ -47,21 +47,21 @@ static hx_status make(hx__stage *stage, const hx_state_item *item, int64_t at, i
 
 hx_status hx__stage_read(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n, const void **out) {
     if (item->produce) return make(stage, item, at, n, out);
-    if (is_staged(item)) {
+    if (hx__stage_is_used(item)) {
         HX_TRY(open_for(stage, item->device));
         HX_TRY(copy(stage, stage->memory, place_of(item, at), bytes_of(item, n), HX_COPY_TO_HOST));
     }
-    *out = is_staged(item) ? stage->memory : place_of(item, at);
+    *out = hx__stage_is_used(item) ? stage->memory : place_of(item, at);
     return HX_OK;
 }
 
 hx_status hx__stage_target(hx__stage *stage, const hx_state_item *item, int64_t at, void **out) {
-    if (is_staged(item)) HX_TRY(open_for(stage, item->device));
-    *out = is_staged(item) ? stage->memory : place_of(item, at);
+    if (hx__stage_is_used(item)) HX_TRY(open_for(stage, item->device));
+    *out = hx__stage_is_used(item) ? stage->memory : place_of(item, at);
     return HX_OK;
 }
 
 hx_status hx__stage_write(hx__stage *stage, const hx_state_item *item, int64_t at, int64_t n) {
-    if (!is_staged(item)) return HX_OK;
+    if (!hx__stage_is_used(item)) return HX_OK;
     return copy(stage, place_of(item, at), stage->memory, bytes_of(item, n), HX_COPY_TO_DEVICE);
 }

@@ -1,6 +1,7 @@
 /* Seconds of saving and of loading a checkpoint of a GPT of 124 million parameters with AdamW's moments in f32, 1.5 GB.
- *     mpirun -n 2 bench_ckpt FOLDER [flat|columns] [layers]
- * flat: each rank holds a flat share of every tensor; columns: matrices are cut by columns, so that rows of the file interleave. Prints
+ *     mpirun -n 2 bench_ckpt FOLDER [flat|columns|copies] [layers]
+ * flat: each rank holds a flat share of every tensor; columns: matrices are cut by columns, so that rows of the file interleave; copies: each rank
+ * holds all, as data-parallel ranks do. Prints
  * the seconds of both, bytes of the state, and the most memory that a rank took beside it. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -33,11 +34,15 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void add(const char *slot, const char *name, hx_shape shape, bool by_columns) {
+typedef enum cut { FLAT, COLUMNS, COPIES } cut;
+
+static void add(const char *slot, const char *name, hx_shape shape, cut way) {
     int64_t rank = hx_comm_rank(comm), size = hx_comm_size(comm), i = list.n_items++;
     hx_layout full;
     must(hx_layout_full(&shape, &full));
-    if (by_columns && shape.ndim == 2) {
+    if (way == COPIES) {
+        must(hx_layout_full(&shape, &layouts[i]));
+    } else if (way == COLUMNS && shape.ndim == 2) {
         int64_t begin = shape.dims[1] * rank / size;
         must(hx_layout_slice(&shape, 1, begin, shape.dims[1] * (rank + 1) / size - begin, &layouts[i]));
     } else {
@@ -46,6 +51,7 @@ static void add(const char *slot, const char *name, hx_shape shape, bool by_colu
     }
     hx_layout_destroy(&full);
     items[i] = (hx_state_item){.dtype = HX_F32, .layout = &layouts[i], .n_replicas = 1};
+    if (way == COPIES) items[i].replica = (int)rank, items[i].n_replicas = (int)size;
     snprintf(items[i].name, sizeof items[i].name, "/%s/%s", slot, name);
     int64_t n = hx_layout_count(&layouts[i]);
     must(hx_mem_alloc((size_t)n * sizeof(float), &items[i].data));
@@ -53,20 +59,20 @@ static void add(const char *slot, const char *name, hx_shape shape, bool by_colu
     n_bytes += hx_shape_count(&shape) * (int64_t)sizeof(float);
 }
 
-static void add_slot(const char *slot, int layers, bool by_columns) {
+static void add_slot(const char *slot, int layers, cut way) {
     static const struct { const char *name; hx_shape shape; } parts[] = {
         {"norm1.weight", {1, {DIM}}}, {"norm1.bias", {1, {DIM}}}, {"qkv.weight", {2, {3 * DIM, DIM}}}, {"qkv.bias", {1, {3 * DIM}}},
         {"proj.weight", {2, {DIM, DIM}}}, {"proj.bias", {1, {DIM}}}, {"norm2.weight", {1, {DIM}}}, {"norm2.bias", {1, {DIM}}},
         {"up.weight", {2, {4 * DIM, DIM}}}, {"up.bias", {1, {4 * DIM}}}, {"down.weight", {2, {DIM, 4 * DIM}}}, {"down.bias", {1, {DIM}}}};
     char name[64];
-    add(slot, "tokens", HX_SHAPE(VOCAB, DIM), by_columns);
-    add(slot, "positions", HX_SHAPE(CONTEXT, DIM), by_columns);
-    add(slot, "norm.weight", HX_SHAPE(DIM), by_columns);
-    add(slot, "norm.bias", HX_SHAPE(DIM), by_columns);
+    add(slot, "tokens", HX_SHAPE(VOCAB, DIM), way);
+    add(slot, "positions", HX_SHAPE(CONTEXT, DIM), way);
+    add(slot, "norm.weight", HX_SHAPE(DIM), way);
+    add(slot, "norm.bias", HX_SHAPE(DIM), way);
     for (int l = 0; l < layers; l++)
         for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
             snprintf(name, sizeof name, "blocks.%d.%s", l, parts[p].name);
-            add(slot, name, parts[p].shape, by_columns);
+            add(slot, name, parts[p].shape, way);
         }
 }
 
@@ -102,13 +108,15 @@ static double load(const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 2) return fprintf(stderr, "usage: bench_ckpt FOLDER [flat|columns] [layers]\n"), 2;
-    const bool by_columns = argc > 2 && strcmp(argv[2], "columns") == 0;
+    if (argc < 2) return fprintf(stderr, "usage: bench_ckpt FOLDER [flat|columns|copies] [layers]\n"), 2;
+    static const char *const ways[] = {"flat", "columns", "copies"};
+    cut way = FLAT;
+    while (argc > 2 && way < COPIES && strcmp(argv[2], ways[way]) != 0) way++;
     const int layers = argc > 3 ? atoi(argv[3]) : 12;
     if (layers < 0 || layers > 12) return fprintf(stderr, "bench_ckpt: %d layers: expected 0 to 12\n", layers), 2;
     must(hx_comm_was_launched() ? hx_comm_mpi_open(&comm) : hx_comm_self_open(&comm));
     static const char *const slots[] = {"model", "optim/m", "optim/v"};
-    for (int s = 0; s < 3; s++) add_slot(slots[s], layers, by_columns);
+    for (int s = 0; s < 3; s++) add_slot(slots[s], layers, way);
     double before = (double)hx_mem_resident_bytes();
     double write_s = save(argv[1]), read_s = load(argv[1]), extra = slowest((double)hx_mem_peak_bytes() - before);
     if (hx_comm_rank(comm) == 0) printf("write %.4f read %.4f bytes %lld extra %.0f\n", write_s, read_s, (long long)n_bytes, extra);

@@ -25,7 +25,7 @@ median() {
 bytes=0 has_torch=yes
 i=0
 while [ "$i" -lt "$rounds" ]; do
-    for way in flat columns; do
+    for way in flat columns copies; do
         keep "$way" mpirun --oversubscribe --bind-to none -n 2 "$build/tests/bench_ckpt" "$work/ckpt" $way
         rm -rf "$work/ckpt"
     done
@@ -46,5 +46,7 @@ echo "$bytes bytes, medians of $rounds"
 row raw 'two plain processes'
 row flat 'two ranks, flat shares'
 row columns 'two ranks, matrices by columns'
+row copies 'two ranks, a copy of all each'
 if [ $has_torch = yes ]; then row torch 'torch.save, torch.load, one process'; fi
-awk -v e="$(median flat extra)" -v c="$(median columns extra)" 'BEGIN { printf "most memory of a rank beside its state: %.1f MB, by columns %.1f MB\n", e / 1e6, c / 1e6 }'
+awk -v e="$(median flat extra)" -v c="$(median columns extra)" -v d="$(median copies extra)" 'BEGIN {
+    printf "most memory of a rank beside its state: %.1f MB, by columns %.1f MB, copies %.1f MB\n", e / 1e6, c / 1e6, d / 1e6 }'
