@@ -53,7 +53,7 @@ typedef struct hx__range {
     uint64_t offset, length;
 } hx__range;
 
-/** Bytes of the user block that a file with n ranges needs: a power of two, at least 512. */
+/** Bytes of the user block that a file with n ranges needs: a power of two, at least HX__CKPT_ALIGN, which HDF5 wants. */
 uint64_t hx__seal_bytes(int64_t n_ranges);
 /** Local. Write the seal of a finished file: its length and the checksum of all bytes outside `ranges`, which
  *  are sorted in place. @param block_bytes  of the user block that the file was created with */
@@ -64,6 +64,7 @@ hx_status hx__seal_check(const char *file, bool deep, int *format);
 
 /* ---- plan.c ---- */
 
+#define HX__CKPT_ALIGN 4096 /* tensors of so many bytes or more begin at a multiple of it: whoever maps the file finds whole pages of elements */
 #define HX__CKPT_PIECE_BYTES (16 << 20) /* bytes of a piece: what is written, read and staged at a time, and has a checksum */
 
 /** Local. Names, types and layouts of a list. @return HX_ERR_ARG with the name */

@@ -31,7 +31,7 @@ static hx_status plan_bytes(const hx__outline *o, budget *b) {
     b->total = b->seal + b->meta + (uint64_t)(o->n_blocks * o->block_words) * sizeof(uint64_t);
     for (uint64_t i = 0; i < n; i++) {
         const hx_state_item *item = &o->items->items[i];
-        b->total += (uint64_t)hx_shape_count(&item->layout->shape) * hx_dtype_bytes(item->dtype);
+        b->total += (uint64_t)hx_shape_count(&item->layout->shape) * hx_dtype_bytes(item->dtype) + HX__CKPT_ALIGN;
         if (b->total > INT64_MAX / 2)
             return HX_FAIL(HX_ERR_OVERFLOW, "the tensors up to %s need more than 2^62 bytes", item->name);
     }
@@ -86,7 +86,8 @@ static hx_status file_open(const char *file, const budget *b, hid_t *out) {
         H5Pset_obj_track_times(create, false) < 0)
         return HX_H5_FAIL(HX_ERR_IO, "preparing to open", file);
     /* one run of metadata at the front: little to hash for the seal, and offsets that do not grow */
-    if (b && (H5Pset_meta_block_size(access, b->meta) < 0 || H5Pset_userblock(create, b->seal) < 0))
+    if (b && (H5Pset_meta_block_size(access, b->meta) < 0 || H5Pset_userblock(create, b->seal) < 0 ||
+              H5Pset_alignment(access, HX__CKPT_ALIGN, HX__CKPT_ALIGN) < 0))
         return HX_H5_FAIL(HX_ERR_IO, "preparing to create", file);
     *out = b ? H5Fcreate(file, H5F_ACC_TRUNC, create, access) : H5Fopen(file, H5F_ACC_RDWR, access);
     return *out < 0 ? HX_H5_FAIL(HX_ERR_IO, b ? "creating" : "opening", file) : HX_OK;

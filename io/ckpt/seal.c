@@ -34,7 +34,7 @@ typedef struct head {
 } head;
 
 uint64_t hx__seal_bytes(int64_t n_ranges) {
-    uint64_t need = HEAD_BYTES + (uint64_t)n_ranges * sizeof(hx__range), bytes = BLOCK_LEAST;
+    uint64_t need = HEAD_BYTES + (uint64_t)n_ranges * sizeof(hx__range), bytes = HX__CKPT_ALIGN;
     while (bytes < need) bytes *= 2;
     return bytes;
 }
