@@ -235,10 +235,10 @@ static void print_row(const plan *p, const plan_row *row) {
 
 static void print_text(const plan *p) {
     const int64_t share = p->rows[0].use.share;
-    char copy[192] = "";
+    char copy[256] = "";
     if (share > 0)
-        snprintf(copy, sizeof copy, "ckpt.async: a rank of the first row copies %.1f MB of its checkpoint to the host's memory%s.\n", (double)share / 1e6,
-                 is_on_cpu(p) ? ", which the process counts" : "");
+        snprintf(copy, sizeof copy, "ckpt.async: a rank of the first row copies %.1f MB of its checkpoint to the host's memory%s. It is taken beside the\n"
+                 "first steps (with ckpt.every = -1 by the first save) and kept.\n", (double)share / 1e6, is_on_cpu(p) ? ", which the process counts" : "");
     print_head(p);
     for (int64_t i = 0; i < p->n_rows; i++) print_row(p, &p->rows[i]);
     printf("\n%s of the heaviest rank. arena: the allocator's high-water mark, which a run reports as memory_bytes: the sum of the columns\n"

@@ -166,7 +166,7 @@ static void save_text(const hx_train_event *e, char *out, size_t n_bytes) {
     switch (e->save) {
     case HX_SAVE_WRITTEN: snprintf(out, n_bytes, "step %lld  checkpoint written in %.2f s", (long long)e->step, e->seconds); return;
     case HX_SAVE_BEGUN:
-        snprintf(out, n_bytes, "step %lld  checkpoint begun, training stood still for %.3f s", (long long)e->step, e->seconds);
+        snprintf(out, n_bytes, "step %lld  checkpoint begun in %.3f s", (long long)e->step, e->seconds);
         return;
     case HX_SAVE_SKIPPED:
         snprintf(out, n_bytes, "step %lld  checkpoint left out: the last one is still being written", (long long)e->step);

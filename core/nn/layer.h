@@ -84,8 +84,8 @@ hx_status hx_layer_add_consume(hx_layer *layer, const char *name, hx_layer **chi
 hx_status hx_layer_move(hx_layer *root, hx_device *device);
 /** Create a parameter (uninitialised, asks for gradients). The layer owns it. @param decays weight decay applies */
 hx_status hx_layer_param(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, bool decays, hx_param **out);
-/** Create a buffer (uninitialised, without a gradient): named state of the layer, as a parameter that is not trained.
- *  The layer owns it. */
+/** Create a buffer (uninitialised, without a gradient): named state of the layer, as a parameter that is not trained. Of a layer's
+ *  state its forward may change buffers only. The layer owns it. */
 hx_status hx_layer_buffer(hx_layer *layer, const char *name, hx_dtype dtype, hx_shape shape, hx_param **out);
 /** Say which logical tensors a parameter's storage holds; layouts are copied. Together they must cover it. */
 hx_status hx_param_set_parts(hx_param *param, int n_parts, const char *const *names, const hx_layout *layouts);

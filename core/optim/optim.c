@@ -271,7 +271,8 @@ hx_status hx__param_items(const char *prefix, const hx_param *param, const hx_te
                           const hx_agreement *ranks, hx_state_list *list) {
     for (int k = 0; k < hx_param_n_logical(param); k++) {
         char path[HX_NAME_BYTES];
-        hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .device = hx_tensor_device(data)};
+        hx_state_item item = {.dtype = hx_tensor_dtype(data), .data = hx_tensor_data(data), .device = hx_tensor_device(data),
+                              .is_steady = !param->is_buffer}; /* buffers change in forward, all else in the update */
         hx_agreement_copies(ranks, param->is_split, shares != NULL, &item.replica, &item.n_replicas);
         hx_param_logical(param, k, path, &item.layout);
         if (shares != NULL) item.layout = &shares[k];

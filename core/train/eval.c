@@ -67,7 +67,10 @@ static hx_status run_share(hx_trainer *t, double sums[2]) {
     hx_status back = HX_OK;
     t->quiet.seed = t->state.seed;
     if (s->metrics != NULL) hx_metrics_reset(s->metrics);
-    if (t->ema != NULL) HX_TRY(hx_ema_swap(t->ema, &t->quiet));
+    if (t->ema != NULL) {
+        hx__trainer_settle(t);
+        HX_TRY(hx_ema_swap(t->ema, &t->quiet));
+    }
     const hx_leaves *leaves = hx__trainer_is_elastic(t) ? &s->sync->leaves : NULL;
     const hx_status status = hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, leaves, s->metrics, sums);
     if (t->ema != NULL) back = hx_ema_swap(t->ema, &t->quiet);

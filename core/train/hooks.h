@@ -120,6 +120,9 @@ typedef struct hx_state_item {
     void *data;              /* borrowed; no work that writes it may be under way when the list is used */
     hx_device *device;       /* whose memory `data` is; NULL: the host's */
     int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing */
+    /* Nothing changes `data` but what comes behind hx_checkpoint_hook.settle: a save beside training may read it until then. False
+     * is always right; it costs training the time of the copy. */
+    bool is_steady;
     /** Only for items that are saved, instead of `data` and `device`: n elements from local offset `at` on. Asked for more than once.
      *  NULL: not offered. */
     hx_status (*produce)(void *source, int64_t at, int64_t n, void *out);
@@ -167,12 +170,17 @@ typedef struct hx_save_end {
 
 typedef struct hx_checkpoint_hook {
     void *self;
-    /** Collective. Writes a checkpoint of `items` and `state`, or begins to: they may change when it returns. A failure leaves earlier
-     *  ones untouched.
+    /** Local. Such lists will be saved during training: what takes time and can be made ready for it is. NULL: nothing is. */
+    void (*expect)(void *self, const hx_state_list *items);
+    /** Collective. Writes a checkpoint of `items` and `state`, or begins to: they may change when it returns, but for the values of
+     *  steady items, and the list may be destroyed. A failure leaves earlier ones untouched.
      *  @param is_best  this state has the lowest evaluation loss so far: it is kept beyond the last K
      *  @param[out] result  the same on all ranks */
     hx_status (*save)(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result);
-    /** Collective. Returns when no save is under way. NULL, as is `ended`: none ever goes on beside training. */
+    /** Local, on the thread that saves, before anything that changes steady items, or frees them: returns when a save that goes on
+     *  has read what it reads of them. Cheap if there is none. NULL, as are `finish` and `ended`: none ever goes on beside training. */
+    void (*settle)(void *self);
+    /** Collective. Returns when no save is under way. */
     void (*finish)(void *self);
     /** Local. True once after each save that was begun and has ended, in their order. The status is the same on all ranks, or
      *  HX_ERR_REMOTE on those that did not fail first. */

@@ -8,10 +8,20 @@ static void note_result(hx_trainer *t, hx_status status, const char *text) {
     snprintf(t->save_text, sizeof t->save_text, "%s", status != HX_OK ? text : "");
 }
 
-/* A step of a process's first ones makes what later ones have. */
+void hx__trainer_settle(hx_trainer *t) {
+    const hx_checkpoint_hook *hook = t->setup.checkpoint;
+    if (hook == NULL || hook->settle == NULL) return;
+    const double began = hx__seconds_now();
+    hook->settle(hook->self);
+    const double seconds = hx__seconds_now() - began;
+    t->settle_wait_s += seconds;
+    t->save_stall_s += seconds;
+}
+
+/* A step of a process's first ones makes what later ones have. What it waited for a save's copy is the save's. */
 void hx__trainer_time_step(hx_trainer *t) {
     if (t->n_timed++ == 0) return;
-    t->pace.seconds += t->event.seconds;
+    t->pace.seconds += t->event.seconds - t->settle_wait_s;
     t->pace.n_steps++;
 }
 

@@ -213,6 +213,7 @@ static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
 /* The update, after which parameters that were shared out become whole on all ranks, also where it failed on this one. */
 static hx_status apply_all(hx_trainer *t, double norm, double count, double *lr) {
     const hx_grad_sync *sync = t->setup.sync;
+    hx__trainer_settle(t); /* here and not sooner: a save's copy has forward and backward to be made beside */
     hx__trainer_note(t, apply(t, norm, count, lr));
     if (sync != NULL && sync->updated != NULL) hx__trainer_note(t, sync->updated(sync->self, t->ctx.stream));
     if (t->failure == HX_OK && t->ema != NULL) hx__trainer_note(t, hx_ema_update(t->ema, &t->quiet, t->state.step + 1));
@@ -284,6 +285,7 @@ hx_status hx__trainer_update(hx_trainer *t) {
     hx_device_stats_get(t->ctx.device, &stats);
     t->flops_before = stats.flops;
     t->data_wait_s = 0;
+    t->settle_wait_s = 0;
     run_local(t, sums);
     if (hx__trainer_is_lost(t)) return hx_error_adopt(t->failure, t->failure_text);
     if (t->failure == HX_OK) {

@@ -140,6 +140,7 @@ static hx_status init(hx_trainer *t) {
     HX_TRY(create_buffers(t));
     if (s->config->ema > 0) HX_TRY(hx_ema_create(&t->quiet, &t->params, s->config->ema, &t->ema));
     if (s->checkpoint != NULL) HX_TRY(hx_trainer_items(t, &t->items));
+    if (s->checkpoint != NULL && s->checkpoint->expect != NULL && s->save_every >= 0) s->checkpoint->expect(s->checkpoint->self, &t->items);
     if (s->config->check_replicas > 0) HX_TRY(hx__trainer_open_copies(t));
     hx_tape_set_ready_hook(s->ctx.tape, s->sync ? s->sync->ready : NULL, s->sync ? s->sync->self : NULL);
     hx_tape_set_place_hook(s->ctx.tape, s->sync ? s->sync->place : NULL, s->sync ? s->sync->self : NULL);
@@ -192,6 +193,7 @@ hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out) {
     const hx_agreement *agreement = trainer->setup.agreement;
     hx_state_list list = {0};
     hx_status status;
+    hx__trainer_settle(trainer);
     HX_TRY_GOTO(hx_params_state(&trainer->params, agreement, &list), done);
     HX_TRY_GOTO(hx_params_state(&trainer->buffers, agreement, &list), done);
     HX_TRY_GOTO(hx_optim_state(trainer->setup.optim, agreement, &list), done);
@@ -338,8 +340,7 @@ static bool is_complete(const hx_trainer *t) {
     return (t->state.step >= t->n_steps && !is_missed) || has_lost_patience(t);
 }
 
-hx_status hx_trainer_run(hx_trainer *trainer) {
-    hx_trainer *t = trainer;
+static hx_status run(hx_trainer *t) {
     bool is_over;
     t->stop_wanted = t->pause_wanted = false;
     if (is_complete(t)) return run_nothing(t);
@@ -353,4 +354,11 @@ hx_status hx_trainer_run(hx_trainer *trainer) {
     if (!is_over) HX_TRY(run_steps(t));
     if (t->pause_wanted && !t->stop_wanted && t->state.step < t->n_steps) return leave_for_pause(t);
     return finish(t);
+}
+
+/* A run that fails leaves its last save to go on without it: what that still reads is the caller's from here on. */
+hx_status hx_trainer_run(hx_trainer *trainer) {
+    const hx_status status = run(trainer);
+    hx__trainer_settle(trainer);
+    return status;
 }

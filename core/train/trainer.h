@@ -50,7 +50,8 @@ enum { HX_DETERMINISTIC_RANKS, HX_DETERMINISTIC_ELASTIC }; /* train.deterministi
  *  @return HX_ERR_CONFIG: micro_batch is 0, or the number is no power of two, or smaller than n_ranks; all are named */
 hx_status hx_train_n_leaves(const hx_train_config *config, int n_ranks, int64_t *out);
 
-/* What is trained: any function from a micro-batch to a summed loss. One of `loss` and `loss_scores` may be NULL. */
+/* What is trained: any function from a micro-batch to a summed loss. One of `loss` and `loss_scores` may be NULL. They change no
+ * parameter, only buffers: a checkpoint may be copied meanwhile. */
 typedef struct hx_model {
     void *self;
     hx_layer *root; /* owns the parameters */
@@ -88,7 +89,7 @@ typedef struct hx_train_event {
     double loss;         /* mean per target: of the step, or of the evaluation */
     double count;        /* targets it was averaged over, or the sum of their weights */
     double lr, grad_norm;
-    double seconds;      /* of this step / evaluation / save; of a save what training stood still for */
+    double seconds;      /* of this step / evaluation / save; of a save what training stood still for in its call */
     double elapsed_s;    /* over all incarnations */
     double tokens_per_s; /* targets per second over all ranks */
     double comm_share;   /* share of the step's time spent waiting for communication, 0..1 */
@@ -99,8 +100,8 @@ typedef struct hx_train_event {
     const hx_metrics *metrics; /* HX_EVENT_EVAL: over all ranks; NULL: none. Borrowed until the next evaluation */
     bool is_best;
     hx_save_result save; /* HX_EVENT_SAVE */
-    /* HX_EVENT_SAVE_END: what training stood still for when it was begun; mean seconds of the steps beside it, and of those between
-     * the last one and it; NaN: there were none */
+    /* HX_EVENT_SAVE_END: what training stood still for, when it was begun and before the first change of what it was still copying;
+     * mean seconds of the steps beside it, without that, and of those between the last one and it; NaN: there were none */
     double stall_s, step_s, step_s_before;
     const char *text;    /* HX_EVENT_STOP, HX_EVENT_SKIP: why; HX_EVENT_SAVE, HX_EVENT_SAVE_END: what failed, NULL if it went well.
                             Borrowed from the trainer until its next event */
@@ -119,7 +120,8 @@ typedef struct hx_trainer_setup {
     const hx_grad_sync *sync;             /* NULL: one process. Elastic training needs one, whose leaves are those of `config` */
     const hx_checkpoint_hook *checkpoint; /* NULL: none */
     int64_t save_every;                   /* steps; 0: every 10 epochs; -1: only at the end */
-    /** Called on every rank for each event; a failure stops the run on all ranks. May be NULL. */
+    /** Called on every rank for each event; a failure stops the run on all ranks. Before it changes a parameter it calls
+     *  hx_trainer_items. May be NULL. */
     hx_status (*on_event)(void *self, const hx_train_event *event);
     void *on_event_self;
     /** Polled once a step on every rank; true on any rank ends the run on all after a checkpoint. May be NULL. */
@@ -167,7 +169,7 @@ hx_status hx_eval_share(const hx_ctx *ctx, const hx_model *model, const hx_batch
 /** The scalars of the training state, to be saved, or overwritten after a load. Borrowed. */
 hx_train_state *hx_trainer_state(hx_trainer *trainer);
 /** All state tensors of the run (parameters, buffers, optimizer, averages); destroy with hx_state_list_destroy. Waits for the
- *  stream: the host may read and write the tensors until the next step. */
+ *  stream, and for a save's copy of them: the host may read and write the tensors until the next step. */
 hx_status hx_trainer_items(hx_trainer *trainer, hx_state_list *out);
 int64_t hx_trainer_n_steps(const hx_trainer *trainer);
 

@@ -76,6 +76,7 @@ struct hx_trainer {
     bool is_short;           /* this rank has none of them, or in elastic training none in one of its leaves */
     double flops_before;     /* of the device, at the start of the step */
     double data_wait_s;      /* in this step, for the source */
+    double settle_wait_s;    /* in this step, for the copy that a save makes beside it */
 
     hx_status failure; /* of this rank, which the others have not heard of yet */
     char failure_text[1024];
@@ -86,7 +87,7 @@ struct hx_trainer {
     bool is_best;          /* the last evaluation was the best one */
     hx_status save_status; /* of the last save; of one that goes on, HX_OK */
     char save_text[1024];
-    double save_stall_s;   /* of the last one that was begun */
+    double save_stall_s;   /* of the last one that was begun: in its call, and behind it until its copy was made */
     int64_t n_timed;       /* steps of this process */
     hx__pace pace, pace_before; /* since the last save that was begun, or has ended; and up to it */
     hx_train_event event; /* the last one */
@@ -162,6 +163,9 @@ hx_status hx__trainer_check_copies(hx_trainer *t);
 
 /* Collective. A checkpoint of the state as it is, unless this step has one; t->event tells. */
 hx_status hx__trainer_save(hx_trainer *t);
+/* The one door to changes of steady items (hx_state_item): the update, averages in the place of weights, and whatever the caller
+ * does. A save that goes on beside training may still be copying them. */
+void hx__trainer_settle(hx_trainer *t);
 /* A step is done: t->event is its. */
 void hx__trainer_time_step(hx_trainer *t);
 /* Saves that have ended since: their events. */

@@ -20,6 +20,9 @@
  * points to it; then what retention does not keep is removed. A kill at any moment leaves the previous file whole.
  * Files of format 1 (one folder, no generations, element sums in blocks) are read for ever.
  *
+ * Beside training (the option async) a thread copies the state and writes the copy: hx_ckpt_begin returns before either is done, and
+ * hx_ckpt_settle, before the optimizer's update, waits for the copy.
+ *
  *     hx_ckpt *ckpt; HX_TRY(hx_ckpt_open(world, "runs/a/ckpt", &cfg, config_text, &ckpt));
  *     HX_TRY(hx_ckpt_save(ckpt, &state, &items, false));
  *     HX_TRY(hx_ckpt_load(world, "runs/a/ckpt", &items, &state));
@@ -41,7 +44,7 @@ extern "C" {
     X(INT, every, 200, -1, 1e15, "steps between checkpoints; 0: every 10 epochs; -1: only at the end")       \
     X(INT, keep, 3, 1, 1 << 20, "checkpoints kept beside the best one")                                      \
     X(INT, keep_every, 0, 0, 1e15, "checkpoints whose step is a multiple of this are kept for ever; 0: none") \
-    X(CHOICE, async, 0, "off|wait|skip", 0, "write beside training, from a copy of the rank's share; a save that finds the last one unfinished waits, or is left out unless it is the best or the last")
+    X(CHOICE, async, 0, "off|wait|skip", 0, "write beside training, from a copy of the rank's share that is made beside it too; a save that finds the last one unfinished waits, or is left out unless it is the best or the last")
 
 HX_OPTIONS_STRUCT(hx_ckpt_config, HX_CKPT_OPTIONS);
 #define HX_CKPT_DEFAULT HX_OPTIONS_DEFAULT(HX_CKPT_OPTIONS)
@@ -54,7 +57,7 @@ typedef struct hx_ckpt hx_ckpt;
  *  and folders that killed incarnations left empty.
  *  @param folder, config_text  copied */
 hx_status hx_ckpt_open(hx_comm *comm, const char *folder, const hx_ckpt_config *config, const char *config_text, hx_ckpt **out);
-/** Waits for a save that is under way. */
+/** Waits for a save that is under way. The memory of steady items must be there until hx_ckpt_settle, or this, has returned. */
 void hx_ckpt_close(hx_ckpt **ckpt);
 /** Local, alike on all ranks, before the first save: what decides the bits of the run's results, stored beside the configuration.
  *  @param kernels  hx_device_props.kernels; copied */
@@ -62,10 +65,21 @@ hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels);
 /** Collective. The file is whole and published when this returns, whatever the option async says; a save that is under way is waited for.
  *  On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
 hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
-/** Collective. The same as the option async says: with wait and skip this rank's share is copied, and a thread writes it from there.
- *  That takes host memory of hx_ckpt_share_bytes, held until hx_ckpt_close. The best checkpoint is never left out.
+/** Local, on the thread that saves; waits for a save that is under way. Saves of these items will be begun: the memory of their copies is
+ *  mapped, and a thread takes its pages beside training. Else the first copy does, which takes several times as long for it. What memory
+ *  is wanting the save tells. */
+void hx_ckpt_expect(hx_ckpt *ckpt, const hx_state_list *items);
+/** Collective. The same as the option async says: with wait and skip a thread copies this rank's share, and writes it from there. What
+ *  is_steady says of an item decides when: steady ones until hx_ckpt_settle returns; all others, those that are produced, and those of a
+ *  second device before this returns. No work that writes a device's items may be under way. The copy takes host memory of
+ *  hx_ckpt_share_bytes, held until hx_ckpt_close. The best checkpoint is never left out.
+ *  @param items  the list may be destroyed, what `data` points to may not
  *  @param[out] result  the same on all ranks */
 hx_status hx_ckpt_begin(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result);
+/** Local, on the thread that saves, before anything changes a steady item of a save that was begun, or frees it: an optimizer's update,
+ *  averages in the place of weights, a load. Returns when the copy is made; what it costs is a lock where none is being made. hx_ckpt_begin,
+ *  _save, _finish and _close do it by themselves, and hx_trainer for what it changes. */
+void hx_ckpt_settle(hx_ckpt *ckpt);
 /** Local. Returns when no save is under way; how it went is what hx_ckpt_ended tells. */
 void hx_ckpt_finish(hx_ckpt *ckpt);
 /** Local. True once after each save that was begun and has ended, as long as it is asked between two of them. */

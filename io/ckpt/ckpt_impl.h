@@ -109,6 +109,11 @@ typedef struct hx__stage {
     void *memory;      /* [HX__CKPT_PIECE_BYTES] that device's HX_POOL_HOST; owned */
     void *made;        /* [HX__CKPT_PIECE_BYTES] what a function makes; owned */
 } hx__stage;
+/** For another thread that will read: a device's memory and streams are made and freed on one only. The first item of a device
+ *  decides which it is open for. */
+hx_status hx__stage_open(hx__stage *stage, const hx_state_item *item);
+/** Reading the item makes nothing: it lies on the host, or on the device that the stage is open for. */
+bool hx__stage_is_open(const hx__stage *stage, const hx_state_item *item);
 void hx__stage_close(hx__stage *stage);
 /** The host cannot read the item's memory by itself. */
 bool hx__stage_is_used(const hx_state_item *item);
@@ -224,14 +229,18 @@ hx_status hx__ckpt_write_step(hx_ckpt *ckpt, const hx_train_state *state, const 
 
 /* ---- async.c ---- */
 
+/* HELIX_TEST_COPY_MS=ms in the environment: each copy begins so much later, and finds what was changed too soon. */
 hx_status hx__async_open(hx_ckpt *ckpt, hx__async **out);
 /** Waits for the save that is under way. */
 void hx__async_close(hx__async **async);
 bool hx__async_is_busy(hx__async *async);
 void hx__async_wait(hx__async *async);
-/** Local. Copy this rank's share of the items while nothing is under way. */
-hx_status hx__async_copy(hx__async *async, const hx_state_list *items);
-/** Hand what was copied to the thread. @param began  of the monotonic clock */
+/** hx_ckpt_expect, hx_ckpt_settle. */
+void hx__async_expect(hx__async *async, const hx_state_list *items);
+void hx__async_settle(hx__async *async);
+/** Local, while nothing is under way. Make room for this rank's share of the items, and copy what is not steady. */
+hx_status hx__async_prepare(hx__async *async, const hx_state_list *items);
+/** Hand it to the thread, which copies the rest, and writes. @param began  of the monotonic clock */
 void hx__async_start(hx__async *async, const hx_train_state *state, bool is_best, double began);
 bool hx__async_ended(hx__async *async, hx_save_end *out);
 double hx__seconds(void); /* of the monotonic clock */

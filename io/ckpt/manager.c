@@ -116,10 +116,10 @@ static hx_status is_any_busy(const hx_ckpt *ckpt, bool *out) {
     return HX_OK;
 }
 
-static hx_status copy_share(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items) {
+static hx_status prepare_share(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items) {
     HX_TRY(check_state(state));
     hx__async_wait(ckpt->async);
-    return hx__async_copy(ckpt->async, items);
+    return hx__async_prepare(ckpt->async, items);
 }
 
 hx_status hx_ckpt_begin(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result) {
@@ -131,9 +131,17 @@ hx_status hx_ckpt_begin(hx_ckpt *ckpt, const hx_train_state *state, const hx_sta
     if (ckpt->can_skip && !is_best) HX_TRY(is_any_busy(ckpt, &is_busy));
     *result = is_busy ? HX_SAVE_SKIPPED : HX_SAVE_BEGUN;
     if (is_busy) return HX_OK;
-    HX_TRY(hx_comm_agree(ckpt->comm, copy_share(ckpt, state, items)));
+    HX_TRY(hx_comm_agree(ckpt->comm, prepare_share(ckpt, state, items)));
     hx__async_start(ckpt->async, state, is_best, began);
     return HX_OK;
+}
+
+void hx_ckpt_expect(hx_ckpt *ckpt, const hx_state_list *items) {
+    if (ckpt->async) hx__async_expect(ckpt->async, items);
+}
+
+void hx_ckpt_settle(hx_ckpt *ckpt) {
+    if (ckpt->async) hx__async_settle(ckpt->async);
 }
 
 void hx_ckpt_finish(hx_ckpt *ckpt) {
@@ -147,9 +155,12 @@ bool hx_ckpt_ended(hx_ckpt *ckpt, hx_save_end *out) { return ckpt->async && hx__
 static hx_status hook_save(void *self, const hx_train_state *state, const hx_state_list *items, bool is_best, hx_save_result *result) {
     return hx_ckpt_begin(self, state, items, is_best, result);
 }
+static void hook_expect(void *self, const hx_state_list *items) { hx_ckpt_expect(self, items); }
+static void hook_settle(void *self) { hx_ckpt_settle(self); }
 static void hook_finish(void *self) { hx_ckpt_finish(self); }
 static bool hook_ended(void *self, hx_save_end *out) { return hx_ckpt_ended(self, out); }
 
 void hx_ckpt_hook(hx_ckpt *ckpt, hx_checkpoint_hook *out) {
-    *out = (hx_checkpoint_hook){.self = ckpt, .save = hook_save, .finish = hook_finish, .ended = hook_ended};
+    *out = (hx_checkpoint_hook){.self = ckpt, .expect = hook_expect, .save = hook_save, .settle = hook_settle, .finish = hook_finish,
+                                .ended = hook_ended};
 }

@@ -25,6 +25,14 @@ static hx_status open_for(hx__stage *stage, hx_device *device) {
     return hx_device_alloc(device, HX_POOL_HOST, HX__CKPT_PIECE_BYTES, &stage->memory);
 }
 
+hx_status hx__stage_open(hx__stage *stage, const hx_state_item *item) {
+    return stage->device == NULL && hx__stage_is_used(item) ? open_for(stage, item->device) : HX_OK;
+}
+
+bool hx__stage_is_open(const hx__stage *stage, const hx_state_item *item) {
+    return item->produce == NULL && (!hx__stage_is_used(item) || (stage->memory != NULL && stage->device == item->device));
+}
+
 void hx__stage_close(hx__stage *stage) {
     hx_mem_free(&stage->made);
     if (stage->device == NULL) return;

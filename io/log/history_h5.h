@@ -3,7 +3,8 @@
  *   /steps/step, loss, lr, grad_norm, tokens_per_s, ...   one value per logged update: f64, counters i64
  *   /evals/step, loss, count, is_best, ...                one per evaluation; also a column for each metric
  *   /saves/step, stall_s, seconds, is_beside, is_failed, step_s, step_s_before, ...   one per checkpoint: what training stood still
- *                                                         for, what it took in all, and the mean step beside it and before
+ *                                                         for in the call and before the next update, what it took in all, and the
+ *                                                         mean step beside it, without that, and before
  *
  * Rows are kept in memory and appended when the trainer does anything but a step, or after a second. In between the file
  * is closed: whole, readable at any time, and safe from a kill. A run that is resumed first drops the rows behind its

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # cuda_train.sh HELIX FOLDER RANKS COMM [SEED...]: the same 20 steps on the CPU and with --device=cuda.
-# Dropout, micro-batches, clipping, a checkpoint and a resume. The losses agree; the runs of all seeds (of the emulator's
+# Dropout, micro-batches, clipping, a checkpoint, one beside training, and a resume. The losses agree; the runs of all seeds (of the emulator's
 # order of work; on a GPU they are repetitions) end with the same bits, as does a run that was resumed half way. Two ranks also share
 # the work in other ways.
 # HELIX_CUDA_PLUGIN names the plug-in, if it is not the installed one; COMM: auto, staged or nccl; HELIX_TEST_LAUNCHER: what
@@ -44,11 +44,11 @@ compare() {
               exit !(n == 20 && at_first <= first && at_last <= last) }' || fail "$2: the losses are not the CPU run's"
 }
 
-# same A B: the same bits in both checkpoints
+# same A B [STEP]: the same bits in both checkpoints
 same() {
-    local group
+    local group step=${3:-20}
     for group in /model /optim; do
-        h5diff "$(step_file "$1" 20)" "$(step_file "$2" 20)" $group || fail "$1 and $2 differ in $group"
+        h5diff "$(step_file "$1" "$step")" "$(step_file "$2" "$step")" $group || fail "$1 and $2 differ in $group"
     done
 }
 
@@ -70,6 +70,12 @@ check() {
 # order falls to the other side now and then.
 check f32 1e-5 1e-4
 check bf16 1e-4 1e-3
+
+# The device's memory is copied beside the next step, on another stream; the copy begins long after the update would have.
+cuda_env+=(HELIX_TEST_COPY_MS=2000)
+cuda "${seeds[0]}" beside --model.dtype=f32 --train.steps=11 --ckpt.async=wait
+unset 'cuda_env[-1]'
+same "cuda_f32_${seeds[0]}" beside 10
 
 # layout NAME FIRST LAST OPTION...: other ways to share the work between two ranks
 layout() {

@@ -5,9 +5,11 @@
 make_text corpus.txt
 train=("$helix" train --model.ctx=64 --model.layers=2 --model.dim=48 --model.heads=4 --model.dropout=0.1 --train.batch=6
     --train.micro_batch=4 --train.eval_batches=2 --optim.warmup=2 --data.path corpus.txt --train.steps 12 --ckpt.every 6)
+# same_state RUN [STEP]
 same_state() {
-    h5diff "$(step_file one 12)" "$(step_file "$1" 12)" /model >diff.txt || fail "$1: other weights: $(head -3 diff.txt)"
-    h5diff "$(step_file one 12)" "$(step_file "$1" 12)" /optim >diff.txt || fail "$1: other moments: $(head -3 diff.txt)"
+    local step=${2:-12}
+    h5diff "$(step_file one "$step")" "$(step_file "$1" "$step")" /model >diff.txt || fail "$1: other weights: $(head -3 diff.txt)"
+    h5diff "$(step_file one "$step")" "$(step_file "$1" "$step")" /optim >diff.txt || fail "$1: other moments: $(head -3 diff.txt)"
 }
 expect 0 '12 steps' "${train[@]}" --out one --threads 1
 for threads in 2 3 5; do
@@ -16,6 +18,11 @@ for threads in 2 3 5; do
 done
 HELIX_STREAM=async expect 0 '12 steps' "${train[@]}" --out async --threads 2
 same_state async
+# a thread copies what the next step uses
+HELIX_TEST_COPY_MS=200 expect 0 '12 steps' "${train[@]}" --out beside --threads 2 --ckpt.async wait --ckpt.every 1 --ckpt.keep 20 \
+    --train.ema 0.9 --train.eval_every 2
+same_state beside 6
+same_state beside
 HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own1 --threads 1
 HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own3 --threads 3
 h5diff "$(step_file own1 12)" "$(step_file own3 12)" /model >diff.txt || fail "own GEMM: other weights: $(head -3 diff.txt)"

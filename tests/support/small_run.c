@@ -76,7 +76,9 @@ void small_run_open(small_run *run, hx_comm *comm, const char *text_file, const 
                               .config = &run->config,
                               .train = &run->source,
                               .agreement = &run->agreement,
-                              .sync = &run->sync};
+                              .sync = &run->sync,
+                              .checkpoint = config->checkpoint,
+                              .save_every = config->save_every};
     OK(hx_trainer_create(&setup, &run->trainer));
 }
 

@@ -43,6 +43,8 @@ typedef struct small_run_config {
     int clip_norm_type; /* hx_optim_config */
     bool no_clip;
     int64_t check_replicas; /* hx_train_config */
+    const hx_checkpoint_hook *checkpoint; /* NULL: none. Borrowed */
+    int64_t save_every; /* steps, where there is one */
     const hx_shard *shard; /* cuts the model over ranks of `world`, of which `comm` is then the data-parallel axis; NULL: it is whole */
     hx_comm *world;
 } small_run_config;

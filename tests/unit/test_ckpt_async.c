@@ -3,7 +3,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+
+#include "backends/backends.h"
+#include "tests/support/far.h"
 
 TestSuite(ckpt_async, .init = fixture_open, .fini = fixture_close);
 
@@ -127,6 +131,161 @@ Test(ckpt_async, a_save_that_is_waited_for_comes_after_the_one_under_way) {
     OK(hx_ckpt_save(ckpt, &(hx_train_state){.step = 2}, &items, false));
     cr_expect(has_step(1) && has_step(2));
     ended_with(1, HX_OK);
+    hx_ckpt_close(&ckpt);
+}
+
+/* The weight is steady, the bias is not. */
+static void open_late(void) {
+    setenv("HELIX_TEST_COPY_MS", "100", 1);
+    open_with(WAIT);
+    items_array[0].is_steady = true;
+}
+
+static void file_has(int64_t weight_step, int64_t bias_step) {
+    hx_train_state state;
+    fill_state(0);
+    OK(hx_ckpt_load(comm, folder, &items, &state));
+    cr_expect_eq(weight[1], (float)(1 + 1000 * weight_step), "weight %g", weight[1]);
+    cr_expect_eq(bias[0], (double)bias_step, "bias %g", bias[0]);
+}
+
+Test(ckpt_async, what_is_steady_is_copied_beside_training_and_the_rest_at_once) {
+    open_late();
+    OK(begin(7, false));
+    fill_state(8); /* too soon for the weight */
+    hx_ckpt_finish(ckpt);
+    file_has(8, 7);
+    hx_ckpt_close(&ckpt);
+}
+
+Test(ckpt_async, what_is_steady_may_change_once_it_has_settled) {
+    open_late();
+    atomic_store(&is_held, true);
+    OK(begin(7, false));
+    hx_ckpt_settle(ckpt); /* it waits for the copy, not for the disk, which is held */
+    fill_state(8);
+    cr_expect(!has_step(7));
+    atomic_store(&is_held, false);
+    hx_ckpt_settle(ckpt); /* nothing to wait for */
+    hx_ckpt_finish(ckpt);
+    file_has(7, 7);
+    hx_ckpt_close(&ckpt);
+}
+
+Test(ckpt_async, the_list_may_be_gone_while_the_copy_is_made) {
+    hx_state_list own = {0};
+    open_late();
+    fill_state(7);
+    for (int64_t i = 0; i < items.n_items; i++) OK(hx_state_list_add(&own, &items.items[i]));
+    OK(hx_ckpt_begin(ckpt, &(hx_train_state){.step = 7}, &own, false, &result));
+    memset(own.items, 0xff, (size_t)own.n_items * sizeof *own.items);
+    hx_state_list_destroy(&own);
+    hx_ckpt_close(&ckpt); /* waits for the copy, too */
+    file_has(7, 7);
+}
+
+static bool system_takes_pages(void) {
+#ifdef MADV_POPULATE_WRITE
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const bool takes = madvise(page, 4096, MADV_POPULATE_WRITE) == 0;
+    munmap(page, 4096);
+    return takes;
+#else
+    return false;
+#endif
+}
+
+Test(ckpt_async, what_will_be_saved_has_its_memory_before_the_first_save) {
+    hx_layout large;
+    hx_state_item item = items_array[0];
+    const hx_state_list list = {.items = &item, .n_items = 1};
+    const int64_t n = 16 << 20; /* 64 MiB */
+    if (!system_takes_pages()) cr_skip("the system takes pages when they are written");
+    OK(hx_layout_full(&HX_SHAPE(n), &large));
+    item.layout = &large;
+    OK(hx_mem_alloc((size_t)n * sizeof(float), &item.data));
+    for (int64_t i = 0; i < n; i++) ((float *)item.data)[i] = (float)i;
+    open_with(WAIT);
+    const size_t before = hx_mem_resident_bytes(), share = (size_t)n * sizeof(float);
+    hx_ckpt_expect(ckpt, &list);
+    for (int ms = 0; ms < 20000 && hx_mem_resident_bytes() < before + share * 9 / 10; ms += 10) usleep(10000);
+    cr_expect_geq(hx_mem_resident_bytes(), before + share * 9 / 10);
+    OK(hx_ckpt_begin(ckpt, &(hx_train_state){.step = 1}, &list, false, &result));
+    hx_ckpt_expect(ckpt, &items); /* less: it keeps what it has */
+    ended_with(1, HX_OK);
+    memset(item.data, 0, share);
+    OK(hx_ckpt_load(comm, folder, &list, NULL));
+    cr_expect_eq(((float *)item.data)[n - 1], (float)(n - 1));
+    hx_ckpt_close(&ckpt);
+    hx_mem_free(&item.data);
+    hx_layout_destroy(&large);
+}
+
+/* A function may use what is the caller's alone. */
+static hx_status produce(void *source, int64_t at, int64_t n, void *out) {
+    (void)source;
+    if (!pthread_equal(pthread_self(), tester)) return HX_FAIL(HX_ERR_STATE, "on another thread");
+    memcpy(out, weight + at, (size_t)n * sizeof *weight);
+    return HX_OK;
+}
+
+Test(ckpt_async, what_a_function_makes_is_made_at_once) {
+    open_late();
+    items_array[0].produce = produce;
+    OK(begin(7, false));
+    fill_state(8);
+    hx_ckpt_finish(ckpt);
+    ended_with(7, HX_OK);
+    items_array[0].produce = NULL;
+    file_has(7, 7);
+    hx_ckpt_close(&ckpt);
+}
+
+/* The far device refuses to copy what does not lie in its memory. */
+Test(ckpt_async, a_copy_that_fails_beside_training_is_told_when_it_ends) {
+    hx_device *far;
+    OK(hx_backend_register(&hx_backend_far));
+    OK(hx_device_open("far", NULL, &far));
+    open_late();
+    OK(begin(1, false));
+    hx_ckpt_settle(ckpt);
+    items_array[0].device = far;
+    OK(begin(2, false));
+    cr_expect_eq(result, HX_SAVE_BEGUN);
+    hx_ckpt_settle(ckpt);
+    hx_device_close(&far); /* nothing of it is in use any more */
+    items_array[0].device = NULL;
+    hx_ckpt_finish(ckpt);
+    ended_with(1, HX_OK);
+    ended_with(2, HX_ERR_INTERNAL);
+    cr_expect(has_step(1) && !has_step(2));
+    file_has(1, 1);
+    hx_ckpt_close(&ckpt);
+}
+
+/* Where the system grants any request no copy fails for want of memory. */
+static bool system_counts_memory(void) {
+    FILE *file = fopen("/proc/sys/vm/overcommit_memory", "r");
+    const int mode = file != NULL ? fgetc(file) : '1';
+    if (file != NULL) fclose(file);
+    return mode != '1';
+}
+
+Test(ckpt_async, a_copy_for_which_there_is_no_memory_fails_at_once_and_the_next_save_goes_on) {
+    const hx_state_item whole = items_array[0];
+    hx_layout large;
+    if (!system_counts_memory()) cr_skip("memory is overcommitted");
+    open_late();
+    OK(hx_layout_full(&HX_SHAPE((int64_t)1 << 40), &large)); /* 4 TiB */
+    items_array[0].layout = &large;
+    REFUSED(begin(1, false), HX_ERR_MEMORY, "ckpt.async = off");
+    hx_ckpt_settle(ckpt);
+    hx_layout_destroy(&large);
+    items_array[0] = whole;
+    OK(begin(2, false));
+    hx_ckpt_finish(ckpt);
+    ended_with(2, HX_OK);
+    file_has(2, 2);
     hx_ckpt_close(&ckpt);
 }
 

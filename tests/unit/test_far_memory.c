@@ -13,6 +13,7 @@
 #include "core/train/metrics.h"
 #include "io/data/npy.h"
 #include "tests/support/far.h"
+#include "tests/support/saved.h"
 #include "tests/support/small_run.h"
 
 static void open_all(void) {
@@ -140,6 +141,22 @@ Test(far_memory, so_does_a_run_in_bf16_with_masters_averages_and_recomputation) 
 /* ---- checkpoints ---- */
 
 /* Two boxes of columns over one storage, as q and k are held: pieces of more than the staging buffer, cut unevenly. */
+/* The thread that copies reads device memory beside the kernels of the next step. */
+Test(far_memory, saves_beside_training_hold_the_bits_of_their_step) {
+    for (int way = 0; way < SAVED_WAYS; way++) {
+        small_run run;
+        hx_ckpt *ckpt;
+        hx_checkpoint_hook hook;
+        saved_open(comm, folder, way, &ckpt, &hook);
+        small_run_open(&run, comm, __FILE__, &(small_run_config){.dtype = 2, .batch = 6, .micro_batch = 4, .steps = 3, .lr = 1e-2, .ema = 0.9,
+                                                                 .device = "far", .checkpoint = &hook, .save_every = 1});
+        OK(hx_trainer_run(run.trainer));
+        small_run_close(&run);
+        hx_ckpt_close(&ckpt);
+    }
+    saved_compare(folder, "far", 1, 3);
+}
+
 Test(far_memory, a_checkpoint_moves_large_tensors_in_pieces) {
     const int64_t rows = 3001, left = 700, columns = 2203, n = rows * columns;
     const hx_box boxes[2] = {{.start = {0, left}, .extent = {rows, columns - left}},

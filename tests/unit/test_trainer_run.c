@@ -1,4 +1,7 @@
 /* How a run goes: events, evaluations, checkpoints, stops, resumption, and failures on several ranks. */
+#define _GNU_SOURCE
+#include <unistd.h>
+
 #include "core/optim/ema.h"
 #include "tests/unit/test_trainer_fixture.h"
 
@@ -37,10 +40,11 @@ static saves saved;
 static hx_checkpoint_hook checkpoint = {.self = &saved, .save = save_down};
 
 /* Saves beside training: one ends at the fourth poll after it was begun, or when it is waited for; until then others are left out.
- * Step 3 fails. */
+ * Step 3 fails. Their copies take 30 ms from the first call of settle on. */
 typedef struct beside {
     int64_t step;   /* under way; 0: none */
-    int n_polls, n_finished;
+    int n_polls, n_finished, n_expected;
+    bool is_copying;
 } beside;
 static beside thread;
 
@@ -48,8 +52,19 @@ static hx_status save_beside(void *self, const hx_train_state *state, const hx_s
     beside *b = self;
     (void)items, (void)is_best;
     *result = b->step != 0 ? HX_SAVE_SKIPPED : HX_SAVE_BEGUN;
-    if (b->step == 0) *b = (beside){.step = state->step, .n_finished = b->n_finished};
+    if (b->step == 0) *b = (beside){.step = state->step, .n_finished = b->n_finished, .n_expected = b->n_expected, .is_copying = true};
     return HX_OK;
+}
+
+static void expect_beside(void *self, const hx_state_list *items) {
+    beside *b = self;
+    b->n_expected += items->n_items > 0;
+}
+
+static void settle_beside(void *self) {
+    beside *b = self;
+    if (b->is_copying) usleep(30000);
+    b->is_copying = false;
 }
 
 static void finish_beside(void *self) {
@@ -66,7 +81,7 @@ static bool ended_beside(void *self, hx_save_end *end) {
     return true;
 }
 
-static hx_checkpoint_hook beside_hook = {.self = &thread, .save = save_beside, .finish = finish_beside, .ended = ended_beside};
+static hx_checkpoint_hook beside_hook = {.self = &thread, .expect = expect_beside, .save = save_beside, .settle = settle_beside, .finish = finish_beside, .ended = ended_beside};
 
 static void setup(void) {
     hx_rng rng = {11, hx_rng_stream(HX_RNG_USER, 1)};
@@ -829,19 +844,26 @@ Test(trainer_run, events_tell_what_becomes_of_saves_beside_training) {
     OK(hx_trainer_run(r.trainer));
     cr_expect_str_eq(saves_of(), "begun 1 skipped 2 ended 1 begun 3 skipped 4 failed 3 begun 5 ended 5 ");
     cr_expect_eq(thread.n_finished, 2, "before the last save and after it");
+    cr_expect_eq(thread.n_expected, 1, "it is told what will be saved");
     for (int i = 0; i < r.n_events; i++) {
         const hx_train_event *e = &r.events[i];
         if (e->kind != HX_EVENT_SAVE_END) continue;
-        cr_expect(e->seconds == 0.25 && e->stall_s >= 0 && e->stall_s < 0.25);
-        if (e->step == 1) cr_expect(e->step_s > 0, "two steps were done beside it");
+        cr_expect(e->seconds == 0.25);
+        if (e->step == 1) { /* two steps were done beside it */
+            cr_expect(e->stall_s >= 0.03, "%g s: the update waited for the copy", e->stall_s);
+            cr_expect(e->step_s > 0 && 2 * e->step_s < event_of(&r, HX_EVENT_STEP, 1)->seconds + event_of(&r, HX_EVENT_STEP, 2)->seconds - 0.02,
+                      "%g s: the wait is the save's, not the steps'", e->step_s);
+        }
     }
 }
 
 Test(trainer_run, a_last_save_that_fails_beside_training_fails_the_run) {
     r.setup.checkpoint = &beside_hook;
+    r.setup.save_every = -1;
     r.tc.steps = 3;
     thread = (beside){.step = 0};
     training_start(&r);
+    cr_expect_eq(thread.n_expected, 0, "a save at the end only is waited for");
     cr_expect_eq(hx_trainer_run(r.trainer), HX_ERR_IO);
     cr_expect(strstr(hx_error_message(), "no space left"), "%s", hx_error_message());
 }
