@@ -1,8 +1,11 @@
 /* Seconds of saving and of loading a checkpoint of a GPT of 124 million parameters with AdamW's moments in f32, 1.5 GB.
- *     mpirun -n 2 bench_ckpt FOLDER [flat|columns|copies] [layers]
+ *     mpirun -n 2 bench_ckpt FOLDER [flat|columns|copies|async] [layers]
  * flat: each rank holds a flat share of every tensor; columns: matrices are cut by columns, so that rows of the file interleave; copies: each rank
  * holds all, as data-parallel ranks do. Prints
- * the seconds of both, bytes of the state, and the most memory that a rank took beside it. */
+ * the seconds of both, bytes of the state, and the most memory that a rank took beside it.
+ * async: flat shares, saved at once and then twice beside a computation that stands for a step's forward and backward: matrix products,
+ * of which two seconds' worth fit between the save and the update. Prints the seconds of the save that is waited for; of each of the
+ * others what the slowest rank stood still for, in the call and before the update; and the computation's time by that of it alone. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backends/backends.h"
 #include "core/base/mem.h"
+#include "core/op/ops.h"
 #include "io/ckpt/ckpt.h"
 
 enum { DIM = 768, VOCAB = 50257, CONTEXT = 1024, MOST = 3 * (12 * 12 + 4) };
@@ -34,7 +39,7 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-typedef enum cut { FLAT, COLUMNS, COPIES } cut;
+typedef enum cut { FLAT, COLUMNS, COPIES, ASYNC } cut;
 
 static void add(const char *slot, const char *name, hx_shape shape, cut way) {
     int64_t rank = hx_comm_rank(comm), size = hx_comm_size(comm), i = list.n_items++;
@@ -50,7 +55,7 @@ static void add(const char *slot, const char *name, hx_shape shape, cut way) {
         must(hx_layout_restrict(&full, n * rank / size, n * (rank + 1) / size, &layouts[i]));
     }
     hx_layout_destroy(&full);
-    items[i] = (hx_state_item){.dtype = HX_F32, .layout = &layouts[i], .n_replicas = 1};
+    items[i] = (hx_state_item){.dtype = HX_F32, .layout = &layouts[i], .n_replicas = 1, .is_steady = true};
     if (way == COPIES) items[i].replica = (int)rank, items[i].n_replicas = (int)size;
     snprintf(items[i].name, sizeof items[i].name, "/%s/%s", slot, name);
     int64_t n = hx_layout_count(&layouts[i]);
@@ -107,19 +112,118 @@ static double load(const char *folder) {
     return slowest(now() - begin);
 }
 
+/* ---- beside a computation ---- */
+
+#define STEP_SECONDS 2.0
+#define MOST_STEPS   30 /* before the first save, which most runs have after many more */
+
+enum { SIDE = 1024 }; /* of a matrix, 4 MiB */
+
+typedef struct work {
+    hx_ctx ctx;
+    hx_tensor *a, *b;
+    int64_t n; /* products */
+} work;
+
+static void work_open(work *w) {
+    must(hx_backend_register(&hx_backend_cpu));
+    must(hx_device_open("cpu", &(hx_device_config){.n_threads = 1}, &w->ctx.device));
+    must(hx_stream_create(w->ctx.device, &w->ctx.stream));
+    must(hx_tensor_create(w->ctx.device, HX_F32, HX_SHAPE(SIDE, SIDE), &w->a));
+    must(hx_tensor_create(w->ctx.device, HX_F32, HX_SHAPE(SIDE, SIDE), &w->b));
+    must(hx_tensor_fill(w->ctx.stream, w->a, 0.5));
+    must(hx_tensor_fill(w->ctx.stream, w->b, 0.25));
+}
+
+static void work_close(work *w) {
+    hx_tensor_destroy(&w->a);
+    hx_tensor_destroy(&w->b);
+    hx_stream_destroy(&w->ctx.stream);
+    hx_device_close(&w->ctx.device);
+}
+
+static double compute(work *w) {
+    const double begin = now();
+    for (int64_t i = 0; i < w->n; i++) {
+        hx_tensor *c;
+        must(hx_matmul(&w->ctx, w->a, w->b, &c));
+        hx_tensor_destroy(&c);
+    }
+    must(hx_stream_sync(w->ctx.stream));
+    return now() - begin;
+}
+
+/* As many products as take all ranks together STEP_SECONDS; returns the seconds. */
+static double calibrate(work *w) {
+    w->n = 4;
+    must(hx_comm_barrier(comm));
+    const double seconds = slowest(compute(w));
+    w->n = 1 + (int64_t)(STEP_SECONDS / seconds * (double)w->n);
+    must(hx_comm_barrier(comm));
+    return slowest(compute(w));
+}
+
+static void save_beside(hx_ckpt *ckpt, work *w, int64_t step, double alone) {
+    hx_save_result result;
+    hx_save_end end;
+    must(hx_comm_barrier(comm));
+    const double begin = now();
+    must(hx_ckpt_begin(ckpt, &(hx_train_state){.step = step}, &list, false, &result));
+    const double call = now() - begin, beside = compute(w), reached = now();
+    hx_ckpt_settle(ckpt);
+    const double settle = now() - reached;
+    hx_ckpt_finish(ckpt);
+    if (!hx_ckpt_ended(ckpt, &end) || end.status != HX_OK) exit(1);
+    const double stall = slowest(call + settle), slower = slowest(beside) / alone, written = slowest(end.seconds), waited = slowest(settle);
+    if (hx_comm_rank(comm) == 0)
+        printf("stall%lld %.5f waited %.5f slower%lld %.4f written %.4f ", (long long)step, stall, waited, (long long)step, slower, written);
+}
+
+/* A run's first steps, beside which the thread takes its memory. */
+static void await_memory(hx_ckpt *ckpt, work *w) {
+    const size_t before = hx_mem_resident_bytes();
+    int64_t share;
+    bool is_missing = true;
+    must(hx_ckpt_share_bytes(&list, &share));
+    hx_ckpt_expect(ckpt, &list);
+    for (int i = 0; i < MOST_STEPS && is_missing; i++) {
+        (void)calibrate(w);
+        is_missing = slowest(hx_mem_resident_bytes() < before + (size_t)share) > 0;
+    }
+}
+
+static void measure_async(const char *folder) {
+    work w = {.n = 0};
+    hx_ckpt *ckpt;
+    work_open(&w);
+    const double save_s = save(folder);
+    must(hx_ckpt_open(comm, folder, &(hx_ckpt_config){.keep = 1, .async = 1}, "", &ckpt));
+    await_memory(ckpt, &w);
+    const double alone = calibrate(&w);
+    for (int64_t step = 1; step <= 2; step++) save_beside(ckpt, &w, step, alone);
+    hx_ckpt_close(&ckpt);
+    if (hx_comm_rank(comm) == 0) printf("save %.4f alone %.4f\n", save_s, alone);
+    work_close(&w);
+}
+
+static void measure_both(const char *folder) {
+    const double before = (double)hx_mem_resident_bytes();
+    const double write_s = save(folder), read_s = load(folder), extra = slowest((double)hx_mem_peak_bytes() - before);
+    if (hx_comm_rank(comm) == 0) printf("write %.4f read %.4f bytes %lld extra %.0f\n", write_s, read_s, (long long)n_bytes, extra);
+}
+
 int main(int argc, char **argv) {
-    if (argc < 2) return fprintf(stderr, "usage: bench_ckpt FOLDER [flat|columns|copies] [layers]\n"), 2;
-    static const char *const ways[] = {"flat", "columns", "copies"};
+    if (argc < 2) return fprintf(stderr, "usage: bench_ckpt FOLDER [flat|columns|copies|async] [layers]\n"), 2;
+    static const char *const ways[] = {"flat", "columns", "copies", "async"};
     cut way = FLAT;
-    while (argc > 2 && way < COPIES && strcmp(argv[2], ways[way]) != 0) way++;
+    while (argc > 2 && way < ASYNC && strcmp(argv[2], ways[way]) != 0) way++;
     const int layers = argc > 3 ? atoi(argv[3]) : 12;
     if (layers < 0 || layers > 12) return fprintf(stderr, "bench_ckpt: %d layers: expected 0 to 12\n", layers), 2;
     must(hx_comm_was_launched() ? hx_comm_mpi_open(&comm) : hx_comm_self_open(&comm));
     static const char *const slots[] = {"model", "optim/m", "optim/v"};
     for (int s = 0; s < 3; s++) add_slot(slots[s], layers, way);
-    double before = (double)hx_mem_resident_bytes();
-    double write_s = save(argv[1]), read_s = load(argv[1]), extra = slowest((double)hx_mem_peak_bytes() - before);
-    if (hx_comm_rank(comm) == 0) printf("write %.4f read %.4f bytes %lld extra %.0f\n", write_s, read_s, (long long)n_bytes, extra);
+    if (way == ASYNC) measure_async(argv[1]);
+    else measure_both(argv[1]);
     for (int64_t i = 0; i < list.n_items; i++) {
         hx_layout_destroy(&layouts[i]);
         hx_mem_free(&items[i].data);
