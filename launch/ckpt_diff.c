@@ -62,6 +62,13 @@ static void compare_real(comparison *c, const char *name, double a, double b) {
     if (strcmp(here, there) != 0) tell(c, "state", name, here, there);
 }
 
+static void compare_tokenizer(comparison *c) {
+    char here[HX_TOKENIZER_ID_TEXT], there[HX_TOKENIZER_ID_TEXT];
+    hx_tokenizer_id_text(&c->a.info.tokenizer, here);
+    hx_tokenizer_id_text(&c->b.info.tokenizer, there);
+    if (strcmp(here, there) != 0) tell(c, "state", "tokenizer", here, there);
+}
+
 static void compare_state(comparison *c) {
     const hx_train_state *a = &c->a.info.state, *b = &c->b.info.state;
 #define COMPARE_I64(field) compare_count(c, #field, (long long)a->field, (long long)b->field);
@@ -165,6 +172,7 @@ static hx_status compare(comparison *c, const hx_cli *cli) {
         printf("a: %s\nb: %s\n", c->a.file, c->b.file);
     if (c->a.has_config && c->b.has_config) compare_config(c);
     compare_state(c);
+    compare_tokenizer(c);
     return compare_tensors(c);
 }
 

@@ -13,11 +13,12 @@ static int64_t count_parameters(const hx_ckpt_info *info) {
 }
 
 static void print_info(const char *file, const hx_ckpt_info *info) {
-    char shape[HX_SHAPE_TEXT];
+    char shape[HX_SHAPE_TEXT], tokenizer[HX_TOKENIZER_ID_TEXT];
     printf("%s\n  format %d, written by %d rank%s, %s\n", file, info->format, info->world_size, info->world_size == 1 ? "" : "s", info->versions);
     if (info->helix[0]) printf("  by Helix %s\n", info->helix);
     printf("  state hash %016llx\n", (unsigned long long)info->state_hash);
     if (info->kernels[0]) printf("  kernels: %s\n", info->kernels);
+    if (info->tokenizer.kind != HX_TOKENIZER_UNKNOWN) printf("  tokenizer: %s\n", hx_tokenizer_id_text(&info->tokenizer, tokenizer));
     printf("  step %lld, %lld samples seen, loss %.4f, held-out loss %.4f, best %.4f, %.1f s of training\n",
            (long long)info->state.step, (long long)info->state.cursor, info->state.last_loss, info->state.last_eval_loss,
            info->state.best_loss, info->state.elapsed_s);
@@ -35,13 +36,14 @@ static json_t *entry_json(const hx_ckpt_entry *entry) {
 
 static hx_status print_info_json(const char *file, const hx_ckpt_info *info) {
     const hx_train_state *state = &info->state;
-    char state_hash[17], model_hash[17];
+    char state_hash[17], model_hash[17], tokenizer[HX_TOKENIZER_ID_TEXT];
     snprintf(state_hash, sizeof state_hash, "%016llx", (unsigned long long)info->state_hash);
     snprintf(model_hash, sizeof model_hash, "%016llx", (unsigned long long)info->model_hash);
     json_t *tensors = json_array();
     for (int64_t i = 0; i < info->n_entries; i++) json_array_append_new(tensors, entry_json(&info->entries[i]));
-    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:s, s:i, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:o}", "file", file, "format",
-                          info->format, "helix", info->helix, "state_hash", state_hash, "model_hash", model_hash, "ranks", info->world_size, "versions", info->versions, "kernels", info->kernels, "step", (json_int_t)state->step,
+    json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:f, s:I, s:o}", "file", file, "format",
+                          info->format, "helix", info->helix, "state_hash", state_hash, "model_hash", model_hash, "ranks", info->world_size, "versions", info->versions, "kernels", info->kernels, "tokenizer",
+                          hx_tokenizer_id_text(&info->tokenizer, tokenizer), "step", (json_int_t)state->step,
                           "cursor", (json_int_t)state->cursor, "seed", (json_int_t)state->seed, "loss",
                           hx__json_real(state->last_loss), "eval_loss", hx__json_real(state->last_eval_loss), "best_loss",
                           hx__json_real(state->best_loss), "elapsed_s", state->elapsed_s, "parameters",

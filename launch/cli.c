@@ -146,6 +146,16 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
     return HX_OK;
 }
 
+/* The file that the configuration names may be gone, or another one by now. */
+static hx_status take_kept_tokenizer(const char *file, hx_cli *cli) {
+    char kept[HX_PATH_BYTES], *path = cli->config.data.tokenizer;
+    if (cli->tokenizer.kind != HX_TOKENIZER_BPE || !hx__run_tokenizer(file, kept)) return HX_OK;
+    if (strlen(kept) >= HX_OPTION_TEXT)
+        return HX_FAIL(HX_ERR_CONFIG, "%.64s...: a path of %zu bytes: expected fewer than %d", kept, strlen(kept), HX_OPTION_TEXT);
+    strcpy(path, kept);
+    return HX_OK;
+}
+
 hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
                                   char file[HX_PATH_BYTES]) {
     HX_TRY(hx__cli_read(command, cli, argc, argv)); /* finds the path; what it sets else is read again below */
@@ -159,7 +169,8 @@ hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int ar
     HX_TRY(hx__config_same_model(&stored, &cli->config, file));
     cli->config.run = run;
     cli->config.mesh = mesh;
-    return HX_OK;
+    HX_TRY(hx__tokenizer_of_checkpoint(file, &cli->tokenizer));
+    return strcmp(cli->config.data.tokenizer, stored.data.tokenizer) == 0 ? take_kept_tokenizer(file, cli) : HX_OK;
 }
 
 /* ---- help ---- */

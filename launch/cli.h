@@ -47,6 +47,7 @@ typedef struct hx_cli {
     hx_config config;
     hx_cli_config own;
     hx_words words;
+    hx_tokenizer_id tokenizer; /* of the checkpoint that hx__cli_read_checkpoint has found */
     int exit_code; /* set by a command that ran but has bad news (doctor); 0 otherwise */
 } hx_cli;
 
@@ -74,7 +75,8 @@ hx_status hx_command_read(int argc, char *const *argv, const hx_command **out, i
 /** Read options of `command` over the values in *cli. @return HX_ERR_CONFIG: an option of another command, ... */
 hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *const *argv);
 /** As hx__cli_read, but the base is the configuration stored in the checkpoint that the first word, or `out`, means;
- *  the run's own section and the mesh are not taken from there. @return HX_ERR_MISMATCH: another model is asked for */
+ *  the run's own section and the mesh are not taken from there. Where no other data.tokenizer is named, it is the one that the run's
+ *  folder keeps, if it keeps one. @return HX_ERR_MISMATCH: another model is asked for */
 hx_status hx__cli_read_checkpoint(const hx_command *command, hx_cli *cli, int argc, char *const *argv,
                                   char file[HX_PATH_BYTES]);
 

@@ -152,6 +152,18 @@ static hx_status set_prompt(generator *g) {
     return HX_OK;
 }
 
+/* The tokenizer that the model was trained with, as far as its checkpoint tells. */
+static hx_status open_tokenizer(const hx_cli *cli, const char *path, const char *file, hx_tokenizer **out) {
+    char what[HX_OPTION_TEXT + 32] = "without data.tokenizer ids are";
+    hx_tokenizer_id id;
+    if (path[0]) snprintf(what, sizeof what, "data.tokenizer = %s is", path);
+    HX_TRY(hx_tokenizer_open(path[0] ? path : "bytes", out));
+    hx_tokenizer_id_get(*out, &id);
+    const hx_status status = hx__same_tokenizer(file, &cli->tokenizer, what, &id, "the same one by --data.tokenizer");
+    if (status != HX_OK) hx_tokenizer_close(out);
+    return status;
+}
+
 /* Bytes go with a model of fewer ids, too: its text has no others. */
 static hx_status choose_tokens(generator *g, const char *path) {
     int64_t n = hx_tokenizer_vocab(g->tokenizer);
@@ -165,11 +177,11 @@ static hx_status choose_tokens(generator *g, const char *path) {
     return HX_OK;
 }
 
-static hx_status run_generator(hx_session *s, const hx_cli_config *options, const hx_model *model) {
+static hx_status run_generator(hx_session *s, const hx_cli *cli, const char *file, const hx_model *model) {
     const char *path = s->config.data.tokenizer;
     HX_CLEANUP(hx_tokenizer_close) hx_tokenizer *tokenizer = NULL;
-    HX_TRY(hx_tokenizer_open(path[0] ? path : "bytes", &tokenizer));
-    generator g = {.session = s, .model = model, .options = options, .tokenizer = tokenizer, .ctx = s->config.model.ctx, .vocab = s->config.model.vocab};
+    HX_TRY(open_tokenizer(cli, path, file, &tokenizer));
+    generator g = {.session = s, .model = model, .options = &cli->own, .tokenizer = tokenizer, .ctx = s->config.model.ctx, .vocab = s->config.model.vocab};
     hx_status status = HX_OK;
     HX_TRY_GOTO(choose_tokens(&g, path), done);
     HX_TRY_GOTO(hx_mem_alloc_array(g.vocab, sizeof *g.weights, (void **)&g.weights), done);
@@ -195,7 +207,7 @@ hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session *
     HX_TRY(hx_session_gpt(*session, &model));
     hx_status status = hx__load_model(*session, file, cli->own.use_ema, &model, &state);
     /* every rank computes the same text; all of them fail alike, or none does */
-    if (status == HX_OK) status = hx__session_fail(*session, hx_comm_agree((*session)->world, run_generator(*session, &cli->own, &model)));
+    if (status == HX_OK) status = hx__session_fail(*session, hx_comm_agree((*session)->world, run_generator(*session, cli, file, &model)));
     hx_layer_destroy(&model.root);
     return status;
 }

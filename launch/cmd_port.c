@@ -40,62 +40,100 @@ static hx_status check_free(const char *out) {
     return HX_OK;
 }
 
-static hx_status save(const hx_cli *cli, const hx_hf_import *in, const char *folder, const char *config_text) {
+/* What came in, beside the weights. */
+typedef struct imported {
+    const hx_cli *cli;
+    hx_hf_import *in;
+    int n_tokenizer_files;
+    hx_tokenizer_id tokenizer;
+    char unread[512]; /* why Helix cannot use the tokenizer; "": it can, or there is none */
+} imported;
+
+static hx_status save(const imported *im, const char *folder, const char *config_text) {
+    const hx_cli *cli = im->cli;
     const hx_train_state state = {.best_loss = INFINITY, .last_loss = NAN, .last_eval_loss = NAN, .seed = (uint64_t)cli->config.train.seed};
     hx_comm *self = NULL;
     hx_ckpt *ckpt = NULL;
     hx_status status;
     HX_TRY(hx_comm_self_open(&self));
     HX_TRY_GOTO(hx_ckpt_open(self, folder, &cli->config.ckpt, config_text, &ckpt), done);
-    HX_TRY_GOTO(hx_ckpt_save(ckpt, &state, hx_hf_import_items(in), false), done);
+    hx_ckpt_set_tokenizer(ckpt, &im->tokenizer);
+    HX_TRY_GOTO(hx_ckpt_save(ckpt, &state, hx_hf_import_items(im->in), false), done);
 done:
     hx_ckpt_close(&ckpt);
     hx_comm_close(&self);
     return status;
 }
 
-/* The configuration comes before the checkpoint: where that is, all is there. */
-static hx_status write_run(hx_cli *cli, const hx_hf_import *in) {
+/* Carried also where Helix cannot read it: an export brings it back. */
+static hx_status write_tokenizer(imported *im) {
+    char folder[HX_PATH_BYTES];
+    HX_TRY(hx__path_join(im->cli->config.run.out, "tokenizer", folder));
+    HX_TRY(hx_tokenizer_copy(im->cli->words.items[0], folder, &im->n_tokenizer_files));
+    if (im->n_tokenizer_files > 0 && hx__identify_tokenizer(folder, &im->tokenizer) != HX_OK) {
+        snprintf(im->unread, sizeof im->unread, "%.500s", hx_error_message());
+        hx_error_clear();
+    }
+    return HX_OK;
+}
+
+/* Configuration and tokenizer come before the checkpoint: where that is, all is there. */
+static hx_status write_run(imported *im) {
+    const hx_cli *cli = im->cli;
     char folder[HX_PATH_BYTES], *text = NULL;
     hx_config config = HX_CONFIG_DEFAULT;
     hx_status status;
-    config.model = *hx_hf_import_config(in);
+    config.model = *hx_hf_import_config(im->in);
     HX_TRY(hx__path_join(cli->config.run.out, "ckpt", folder));
     HX_TRY(hx__fs_mkdirs(cli->config.run.out));
     HX_TRY(hx_config_text(&config, &text));
     HX_TRY_GOTO(hx__folder_write_config(&cli->config.run, text), done);
-    HX_TRY_GOTO(save(cli, in, folder, text), done);
+    HX_TRY_GOTO(write_tokenizer(im), done);
+    HX_TRY_GOTO(save(im, folder, text), done);
 done:
     hx_mem_free((void **)&text);
     return status;
 }
 
-static hx_status report_import(const hx_cli *cli, const hx_hf_import *in) {
-    char file[HX_PATH_BYTES];
-    const hx_state_list *items = hx_hf_import_items(in);
+static void print_tokenizer(const imported *im) {
+    char text[HX_TOKENIZER_ID_TEXT];
+    if (im->unread[0])
+        printf("its tokenizer is carried, but cannot be used: %s\n", im->unread);
+    else if (im->tokenizer.kind != HX_TOKENIZER_UNKNOWN)
+        printf("tokenizer: %s\n", hx_tokenizer_id_text(&im->tokenizer, text));
+    else
+        puts("no tokenizer is beside the weights: name theirs by --data.tokenizer where it matters");
+}
+
+static hx_status report_import(const imported *im) {
+    char file[HX_PATH_BYTES], tokenizer[HX_TOKENIZER_ID_TEXT];
+    const hx_cli *cli = im->cli;
+    const hx_state_list *items = hx_hf_import_items(im->in);
     const char *dtype = hx_dtype_name(items->items[0].dtype), *out = cli->config.run.out;
     int64_t n = 0;
     for (int64_t i = 0; i < items->n_items; i++) n += hx_shape_count(&items->items[i].layout->shape);
     HX_TRY(hx__find_checkpoint(out, file));
     if (cli->own.json)
-        return hx__print_json(json_pack("{s:s, s:I, s:I, s:s}", "checkpoint", file, "tensors", (json_int_t)items->n_items, "parameters",
-                                        (json_int_t)n, "dtype", dtype));
-    printf("%s: %lld parameters in %lld tensors, %s\ngo on with:  helix train --config %s/config.yaml --init_from %s --data.path ... --out ...\n",
-           file, (long long)n, (long long)items->n_items, dtype, out, out);
+        return hx__print_json(json_pack("{s:s, s:I, s:I, s:s, s:s, s:i}", "checkpoint", file, "tensors", (json_int_t)items->n_items, "parameters",
+                                        (json_int_t)n, "dtype", dtype, "tokenizer", hx_tokenizer_id_text(&im->tokenizer, tokenizer),
+                                        "tokenizer_files", im->n_tokenizer_files));
+    printf("%s: %lld parameters in %lld tensors, %s\n", file, (long long)n, (long long)items->n_items, dtype);
+    print_tokenizer(im);
+    printf("go on with:  helix train --config %s/config.yaml --init_from %s --data.path ... --out ...\n", out, out);
     return HX_OK;
 }
 
 hx_status hx_cmd_ckpt_import(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
-    hx_hf_import *in = NULL;
+    imported im = {.cli = cli};
     hx_status status;
     (void)session; /* local: no rank, no device */
     HX_TRY(hx__cli_read(hx_command_find("ckpt import"), cli, argc, argv));
     HX_TRY(check_out(cli, "ckpt import"));
     HX_TRY(check_free(cli->config.run.out));
-    HX_TRY(hx_hf_import_open(cli->words.items[0], dtype_told(cli), &in));
-    status = write_run(cli, in);
-    if (status == HX_OK) status = report_import(cli, in);
-    hx_hf_import_close(&in);
+    HX_TRY(hx_hf_import_open(cli->words.items[0], dtype_told(cli), &im.in));
+    status = write_run(&im);
+    if (status == HX_OK) status = report_import(&im);
+    hx_hf_import_close(&im.in);
     return status;
 }
 
@@ -157,6 +195,7 @@ typedef struct exported {
     char file[HX_PATH_BYTES]; /* the checkpoint */
     hx_config config;         /* of it */
     hx_hf_export *tensors;
+    int n_tokenizer_files;
     place place;
 } exported;
 
@@ -211,9 +250,20 @@ static hx_status write_config(exported *e) {
     return status;
 }
 
+/* The files that the run carries, unless they are of another tokenizer than this checkpoint's. */
+static hx_status export_tokenizer(exported *e) {
+    char kept[HX_PATH_BYTES];
+    hx_tokenizer_id stored, id = {0};
+    if (!hx__run_tokenizer(e->file, kept)) return HX_OK;
+    HX_TRY(hx__tokenizer_of_checkpoint(e->file, &stored));
+    if (hx__identify_tokenizer(kept, &id) != HX_OK) hx_error_clear(); /* Helix cannot read it: others can */
+    return hx_tokenizer_id_fits(&stored, &id) ? hx_tokenizer_copy(kept, e->place.temporary, &e->n_tokenizer_files) : HX_OK;
+}
+
 static hx_status write_folder(exported *e) {
     HX_TRY(open_place(e->cli->config.run.out, &e->place));
     hx_status status = write_config(e);
+    if (status == HX_OK) status = export_tokenizer(e);
     if (status == HX_OK) status = e->cli->own.format == FORMAT_NPY ? write_arrays(e) : write_safetensors(e);
     if (status == HX_OK) status = publish(&e->place);
     if (status != HX_OK) remove_temporary(e->place.temporary);
@@ -225,9 +275,10 @@ static hx_status report_export(const exported *e) {
     const hx_st_tensor *tensors = hx_hf_export_tensors(e->tensors, &n);
     for (int64_t i = 0; i < n; i++) n_bytes += hx_shape_count(&tensors[i].shape) * (int64_t)hx_dtype_bytes(tensors[i].dtype);
     if (e->cli->own.json)
-        return hx__print_json(json_pack("{s:s, s:s, s:I, s:I}", "checkpoint", e->file, "out", e->place.folder, "tensors", (json_int_t)n, "bytes",
-                                        (json_int_t)n_bytes));
-    printf("%s: %lld tensors of %s, %.1f MB\n", e->place.folder, (long long)n, e->file, (double)n_bytes / 1e6);
+        return hx__print_json(json_pack("{s:s, s:s, s:I, s:I, s:i}", "checkpoint", e->file, "out", e->place.folder, "tensors", (json_int_t)n, "bytes",
+                                        (json_int_t)n_bytes, "tokenizer_files", e->n_tokenizer_files));
+    printf("%s: %lld tensors of %s, %.1f MB%s\n", e->place.folder, (long long)n, e->file, (double)n_bytes / 1e6,
+           e->n_tokenizer_files > 0 ? ", and its tokenizer" : "");
     return HX_OK;
 }
 

@@ -78,8 +78,10 @@ static hx_status eval_model(hx_cli *cli, hx_session *session, const char *file, 
     eval_result e = {.file = file, .model = model};
     HX_TRY(hx__load_model(session, file, cli->own.use_ema, model, &state));
     e.step = state.step;
-    if (cli->own.whole) HX_TRY(hx__session_fail(session, hx__session_data_open(session, false, true, true, &data)));
-    hx_status status = hx_session_eval(session, model, cli->own.whole ? &data.eval : NULL, &e.loss, &e.count);
+    HX_TRY(hx__session_fail(session, hx__session_data_open(session, false, true, cli->own.whole, &data)));
+    hx_status status = hx_comm_agree(hx_session_world(session), hx__same_tokenizer_of_data(session, file, &cli->tokenizer, &data, ""));
+    status = hx__session_fail(session, status);
+    if (status == HX_OK) status = hx_session_eval(session, model, data.eval_loader ? &data.eval : NULL, &e.loss, &e.count);
     hx__session_data_close(&data);
     if (status != HX_OK || hx_comm_rank(hx_session_world(session)) != 0) return status;
     return print_eval(&e, cli->own.json);

@@ -6,7 +6,6 @@
 
 #include "core/base/mem.h"
 #include "dist/comm/dry.h"
-#include "io/text/tokenizer.h"
 
 #define SCAN_TOKENS 4096
 
@@ -27,35 +26,44 @@ static hx_status check_ids(const hx_tokens *tokens, const hx_tokens_info *info, 
     return HX_OK;
 }
 
-/* nanoGPT's and llm.c's files do not tell whose ids they hold. */
-static bool knows_tokenizer(const hx_tokens_info *info) { return strcmp(info->format, "text") == 0 || strcmp(info->format, "helix") == 0; }
+/* nanoGPT's and llm.c's files do not tell whose ids they hold, nor does one of ours that others made without. */
+static hx_tokenizer_id identity_of(const hx_tokens_info *info) {
+    const bool is_ours = strcmp(info->format, "helix") == 0;
+    hx_tokenizer_id id = {.vocab = info->vocab, .hash = info->tokenizer};
+    if (is_ours && info->tokenizer != 0) id.kind = HX_TOKENIZER_BPE;
+    if (info->tokenizer == 0 && (is_ours ? info->vocab == 256 : strcmp(info->format, "text") == 0)) id.kind = HX_TOKENIZER_BYTES;
+    return id;
+}
 
-static hx_status check_tokenizers(const hx_session_data *d) {
+/* All are of one tokenizer, as far as they tell. */
+static hx_status check_tokenizers(hx_session_data *d) {
     hx_tokens_info first = {.format = ""}, info;
     for (int i = 0; i < d->n_tokens; i++) {
         hx_tokens_info_get(d->tokens[i], &info);
-        if (!knows_tokenizer(&info)) continue;
-        if (first.path && info.tokenizer != first.tokenizer)
+        const hx_tokenizer_id id = identity_of(&info);
+        if (!hx_tokenizer_id_fits(&id, &d->tokenizer))
             return HX_FAIL(HX_ERR_CONFIG, "data.path: %s and %s hold ids of different tokenizers", first.path, info.path);
+        if (id.kind == HX_TOKENIZER_UNKNOWN) continue;
+        d->tokenizer = id;
         first = info;
     }
     return HX_OK;
 }
 
 /* What data.tokenizer turns ids back into must be what they were made from. */
-static hx_status check_named_tokenizer(const char *path, const hx_session_data *d) {
-    hx_tokenizer *tokenizer;
+static hx_status check_named_tokenizer(const char *path, hx_session_data *d) {
+    hx_tokenizer_id named;
     hx_tokens_info info;
     if (!path[0]) return HX_OK;
-    HX_TRY(hx_tokenizer_open(path, &tokenizer));
-    const uint64_t hash = hx_tokenizer_hash(tokenizer);
-    hx_tokenizer_close(&tokenizer);
+    HX_TRY(hx__identify_tokenizer(path, &named));
     for (int i = 0; i < d->n_tokens; i++) {
         hx_tokens_info_get(d->tokens[i], &info);
-        if (knows_tokenizer(&info) && info.tokenizer != hash)
+        const hx_tokenizer_id id = identity_of(&info);
+        if (!hx_tokenizer_id_fits(&id, &named))
             return HX_FAIL(HX_ERR_CONFIG, "data.path: %s holds %s, not ids of data.tokenizer = %s: make them with helix data pack --tokenizer %s", info.path,
-                           info.tokenizer ? "ids of another tokenizer" : "bytes", path, path);
+                           id.kind == HX_TOKENIZER_BYTES ? "bytes" : "ids of another tokenizer", path, path);
     }
+    d->tokenizer = named;
     return HX_OK;
 }
 

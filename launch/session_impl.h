@@ -89,6 +89,7 @@ typedef struct hx_session_data {
     hx_loader *train_loader, *eval_loader; /* NULL: not asked for, or no held-out part */
     hx_batch_source train, eval;
     uint64_t hash; /* of the data, and of what decides their order beside the seed */
+    hx_tokenizer_id tokenizer; /* whose ids they hold; of data that do not tell that of data.tokenizer, where one is named */
 } hx_session_data;
 
 /** Collective. Open the data of the configuration and make the loaders of this rank. A dry session has a blank text, long enough
@@ -97,6 +98,24 @@ typedef struct hx_session_data {
  *  @param whole  evaluate on all of the data instead of its held-out part */
 hx_status hx__session_data_open(hx_session *session, bool wants_train, bool wants_eval, bool whole, hx_session_data *out);
 void hx__session_data_close(hx_session_data *data);
+
+/* ---- tokenizer.c ---- */
+
+/** Local. What a checkpoint tells of its ids. */
+hx_status hx__tokenizer_of_checkpoint(const char *file, hx_tokenizer_id *out);
+/** Local. As hx_tokenizer_open and hx_tokenizer_id_get. */
+hx_status hx__identify_tokenizer(const char *path, hx_tokenizer_id *out);
+/** Local. The folder with the tokenizer's files in the run's that a checkpoint (hx__find_checkpoint) lies in. False: there is none. */
+bool hx__run_tokenizer(const char *file, char out[HX_PATH_BYTES]);
+/** Local, rank 0. Keep the files of the run's tokenizer in its folder, where they are known: those of data.tokenizer, or those that the
+ *  run of init_from keeps. */
+hx_status hx__folder_keep_tokenizer(const hx_config *config, const hx_tokenizer_id *id);
+/** Local. @param file  the checkpoint that `stored` is of; @param what, given  what is to go with it, "data.path = x holds"; @param way_on  what was expected
+ *  @return HX_ERR_MISMATCH with both */
+hx_status hx__same_tokenizer(const char *file, const hx_tokenizer_id *stored, const char *what, const hx_tokenizer_id *given, const char *way_on);
+/** The same for data. @param way_on  what goes beside data of the same tokenizer; "": nothing */
+hx_status hx__same_tokenizer_of_data(const hx_session *s, const char *file, const hx_tokenizer_id *stored, const hx_session_data *data,
+                                     const char *way_on);
 
 /* ---- elastic.c ---- */
 
@@ -138,6 +157,7 @@ typedef struct hx_resume {
     int64_t seed;             /* train.seed that it was written with */
     double holdout;           /* data.holdout that it was trained with */
     bool has_plateau;         /* it holds the state of the schedule "plateau" */
+    hx_tokenizer_id tokenizer;      /* whose ids it was trained on */
     char kernels[HX_KERNELS_BYTES]; /* that the run was computed with; "": not known */
 } hx_resume;
 

@@ -41,10 +41,11 @@ typedef struct train_run {
 
 /* ---- the run's folder ---- */
 
-static hx_status read_kernels(train_run *r) {
+static hx_status read_facts(train_run *r) {
     hx_ckpt_info info;
     HX_TRY(hx_ckpt_inspect(r->resume.file, false, &info));
     snprintf(r->resume.kernels, sizeof r->resume.kernels, "%s", info.kernels);
+    r->resume.tokenizer = info.tokenizer;
     hx_ckpt_info_destroy(&info);
     return HX_OK;
 }
@@ -52,7 +53,7 @@ static hx_status read_kernels(train_run *r) {
 static hx_status read_stored(train_run *r) {
     hx_config stored;
     HX_TRY(hx__config_of_checkpoint(r->resume.file, &stored));
-    HX_TRY(read_kernels(r));
+    HX_TRY(read_facts(r));
     HX_TRY(hx__elastic_same_leaves(&stored, &r->session->config, r->resume.file));
     HX_TRY(hx__elastic_same_parts(r->session, &stored, r->resume.file));
     HX_TRY(hx__elastic_same_kernels(r->session, &stored, r->resume.kernels, r->resume.file));
@@ -200,6 +201,30 @@ static hx_status open_data(train_run *r) {
     return HX_OK;
 }
 
+/* Ids that meant something else so far would give nonsense; what fits of another model may be wanted all the same. */
+static hx_status check_tokenizer(train_run *r) {
+    hx_session *s = r->session;
+    if (r->data.tokenizer.kind == HX_TOKENIZER_UNKNOWN) r->data.tokenizer = r->resume.tokenizer; /* which goes on with the run */
+    const hx_status status = hx__same_tokenizer_of_data(s, r->resume.file, &r->resume.tokenizer, &r->data,
+                                                        "; --resume_partial goes on with these all the same, --init_from begins another run");
+    if (status == HX_OK || !s->config.run.resume_partial) return status;
+    if (r->is_first) hx_progress_note(r->progress, "WARNING: %s", hx_error_message());
+    hx_error_clear();
+    return HX_OK;
+}
+
+/* Weights to start from may have known other ids, and their embedding with them: to learn it anew is no fault. */
+static hx_status note_other_tokenizer(train_run *r, const char *file) {
+    hx_tokenizer_id stored;
+    char was[HX_TOKENIZER_ID_TEXT], is[HX_TOKENIZER_ID_TEXT];
+    if (!r->is_first) return HX_OK;
+    HX_TRY(hx__tokenizer_of_checkpoint(file, &stored));
+    if (!hx_tokenizer_id_fits(&stored, &r->data.tokenizer))
+        hx_progress_note(r->progress, "WARNING: the weights of %s were trained on ids of another tokenizer (%s) than these data hold (%s)", file,
+                         hx_tokenizer_id_text(&stored, was), hx_tokenizer_id_text(&r->data.tokenizer, is));
+    return HX_OK;
+}
+
 /* What a model is: its parameters and its buffers. */
 static hx_status list_model(const train_run *r, hx_state_list *items) {
     hx_param_list buffers = {0};
@@ -225,6 +250,7 @@ static hx_status load_weights(train_run *r) {
     HX_TRY_GOTO(hx_comm_agree(r->session->world, list_model(r, &items)), done);
     HX_TRY_GOTO(hx_comm_agree(r->session->world, hx__find_checkpoint(from, file)), done);
     HX_TRY_GOTO(hx__load_items(r->session, goes_on ? NULL : r->progress, file, &items, &unused), done); /* load_state tells what fits */
+    if (!goes_on) HX_TRY_GOTO(hx_comm_agree(r->session->world, note_other_tokenizer(r, file)), done);
 done:
     hx_state_list_destroy(&items);
     return status;
@@ -262,6 +288,7 @@ static hx_status open_checkpoints(train_run *r) {
     HX_TRY(hx_comm_agree(s->world, status));
     HX_TRY(hx_ckpt_open(s->world, folder, &s->config.ckpt, r->config_text, &r->ckpt));
     hx_ckpt_hook(r->ckpt, &r->hook);
+    hx_ckpt_set_tokenizer(r->ckpt, &r->data.tokenizer);
     hx__session_kernels(s, kernels);
     return hx_comm_agree(s->world, hx_ckpt_set_kernels(r->ckpt, kernels));
 }
@@ -322,6 +349,7 @@ static hx_status open_history(train_run *r) {
     HX_TRY(hx_jsonl_open(path, step, &r->log));
     HX_TRY(hx__path_join(r->session->config.run.out, "history.h5", path));
     HX_TRY(hx_history_open(path, step, &r->history));
+    HX_TRY(hx__folder_keep_tokenizer(&r->session->config, &r->data.tokenizer));
     return hx__folder_write_config(&r->session->config.run, r->config_text);
 }
 
@@ -373,6 +401,7 @@ static hx_status assemble(train_run *r) {
     HX_TRY(hx_comm_agree(s->world, open_folder(r)));
     HX_TRY(share_resume(r));
     HX_TRY(open_data(r));
+    HX_TRY(hx_comm_agree(s->world, check_tokenizer(r)));
     HX_TRY(hx__session_first(s, prepare_model, r));
     HX_TRY(load_weights(r));
     HX_TRY(unify_parts(r));

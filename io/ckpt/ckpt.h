@@ -6,7 +6,7 @@
  *   /ema/<name>            its moving average, if the run keeps one
  *   /train                 attributes: step, cursor, seed, best_loss, ... (hx_train_state; nothing per rank)
  *   /meta                  attributes: format (version), config (YAML text), library versions, Helix's version and commit, world size,
- *                          kernels (if told), state_hash; data set blocks: what each rank wrote, with its XXH3
+ *                          kernels and tokenizer_kind, _vocab, _hash (if told), state_hash; data set blocks: what each rank wrote, with its XXH3
  * A rank writes its own hyperslabs (hx_layout) at their place in the file, so any layout reads any file; nothing is gathered, and no rank
  * holds more than 64 MiB beside its state.
  *
@@ -32,6 +32,7 @@
 
 #include "core/base/options.h"
 #include "dist/comm/comm.h"
+#include "io/text/tokenizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -62,6 +63,8 @@ void hx_ckpt_close(hx_ckpt **ckpt);
 /** Local, alike on all ranks, before the first save: what decides the bits of the run's results, stored beside the configuration.
  *  @param kernels  hx_device_props.kernels; copied */
 hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels);
+/** Local, alike on all ranks, before the first save: whose ids the model was trained on, stored beside the configuration. */
+void hx_ckpt_set_tokenizer(hx_ckpt *ckpt, const hx_tokenizer_id *tokenizer);
 /** Collective. The file is whole and published when this returns, whatever the option async says; a save that is under way is waited for.
  *  On failure (full disk, quota, ...) all ranks return it, and earlier checkpoints are untouched. */
 hx_status hx_ckpt_save(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best);
@@ -181,6 +184,7 @@ typedef struct hx_ckpt_info {
     char helix[128];     /* version and commit; "": of a format that does not tell */
     uint64_t state_hash, model_hash; /* of all tensors, and of those below /model: equal for equal names and bits, whoever holds what */
     char kernels[128]; /* hx_ckpt_set_kernels; "": not told, as in files of older versions */
+    hx_tokenizer_id tokenizer; /* hx_ckpt_set_tokenizer; unknown: not told, as in files of older versions */
     int world_size;
     int64_t n_entries;
     hx_ckpt_entry *entries; /* owned, by name */

@@ -134,6 +134,7 @@ struct hx_ckpt {
     int64_t generation; /* this incarnation's */
     char *config;  /* owned */
     char *kernels; /* owned; NULL: not told */
+    hx_tokenizer_id tokenizer;
     int64_t keep, keep_every;
     bool can_skip;           /* async = skip */
     hx__async *async;        /* owned; NULL: saves are written at once */
@@ -251,6 +252,8 @@ double hx__seconds(void); /* of the monotonic clock */
 #define HX_CKPT_H5_U64 H5T_STD_U64LE
 #define HX_CKPT_H5_F64 H5T_IEEE_F64LE
 
+/** Whose ids, as attributes of /meta; nothing of what is not known. */
+hx_status hx__ckpt_tokenizer_write(hid_t meta, const hx_tokenizer_id *tokenizer);
 hx_status hx__ckpt_state_write(hid_t group, const hx_train_state *state);
 hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out);
 #endif

@@ -164,7 +164,7 @@ static hx_status meta_write(const hx__outline *o, hid_t meta) {
         {"versions", versions}, {"helix", hx_build()}, {"config", o->ckpt->config}, {"hosts", o->hosts}, {"kernels", o->ckpt->kernels}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (texts[i].text) HX_TRY(hx__h5_text_write(meta, texts[i].name, texts[i].text));
-    return HX_OK;
+    return hx__ckpt_tokenizer_write(meta, &o->ckpt->tokenizer);
 }
 
 static hx_status meta_create(const hx__outline *o, hid_t h5, hx__range *blocks) {

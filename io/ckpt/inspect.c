@@ -42,6 +42,42 @@ hx_status hx__ckpt_state_read(hid_t h5, hx_train_state *out) {
     return HX_OK;
 }
 
+/* ---- whose ids ---- */
+
+static const char *const kinds[] = {[HX_TOKENIZER_BYTES] = "bytes", [HX_TOKENIZER_BPE] = "byte-level BPE"};
+
+hx_status hx__ckpt_tokenizer_write(hid_t meta, const hx_tokenizer_id *id) {
+    if (id->kind == HX_TOKENIZER_UNKNOWN) return HX_OK;
+    HX_TRY(hx__h5_text_write(meta, "tokenizer_kind", kinds[id->kind]));
+    HX_TRY(hx__h5_attr_write(meta, "tokenizer_vocab", H5T_STD_I64LE, 1, &id->vocab));
+    return hx__h5_attr_write(meta, "tokenizer_hash", H5T_STD_U64LE, 1, &id->hash);
+}
+
+static hx_status find_kind(const char *text, hx_tokenizer_kind *out) {
+    for (int i = HX_TOKENIZER_BYTES; i <= HX_TOKENIZER_BPE; i++) {
+        if (strcmp(text, kinds[i]) != 0) continue;
+        *out = (hx_tokenizer_kind)i;
+        return HX_OK;
+    }
+    return HX_FAIL(HX_ERR_FORMAT, "/meta: tokenizer_kind '%.64s': expected '%s' or '%s'", text, kinds[HX_TOKENIZER_BYTES], kinds[HX_TOKENIZER_BPE]);
+}
+
+static hx_status read_tokenizer(hid_t meta, hx_tokenizer_id *out) {
+    hx_tokenizer_id id = {0};
+    char *kind;
+    if (H5Aexists(meta, "tokenizer_kind") <= 0) return HX_OK;
+    HX_TRY(hx__h5_text_read(meta, "tokenizer_kind", &kind));
+    hx_status status = find_kind(kind, &id.kind);
+    hx_mem_free((void **)&kind);
+    HX_TRY(status);
+    HX_TRY(hx__h5_attr_read(meta, "tokenizer_vocab", H5T_STD_I64LE, 1, &id.vocab));
+    HX_TRY(hx__h5_attr_read(meta, "tokenizer_hash", H5T_STD_U64LE, 1, &id.hash));
+    if (id.vocab < 1 || id.vocab > INT32_MAX)
+        return HX_FAIL(HX_ERR_FORMAT, "/meta: tokenizer_vocab %lld: expected 1 to 2^31 - 1", (long long)id.vocab);
+    *out = id;
+    return HX_OK;
+}
+
 /* ---- the whole file ---- */
 
 typedef struct visitor {
@@ -106,6 +142,7 @@ static hx_status read_meta(hid_t h5, hx_ckpt_info *info, uint64_t *state_hash) {
         HX_TRY(hx__h5_attr_read(meta, "state_hash", H5T_STD_U64LE, 1, state_hash));
         HX_TRY(read_text(meta, "helix", sizeof info->helix, info->helix));
     }
+    HX_TRY(read_tokenizer(meta, &info->tokenizer));
     return H5Aexists(meta, "kernels") > 0 ? read_text(meta, "kernels", sizeof info->kernels, info->kernels) : HX_OK;
 }
 

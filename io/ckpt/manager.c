@@ -84,6 +84,8 @@ hx_status hx_ckpt_set_kernels(hx_ckpt *ckpt, const char *kernels) {
     return hx_mem_strdup(kernels, &ckpt->kernels);
 }
 
+void hx_ckpt_set_tokenizer(hx_ckpt *ckpt, const hx_tokenizer_id *tokenizer) { ckpt->tokenizer = *tokenizer; }
+
 /* ---- saves ---- */
 
 hx_status hx__ckpt_write_step(hx_ckpt *ckpt, const hx_train_state *state, const hx_state_list *items, bool is_best) {

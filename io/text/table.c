@@ -1,4 +1,5 @@
 /* A tokenizer's tables, and what is asked of them: ids, special tokens, bytes of ids. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -176,6 +177,22 @@ hx_status hx__tokenizer_finish(hx_tokenizer *t, hx__added *added, int64_t n_adde
 int64_t hx_tokenizer_vocab(const hx_tokenizer *t) { return t->vocab; }
 
 uint64_t hx_tokenizer_hash(const hx_tokenizer *t) { return t->hash; }
+
+void hx_tokenizer_id_get(const hx_tokenizer *t, hx_tokenizer_id *out) {
+    *out = (hx_tokenizer_id){.kind = t->is_bytes ? HX_TOKENIZER_BYTES : HX_TOKENIZER_BPE, .vocab = t->vocab, .hash = t->hash};
+}
+
+bool hx_tokenizer_id_fits(const hx_tokenizer_id *a, const hx_tokenizer_id *b) {
+    return a->kind == HX_TOKENIZER_UNKNOWN || b->kind == HX_TOKENIZER_UNKNOWN || (a->kind == b->kind && a->hash == b->hash);
+}
+
+const char *hx_tokenizer_id_text(const hx_tokenizer_id *id, char text[HX_TOKENIZER_ID_TEXT]) {
+    if (id->kind == HX_TOKENIZER_BPE)
+        snprintf(text, HX_TOKENIZER_ID_TEXT, "byte-level BPE of %lld ids (hash %016llx)", (long long)id->vocab, (unsigned long long)id->hash);
+    else
+        snprintf(text, HX_TOKENIZER_ID_TEXT, "%s", id->kind == HX_TOKENIZER_BYTES ? "bytes" : "not known");
+    return text;
+}
 
 int32_t hx_tokenizer_special(const hx_tokenizer *t, const char *text) {
     for (int64_t i = 0; i < t->n_added; i++)

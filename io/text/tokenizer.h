@@ -44,6 +44,20 @@ int32_t hx_tokenizer_special(const hx_tokenizer *tokenizer, const char *text);
 /** XXH3 of all that decides ids, the same for the same tokenizer read from either kind of file; 0 for bytes. */
 uint64_t hx_tokenizer_hash(const hx_tokenizer *tokenizer);
 
+/* Whose ids some ids are, told without the tokenizer: kept with data sets and runs, and compared. Zeroed: not known. */
+typedef enum hx_tokenizer_kind { HX_TOKENIZER_UNKNOWN, HX_TOKENIZER_BYTES, HX_TOKENIZER_BPE } hx_tokenizer_kind;
+typedef struct hx_tokenizer_id {
+    hx_tokenizer_kind kind;
+    int64_t vocab;
+    uint64_t hash; /* hx_tokenizer_hash */
+} hx_tokenizer_id;
+void hx_tokenizer_id_get(const hx_tokenizer *tokenizer, hx_tokenizer_id *out);
+/** Of what is not known nothing is told apart: true. */
+bool hx_tokenizer_id_fits(const hx_tokenizer_id *a, const hx_tokenizer_id *b);
+#define HX_TOKENIZER_ID_TEXT 96
+/** In words: "bytes", "byte-level BPE of 1501 ids (hash 0123456789abcdef)". */
+const char *hx_tokenizer_id_text(const hx_tokenizer_id *id, char text[HX_TOKENIZER_ID_TEXT]);
+
 /* What a tokenizer consists of, for people and programs that look at it. */
 typedef struct hx_tokenizer_info {
     const char *split; /* the pattern of its words; NULL: a text is one word, or bytes. Borrowed */
@@ -54,6 +68,14 @@ typedef struct hx_tokenizer_info {
 void hx_tokenizer_info_get(const hx_tokenizer *tokenizer, hx_tokenizer_info *out);
 /** Text of an added token, terminated; borrowed. @param i  0 to n_added - 1, in no order of ids */
 const char *hx_tokenizer_added(const hx_tokenizer *tokenizer, int64_t i, int32_t *id, bool *is_special);
+
+/** Local. Copy the files of a tokenizer as they are into `folder`, which is made if need be: what hx_tokenizer_open reads of `path`, and
+ *  those beside it that other tools read (tokenizer_config.json, special_tokens_map.json, tokenizer.model, ...). What else is called as
+ *  one of them is removed from `folder`. A kill leaves each file whole or not there.
+ *  @param path  as for hx_tokenizer_open, but no "bytes"; a folder may have none of them
+ *  @param[out] n_files  copied; with none `folder` is left as it is
+ *  @return HX_ERR_IO: what cannot be read or written; HX_ERR_UNSUPPORTED: a file of more than 64 MiB */
+hx_status hx_tokenizer_copy(const char *path, const char *folder, int *n_files);
 
 /* Ids in memory that grows. Zeroed before the first use. */
 typedef struct hx_ids {

@@ -31,6 +31,26 @@ for ema in '' --use_ema; do
 done
 [ "$(loss again/run)" != "$(loss again/run--use_ema)" ] || fail "the averages are the weights themselves"
 
+# ---- the tokenizer goes with the weights: into the run, and out again byte for byte ----
+tokenizers=$root/tests/golden/tokenizer
+cp -r "$hf/gpt2" with
+cp "$tokenizers/gpt2.json" with/tokenizer.json
+printf '{"tokenizer_class": "GPT2Tokenizer"}\n' >with/tokenizer_config.json
+expect 0 'tokenizer: byte-level BPE of' "$helix" ckpt import with --out in/with
+expect 0 'tokenizer: byte-level BPE of' "$helix" ckpt show in/with
+expect 2 'ids, the model 256' "$helix" generate in/with --tokens 3
+expect 6 'data.path = corpus.txt holds bytes' "$helix" eval in/with --data.path corpus.txt --data.tokenizer bytes
+expect 0 'and its tokenizer' "$helix" ckpt export in/with --out out/with
+for name in tokenizer.json tokenizer_config.json; do cmp with/$name out/with/$name || fail "$name has changed on its way"; done
+expect 0 '"tokenizer_files":2' "$helix" ckpt import out/with --out again/with --json
+same_file tokenizer in/with again/with
+# one that Helix cannot read is carried all the same, and in the way of nothing
+sed 's/"type": *"BPE"/"type": "Unigram"/' "$tokenizers/gpt2.json" >with/tokenizer.json
+expect 0 "its tokenizer is carried, but cannot be used" "$helix" ckpt import with --out in/unread
+expect 0 'bits/byte' "$helix" eval in/unread --data.path corpus.txt
+expect 0 'and its tokenizer' "$helix" ckpt export in/unread --out out/unread
+cmp with/tokenizer.json out/unread/tokenizer.json || fail 'a tokenizer that Helix cannot read has changed'
+
 # ---- other forms ----
 expect 0 '' "$helix" ckpt import "$hf/gpt2" --out in/half --dtype bf16
 expect 0 'bf16 ' "$helix" ckpt show in/half

@@ -43,10 +43,12 @@ expect 5 'broken.json line' "$helix" tokenize show broken.json
 expect 5 "'x' at byte 2" bash -c "echo 3 x | '$helix' tokenize decode bytes"
 expect 2 'id 70000 at position 1' bash -c "echo 3 70000 | '$helix' tokenize decode tok"
 
-# A model of more ids than bytes writes by a tokenizer, whole characters only; without one it cannot.
+# A model of more ids than bytes writes by a tokenizer, whole characters only; without one it cannot. Whose ids it learns from a file of
+# nanoGPT's nobody knows, so that any will do.
 make_text corpus.txt
-small=(--data.path corpus.txt --out run --model.dim 16 --model.layers 1 --model.heads 2 --model.ctx 32 --train.steps 2 --train.batch 4)
-expect 0 '' "$helix" train "${small[@]}" --model.vocab 1600
+small=(--model.dim 16 --model.layers 1 --model.heads 2 --model.ctx 32 --train.batch 4 --model.vocab 1600)
+printf '\1\2%.0s' $(seq 1 3000) >ids.bin
+expect 0 '' "$helix" train "${small[@]}" --data.path ids.bin --out run --train.steps 2
 expect 2 'name what they stand for by --data.tokenizer' "$helix" generate run --tokens 3
 expect 0 'And' "$helix" generate run --prompt And --data.tokenizer tok --tokens 200 --temperature 5
 "$helix" generate run --prompt $'\u4e2d' --data.tokenizer "$golden/gpt2.json" --tokens 300 --temperature 5 | iconv -f UTF-8 -t UTF-8 >/dev/null || fail "half a character"
@@ -54,6 +56,59 @@ expect 0 '' "$helix" generate run --data.tokenizer tok --tokens 5
 "$helix" tokenize train "$golden/train.txt" --vocab 1601 --out larger >/dev/null
 expect 2 'larger has 1601 ids, the model 1600' "$helix" generate run --data.tokenizer larger --tokens 3
 expect 4 'tokenizer absent' "$helix" generate run --data.tokenizer absent --tokens 3
+
+# A run knows its tokenizer and carries it: what it was read from may change or go. Another one is an error that names both.
+hash_of() { "$helix" data show "$1" --json | sed 's/.*"tokenizer":"\([0-9a-f]*\)".*/\1/'; }
+cp -r tok mine
+"$helix" data pack corpus.txt --tokenizer mine --out mine.h5 >/dev/null
+"$helix" tokenize train "$text" --vocab 1401 --out other >/dev/null
+"$helix" data pack corpus.txt --tokenizer other --out other.h5 >/dev/null
+mine="ids of this tokenizer: byte-level BPE of 1501 ids (hash $(hash_of mine.h5))"
+other="byte-level BPE of 1401 ids (hash $(hash_of other.h5))"
+train=("$helix" train "${small[@]}" --data.path mine.h5)
+run=("${train[@]}" --out knows)
+expect 0 '2 steps' "${run[@]}" --data.tokenizer mine --train.steps 2
+cmp knows/tokenizer/tokenizer.json tok/tokenizer.json && cmp knows/tokenizer/merges.txt tok/merges.txt || fail 'the run does not carry its tokenizer'
+expect 0 "tokenizer: ${mine#ids of this tokenizer: }" "$helix" ckpt show knows
+rm -r mine
+expect 0 'And' "$helix" generate knows --prompt And --tokens 3
+expect 0 'And' "$helix" generate knows/ckpt/best --prompt And --tokens 3
+(cd knows && expect 0 'And' "$helix" generate ckpt/latest --prompt And --tokens 3; exit $failed) || failed=1
+expect 0 'over' "$helix" eval knows
+expect 6 "$mine; data.tokenizer = other is $other" "$helix" generate knows --data.tokenizer other --tokens 3
+expect 6 "$mine; without data.tokenizer ids are bytes" "$helix" generate knows --data.tokenizer '' --tokens 3
+expect 6 "$mine; data.path = other.h5 holds $other: expected data of the same one (helix data pack --tokenizer knows/tokenizer)" \
+    "$helix" eval knows --data.path other.h5 --data.tokenizer other
+expect 6 "$mine; data.path = corpus.txt holds bytes" "$helix" eval knows --data.path corpus.txt --data.tokenizer '' --whole
+expect 2 'make them with helix data pack --tokenizer knows/tokenizer' "$helix" eval knows --data.path corpus.txt
+expect 6 "$mine; data.path = other.h5 holds $other" "$helix" train "${small[@]}" --data.path other.h5 --out knows --train.steps 4 --resume
+expect 6 'data.path = corpus.txt holds bytes' "$helix" train "${small[@]}" --data.path corpus.txt --out knows --train.steps 4 --resume
+expect 10 'rank 0' "${two_ranks[@]}" bash -c '"$@" || { code=$?; [ "$OMPI_COMM_WORLD_RANK" = 1 ] && echo "rank 0"; exit 10; }' sh \
+    "$helix" train "${small[@]}" --data.path corpus.txt --out knows --train.steps 4 --resume
+expect 0 '3 steps' "${run[@]}" --train.steps 3 --resume
+expect 0 'And' "$helix" generate knows --prompt And --tokens 3
+expect 0 'WARNING' "$helix" train "${small[@]}" --data.path other.h5 --data.tokenizer other --out knows --train.steps 4 --resume --resume_partial
+expect 0 "tokenizer: $other" "$helix" ckpt show knows
+cmp knows/tokenizer/tokenizer.json other/tokenizer.json || fail 'the run carries another tokenizer than its last checkpoint tells'
+expect 0 'And' "$helix" generate knows --prompt And --tokens 3
+expect 6 'knows/tokenizer is byte-level' "$helix" generate "$(step_file knows 3)" --tokens 3 # of the tokenizer that was given up
+# what the file of ids does not tell a checkpoint that knows it goes on telling; weights that are taken on bring their tokenizer along
+expect 0 '5 steps' "$helix" train "${small[@]}" --data.path ids.bin --out knows --train.steps 5 --resume
+expect 0 "tokenizer: $other" "$helix" ckpt show knows
+expect 0 '1 steps' "$helix" train "${small[@]}" --data.path other.h5 --init_from knows --out tuned --train.steps 1
+expect 0 'And' "$helix" generate tuned --prompt And --tokens 3
+expect 0 'WARNING: the weights of knows' "$helix" train "${small[@]}" --data.path corpus.txt --init_from knows --out bytes --train.steps 1
+expect 6 'ids of this tokenizer: bytes; data.tokenizer = other is' "$helix" generate bytes --data.tokenizer other --tokens 3
+# killed at each change of the disk: a run that goes on has the files whole
+n_calls=$(HELIX_TEST_IO_LOG=calls.txt "${train[@]}" --out calls --data.tokenizer tok --train.steps 1 >/dev/null 2>&1 && grep -c tokenizer/ calls.txt)
+[ "$n_calls" -ge 9 ] || fail "a tokenizer is carried by $n_calls changes of the disk"
+first=$(grep -n tokenizer calls.txt | head -1 | cut -d: -f1)
+for k in $(seq "$first" $((first + n_calls))); do
+    rm -rf killed
+    (HELIX_TEST_IO_KILL=$k "${train[@]}" --out killed --data.tokenizer tok --train.steps 1; exit $?) >/dev/null 2>&1
+    "${train[@]}" --out killed --data.tokenizer tok --train.steps 2 --resume >killed.log 2>&1 || fail "killed at $k: $(cat killed.log)"
+    [ "$(cat killed/tokenizer/*)" = "$(cat tok/merges.txt tok/tokenizer.json tok/vocab.json)" ] || fail "killed at $k: the tokenizer is not whole"
+done
 
 if [ -z "$full" ]; then
     finish

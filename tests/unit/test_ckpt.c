@@ -187,6 +187,26 @@ Test(ckpt, kernels_are_kept_beside_the_configuration_where_they_are_told) {
     }
 }
 
+Test(ckpt, whose_ids_a_model_knows_is_kept_where_it_is_told) {
+    static const hx_tokenizer_id told[] = {{0}, {HX_TOKENIZER_BYTES, 256, 0}, {HX_TOKENIZER_BPE, 1501, 0x8123456789abcdef}};
+    for (int64_t i = 0; i < 3; i++) {
+        hx_ckpt *ckpt;
+        hx_ckpt_info info;
+        char file[HX_PATH_BYTES];
+        hx_train_state state = {.step = i};
+        OK(hx_ckpt_open(comm, folder, &config, "", &ckpt));
+        hx_ckpt_set_tokenizer(ckpt, &told[i]);
+        OK(hx_ckpt_save(ckpt, &state, &items, false));
+        hx_ckpt_close(&ckpt);
+        OK(hx_ckpt_resolve(folder, file));
+        OK(hx_ckpt_inspect(file, true, &info));
+        cr_expect_eq(info.tokenizer.kind, told[i].kind);
+        cr_expect_eq(info.tokenizer.vocab, told[i].vocab);
+        cr_expect_eq(info.tokenizer.hash, told[i].hash);
+        hx_ckpt_info_destroy(&info);
+    }
+}
+
 Test(ckpt, equal_states_give_equal_files) {
     char a[HX_PATH_BYTES], b[HX_PATH_BYTES], other[512], command[3 * HX_PATH_BYTES];
     snprintf(other, sizeof other, "%s/other", folder);
