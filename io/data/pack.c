@@ -1,4 +1,4 @@
-/* 1. the files are cut into pieces: a whole text, or a range of lines; 2. batches of pieces go to the threads, which make ids of them;
+/* 1. the files are cut into pieces: parts of a text that make ids of their own, or ranges of lines; 2. batches of pieces go to the threads, which make ids of them;
  * 3. what comes out is stored in the order of the pieces, and committed; 4. when all is done the data set is made of it.
  * How the files are cut decides where a killed pack goes on, and nothing of the result. */
 #define _GNU_SOURCE
@@ -17,8 +17,8 @@
 #include "io/data/pack_impl.h"
 
 #define PIECES       128       /* of a batch */
-#define LINES_BYTES  (1 << 16) /* of a piece of lines */
-#define BATCH_BYTES  (1 << 23) /* of text, unless one file has more */
+#define PIECE_BYTES  (1 << 16) /* of a piece; a text is cut behind them where that is safe */
+#define BATCH_BYTES  (1 << 23) /* of text, unless one piece has more */
 #define COMMIT_BYTES (1 << 26) /* of text, at most, that is read again after a kill */
 
 typedef struct input {
@@ -31,6 +31,7 @@ typedef struct input {
 
 typedef struct packer {
     const hx_pack_config *config;
+    const hx_tokenizer *tokenizer; /* borrowed */
     hx__piece_rules rules;
     input *inputs; /* [n_files]; owned */
     hx_pool *pool;
@@ -64,7 +65,7 @@ static hx_status look_at(input *in, XXH3_state_t *key) {
 
 /* The key of all that decides the result. */
 static hx_status look_at_all(packer *p, const hx_tokenizer *tokenizer, uint64_t *out) {
-    const int64_t facts[] = {1 /* of this key */, (int64_t)hx_tokenizer_hash(tokenizer), hx_tokenizer_vocab(tokenizer), p->rules.end_of_text};
+    const int64_t facts[] = {2 /* of this key */, (int64_t)hx_tokenizer_hash(tokenizer), hx_tokenizer_vocab(tokenizer), p->rules.end_of_text};
     XXH3_state_t *key = XXH3_createState();
     hx_status status = key ? HX_OK : HX_FAIL(HX_ERR_MEMORY, "no memory for a hash");
     if (key) XXH3_64bits_reset(key);
@@ -114,20 +115,30 @@ static void unmap_inputs(packer *p) {
 
 /* ---- batches ---- */
 
+/* Lines find their ends by themselves. */
+static hx_status find_end(const packer *p, const input *in, int64_t *end) {
+    size_t at = (size_t)in->n_bytes;
+    if (in->n_bytes - p->offset > PIECE_BYTES) at = (size_t)(p->offset + PIECE_BYTES);
+    if ((int64_t)at < in->n_bytes && !in->is_lines) HX_TRY(hx_tokenizer_cut(p->tokenizer, in->text, (size_t)in->n_bytes, at, &at));
+    *end = (int64_t)at;
+    return HX_OK;
+}
+
 /* The next piece; the file must have something left. */
 static hx_status cut_piece(packer *p) {
     input *in = &p->inputs[p->file];
     hx__piece *piece = &p->pieces[p->n_pieces];
-    const int64_t left = in->n_bytes - p->offset, n = in->is_lines && left > LINES_BYTES ? LINES_BYTES : left;
+    int64_t end;
     HX_TRY(map_input(in));
+    HX_TRY(find_end(p, in, &end));
     piece->path = in->path;
     piece->text = in->text;
     piece->n_bytes = in->n_bytes;
     piece->begin = p->offset;
-    piece->end = p->offset + n;
+    piece->end = end;
     piece->is_lines = in->is_lines;
     p->n_pieces++;
-    p->offset += n;
+    p->offset = end;
     return HX_OK;
 }
 
@@ -256,6 +267,7 @@ hx_status hx_pack(const hx_tokenizer *tokenizer, const hx_pack_config *config, h
     if (config->n_files < 1) return HX_FAIL(HX_ERR_ARG, "no files: expected one at least");
     HX_TRY(hx_mem_alloc_array(1, sizeof *p, (void **)&p));
     p->config = config;
+    p->tokenizer = tokenizer;
     p->rules = (hx__piece_rules){.field = config->field ? config->field : "text",
                                  .end_of_text = hx_tokenizer_special(tokenizer, HX_END_OF_TEXT)};
     const hx_status status = run(p, tokenizer);

@@ -14,11 +14,11 @@ hx_status hx__numbers_add(hx__numbers *numbers, int64_t value);
 
 /* ---- pack_piece.c ---- */
 
-/* Documents that one thread makes ids of, and what they became. */
+/* Documents, or a part of one, that one thread makes ids of, and what they became. */
 typedef struct hx__piece {
     const char *path;        /* of the file; borrowed */
     const char *text;        /* the whole file, [n_bytes]; borrowed */
-    int64_t n_bytes, begin, end; /* of a .jsonl file: the lines that begin in [begin, end); else it is the whole file */
+    int64_t n_bytes, begin, end; /* of a .jsonl file: the lines that begin in [begin, end); else these bytes, cut where that is safe */
     bool is_lines;
     hx_ids ids;            /* owned */
     hx__numbers documents; /* where each begins in ids; owned */

@@ -45,6 +45,14 @@ static hx_status add_document(const job *j, const char *prompt, size_t n_prompt,
     return hx__numbers_add(&p->unmasked, prompt_end);
 }
 
+/* A part of a file that is one document. */
+static hx_status add_part(const job *j) {
+    hx__piece *p = j->piece;
+    if (p->begin == 0) HX_TRY(hx__numbers_add(&p->documents, 0));
+    HX_TRY(hx_encode(j->encoder, p->text + p->begin, (size_t)(p->end - p->begin), &p->ids));
+    return p->end == p->n_bytes && j->rules->end_of_text >= 0 ? add_id(&p->ids, j->rules->end_of_text) : HX_OK;
+}
+
 /* ---- lines ---- */
 
 /* Counted when it is asked for, by a failure. */
@@ -102,6 +110,6 @@ static hx_status add_lines(const job *j) {
 void hx__piece_encode(hx__piece *p, const hx__piece_rules *rules, hx_encoder *encoder) {
     const job j = {.piece = p, .rules = rules, .encoder = encoder};
     p->ids.n = p->documents.n = p->unmasked.n = 0;
-    p->status = p->is_lines ? add_lines(&j) : add_document(&j, "", 0, p->text, (size_t)p->n_bytes);
+    p->status = p->is_lines ? add_lines(&j) : add_part(&j);
     if (p->status != HX_OK) snprintf(p->message, sizeof p->message, "%s", hx_error_message());
 }

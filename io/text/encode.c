@@ -41,8 +41,7 @@ struct hx_encoder {
     const hx_tokenizer *t;
     kind kinds[2]; /* the second is looked for where the first was not found */
     hx__splitter splitter;
-    pcre2_code *white, *wordy; /* one character that is white space, that is part of a word; NULL: no added token asks */
-    pcre2_match_data *match;
+    hx__class white, wordy; /* white space; parts of words. Empty: no added token asks */
     cached *cache;    /* [CACHE_SLOTS] */
     symbol *symbols;  /* [n of a long word] */
     uint64_t *heap;   /* [2 n] rank << 32 | place */
@@ -52,13 +51,6 @@ struct hx_encoder {
 };
 
 /* ---- making ---- */
-
-static hx_status compile_one(const char *pattern, pcre2_code **out) {
-    int error;
-    PCRE2_SIZE at;
-    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &at, NULL);
-    return *out ? HX_OK : HX_FAIL(HX_ERR_INTERNAL, "PCRE2 does not take %s: error %d", pattern, error);
-}
 
 hx_status hx_encoder_create(const hx_tokenizer *tokenizer, hx_encoder **out) {
     HX_CLEANUP(hx_encoder_destroy) hx_encoder *e = NULL;
@@ -75,10 +67,8 @@ hx_status hx_encoder_create(const hx_tokenizer *tokenizer, hx_encoder **out) {
         asks |= a->single_word | a->lstrip | a->rstrip;
     }
     if (asks) {
-        HX_TRY(compile_one("\\p{White_Space}", &e->white));
-        HX_TRY(compile_one("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]", &e->wordy));
-        e->match = pcre2_match_data_create(1, NULL);
-        if (!e->match) return HX_FAIL(HX_ERR_MEMORY, "PCRE2 has no memory to match with");
+        HX_TRY(hx__class_compile("\\p{White_Space}", &e->white));
+        HX_TRY(hx__class_compile("[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]", &e->wordy));
     }
     if (!tokenizer->is_bytes) {
         HX_TRY(hx__splitter_init(&tokenizer->pattern, &e->splitter));
@@ -96,9 +86,8 @@ void hx_encoder_destroy(hx_encoder **encoder) {
     hx_mem_free((void **)&e->heap);
     hx_mem_free((void **)&e->symbols);
     hx_mem_free((void **)&e->cache);
-    pcre2_match_data_free(e->match);
-    pcre2_code_free(e->wordy);
-    pcre2_code_free(e->white);
+    hx__class_free(&e->wordy);
+    hx__class_free(&e->white);
     hx__splitter_free(&e->splitter);
     hx_mem_free((void **)encoder);
 }
@@ -288,31 +277,15 @@ static const hx__added *longest(const kind *k, const uint8_t *text, size_t n) {
     return found;
 }
 
-/* Length of the character at text, if it is of that class. */
-static size_t char_of(const hx_encoder *e, const pcre2_code *class, const uint8_t *text, size_t n) {
-    int length = hx_utf8_length(text, n);
-    if (length == 0) return 0;
-    return pcre2_match(class, text, (size_t)length, 0, PCRE2_NO_UTF_CHECK, e->match, NULL) >= 0 ? (size_t)length : 0;
-}
-
-/* The same for the character that ends at text + n. */
-static size_t char_before(const hx_encoder *e, const pcre2_code *class, const uint8_t *text, size_t n) {
-    size_t at = n;
-    while (at > 0 && n - at < 4 && (text[at - 1] & 0xc0) == 0x80) at--;
-    if (at == 0) return 0;
-    at--;
-    return (size_t)hx_utf8_length(text + at, n - at) == n - at ? char_of(e, class, text + at, n - at) : 0;
-}
-
 static bool stands_alone(const hx_encoder *e, const uint8_t *text, size_t n, size_t begin, size_t end) {
-    return char_before(e, e->wordy, text, begin) == 0 && char_of(e, e->wordy, text + end, n - end) == 0;
+    return hx__char_before(&e->wordy, text, begin) == 0 && hx__char_of(&e->wordy, text + end, n - end) == 0;
 }
 
 /* The white space that a token takes with it, but not what the one before it has. */
 static void widen(const hx_encoder *e, const hx__added *a, const uint8_t *text, size_t n, size_t least, size_t *begin, size_t *end) {
     size_t step;
-    while (a->lstrip && *begin > least && (step = char_before(e, e->white, text, *begin)) > 0 && *begin - step >= least) *begin -= step;
-    while (a->rstrip && (step = char_of(e, e->white, text + *end, n - *end)) > 0) *end += step;
+    while (a->lstrip && *begin > least && (step = hx__char_before(&e->white, text, *begin)) > 0 && *begin - step >= least) *begin -= step;
+    while (a->rstrip && (step = hx__char_of(&e->white, text + *end, n - *end)) > 0) *end += step;
 }
 
 static hx_status append(hx_ids *ids, int32_t id) {

@@ -205,6 +205,42 @@ static size_t broken_stretch(const uint8_t *s, size_t n) {
     return at;
 }
 
+/* ---- single characters ---- */
+
+hx_status hx__class_compile(const char *pattern, hx__class *out) {
+    int error;
+    PCRE2_SIZE at;
+    hx__class class = {.code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &error, &at, NULL)};
+    if (!class.code) return HX_FAIL(HX_ERR_INTERNAL, "PCRE2 does not take %s: error %d", pattern, error);
+    class.match = pcre2_match_data_create(1, NULL);
+    if (!class.match) {
+        hx__class_free(&class);
+        return HX_FAIL(HX_ERR_MEMORY, "PCRE2 has no memory to match with");
+    }
+    *out = class;
+    return HX_OK;
+}
+
+void hx__class_free(hx__class *class) {
+    pcre2_match_data_free(class->match);
+    pcre2_code_free(class->code);
+    *class = (hx__class){0};
+}
+
+size_t hx__char_of(const hx__class *class, const uint8_t *text, size_t n) {
+    int length = hx_utf8_length(text, n);
+    if (length == 0) return 0;
+    return pcre2_match(class->code, text, (size_t)length, 0, PCRE2_NO_UTF_CHECK, class->match, NULL) >= 0 ? (size_t)length : 0;
+}
+
+size_t hx__char_before(const hx__class *class, const uint8_t *text, size_t n) {
+    size_t at = n;
+    while (at > 0 && n - at < 4 && (text[at - 1] & 0xc0) == 0x80) at--;
+    if (at == 0) return 0;
+    at--;
+    return (size_t)hx_utf8_length(text + at, n - at) == n - at ? hx__char_of(class, text + at, n - at) : 0;
+}
+
 /* ---- splitting ---- */
 
 hx_status hx__splitter_init(const hx__pattern *pattern, hx__splitter *out) {

@@ -35,6 +35,19 @@ typedef struct hx__splitter {
 hx_status hx__splitter_init(const hx__pattern *pattern, hx__splitter *out);
 void hx__splitter_free(hx__splitter *splitter);
 
+/* One character of a kind. */
+typedef struct hx__class {
+    pcre2_code *code;
+    pcre2_match_data *match;
+} hx__class;
+/** @param pattern  in PCRE2's dialect, of one character */
+hx_status hx__class_compile(const char *pattern, hx__class *out);
+void hx__class_free(hx__class *class);
+/** Length of the character at text, if it is of the class, else 0. */
+size_t hx__char_of(const hx__class *class, const uint8_t *text, size_t n_bytes);
+/** The same for the character that ends at text + n_bytes. */
+size_t hx__char_before(const hx__class *class, const uint8_t *text, size_t n_bytes);
+
 typedef hx_status (*hx__word_fn)(void *arg, const uint8_t *word, size_t n_bytes);
 /** Call `word` for each word, in order. The longest stretches that are UTF-8 are texts of their own for the pattern; the bytes between
  *  two of them are a word. */

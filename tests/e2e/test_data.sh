@@ -27,6 +27,14 @@ ids=("$helix" train --model.vocab 300 --model.ctx 16 --model.dim 16 --model.head
 expect 0 '2 steps' "${ids[@]}" --data.path ids.h5 --out named
 expect 2 'corpus.txt holds bytes, not ids of data.tokenizer = tok: make them with helix data pack --tokenizer tok' "${ids[@]}" --data.path corpus.txt --out bytes
 
+# one large text is shared out, and has the ids of the whole
+for i in $(seq 1 60); do printf 'Chapter %d.\n\n  "Then," said she, "it is so\n' "$i" && cat corpus.txt; done | head -c 1000000 >large.txt
+expect 0 'in 1 document' "$helix" data pack large.txt --tokenizer tok --out large1.h5 --threads 1
+expect 0 'in 1 document' "$helix" data pack large.txt --tokenizer tok --out large3.h5 --threads 3
+cmp large1.h5 large3.h5 || fail 'three threads give other bytes of one text'
+{ "$helix" tokenize encode tok large.txt; echo 279; } | tr ' ' '\n' >whole.ids
+h5dump -d /tokens -y -w 1 large1.h5 | grep -oE '^ +[0-9]+' | tr -d ' ' | cmp - whole.ids || fail 'a text that is cut has other ids'
+
 # damaged: told by verify
 cp whole.h5 damaged.h5
 offset=$(h5dump -p -H -d /tokens damaged.h5 | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
@@ -109,14 +117,17 @@ fi
 # long: beyond what one entry of the journal holds
 if [ -n "$full" ]; then
     for i in $(seq 1 150); do printf '{"text": "%s"}\n' "$(head -c 1000000 /dev/zero | tr '\0' "\\$(printf %o $((97 + i % 26)))")"; done >large.jsonl
-    "$helix" data pack large.jsonl --out large.h5 >/dev/null
-    for k in 25 45 60; do
-        (HELIX_TEST_IO_KILL=$k "$helix" data pack large.jsonl --out large2.h5) >/dev/null 2>&1
-        expect 0 'went on after' "$helix" data pack large.jsonl --out large2.h5
-        cmp large.h5 large2.h5 || fail "150 MB, killed at $k: other bytes"
-        rm -rf large2.h5 large2.h5.pack
+    for i in $(seq 1 150); do cat large.txt; done >larger.txt # one document: a kill falls within it
+    for input in large.jsonl larger.txt; do
+        "$helix" data pack $input --tokenizer tok --out large.h5 >/dev/null
+        for k in 25 45 60; do
+            (HELIX_TEST_IO_KILL=$k "$helix" data pack $input --tokenizer tok --out large2.h5 --threads 1; exit $?) >/dev/null 2>&1
+            expect 0 'went on after' "$helix" data pack $input --tokenizer tok --out large2.h5
+            cmp large.h5 large2.h5 || fail "150 MB of $input, killed at $k: other bytes"
+            rm -rf large2.h5 large2.h5.pack
+        done
+        rm -f large.h5 $input
     done
-    rm -f large.h5 large.jsonl
 fi
 
 # ---- training on it ----

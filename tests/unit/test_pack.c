@@ -10,7 +10,7 @@
 
 #include "io/data/pack.h"
 
-#define LARGE (9 << 20) /* bytes: a batch by itself */
+#define LARGE (8 << 20) /* bytes: a batch by itself */
 
 static char folder[256], first[512], second[512], out[512], left[600];
 

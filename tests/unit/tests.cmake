@@ -5,4 +5,6 @@ endforeach()
 # Recomputed activations on asynchronous streams: the second run finds what the first one left there.
 add_test(NAME unit/recompute/async COMMAND unit_recompute -j1)
 set_tests_properties(unit/recompute/async PROPERTIES LABELS unit TIMEOUT 600 ENVIRONMENT HELIX_STREAM=async)
-target_compile_definitions(unit_tokenizer PRIVATE HELIX_TOKENIZER_FOLDER="${CMAKE_CURRENT_SOURCE_DIR}/golden/tokenizer")
+foreach(name tokenizer cut)
+  target_compile_definitions(unit_${name} PRIVATE HELIX_TOKENIZER_FOLDER="${CMAKE_CURRENT_SOURCE_DIR}/golden/tokenizer")
+endforeach()
