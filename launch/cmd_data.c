@@ -183,7 +183,9 @@ const hx_command hx_data_verbs[] = {
                  "  helix data pack web.jsonl --out train.h5 --tokenizer gpt2/ --field content --threads 8\n"
                  "  helix data pack chats.jsonl --out chats.h5                       of {\"prompt\", \"completion\"} only the latter is learnt\n"
                  "  helix train --data.path train.h5,chats.h5 --data.weights 0.9,0.1 --model.vocab 50304\n"
-                 "\nA pack that was killed goes on where it was when it is started again with the same arguments; --out and --threads\n"
+                 "\nOf a .jsonl file a line that is no JSON object with these strings ends the pack, by file and number; half a surrogate pair\n"
+                 "(\"\\ud83d\" alone) is read as U+FFFD, a byte order mark at the begin of the file is passed over.\n"
+                 "A pack that was killed goes on where it was when it is started again with the same arguments; --out and --threads\n"
                  "(0: all cores) are the run's.\n"},
     {.name = "data show", .summary = "what a data set is, and how it begins", .run = cmd_show, .own = "|tokenizer|json|",
      .words = "PATH", .min_words = 1, .max_words = 1,

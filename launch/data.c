@@ -153,13 +153,28 @@ static int list_parts(const hx_session *s, const loader_job *job, hx_loader_part
     return n;
 }
 
+static hx_status check_part(const hx_session *s, const loader_job *job, const hx_loader_part *part) {
+    const int64_t n = part->end - part->begin, least = s->config.model.ctx + 1;
+    const double holdout = s->config.data.holdout, share = job->is_eval ? holdout : 1 - holdout;
+    hx_tokens_info info;
+    hx_tokens_info_get(part->tokens, &info);
+    if (n >= least || hx_comm_is_dry(s->world)) return HX_OK;
+    if (n == info.n_tokens)
+        return HX_FAIL(HX_ERR_CONFIG, "data.path: %s has %lld tokens, fewer than one sample: expected model.ctx + 1 = %lld or more", info.path,
+                       (long long)n, (long long)least);
+    return HX_FAIL(HX_ERR_CONFIG, "data.path: of the %lld tokens of %s data.holdout = %g leaves %lld for %s, fewer than one sample (model.ctx + 1 = %lld): "
+                   "expected %.0f tokens or more, another data.holdout (0: nothing is held out), or a smaller model.ctx", (long long)info.n_tokens,
+                   info.path, holdout, (long long)n, job->is_eval ? "evaluation" : "training", (long long)least, ceil((double)least / share));
+}
+
 static hx_status create_loader(hx_session *s, void *arg) {
     const loader_job *job = arg;
     hx_loader_part *parts;
     hx_status status = HX_OK;
     HX_TRY(hx_mem_alloc_array(job->data->n_tokens, sizeof *parts, (void **)&parts));
     const int n = list_parts(s, job, parts);
-    if (n > 0) status = hx_loader_create(s->device, parts, n, job->is_eval ? NULL : job->data->weights, &job->config, job->out);
+    for (int i = 0; status == HX_OK && i < n; i++) status = check_part(s, job, &parts[i]);
+    if (status == HX_OK && n > 0) status = hx_loader_create(s->device, parts, n, job->is_eval ? NULL : job->data->weights, &job->config, job->out);
     hx_mem_free((void **)&parts);
     return status;
 }

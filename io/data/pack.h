@@ -5,7 +5,8 @@
  *     hx_pack_report report;  HX_TRY(hx_pack(t, &c, &report));
  *
  * A file `x.jsonl` is a document a line: an object with a string "text" (or another field), or with strings "prompt" and "completion", of
- * which the prompt is no target. Any other file is one document, whatever its bytes; threads share a large one where hx_tokenizer_cut knows how. Documents without tokens are left out; each ends
+ * which the prompt is no target. Half a surrogate pair ("\ud83d" alone) is read as U+FFFD, a byte order mark before the first line is passed over.
+ * Any other file is one document, whatever its bytes; threads share a large one where hx_tokenizer_cut knows how. Documents without tokens are left out; each ends
  * with HX_END_OF_TEXT where the tokenizer has it. Their order is that of the files, whatever the number of threads.
  *
  * While it works there is a folder `train.h5.pack` beside the result, with what is done so far and a journal of it. A pack that was

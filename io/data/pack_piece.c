@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,11 +80,49 @@ static bool is_blank(const char *text, int64_t n) {
     return true;
 }
 
+/* The UTF-16 unit of an escape \uXXXX; -1: there is none. */
+static int unit_at(const char *text, int64_t n, int64_t at) {
+    int unit = 0;
+    if (n - at < 6 || text[at] != '\\' || text[at + 1] != 'u') return -1;
+    for (int64_t i = at + 2; i < at + 6; i++) {
+        if (!isxdigit((unsigned char)text[i])) return -1;
+        unit = unit * 16 + (text[i] <= '9' ? text[i] - '0' : (text[i] | 0x20) - 'a' + 10);
+    }
+    return unit;
+}
+
+/* Halves of pairs, which corpora hold where a text was cut in UTF-16, become U+FFFD, as most decoders make of them. @return there are some */
+static bool replace_halves(char *line, int64_t n) {
+    bool is_changed = false;
+    for (int64_t at = 0; at < n;) {
+        const int unit = unit_at(line, n, at), next = unit >= 0xd800 && unit < 0xdc00 ? unit_at(line, n, at + 6) : -1;
+        const bool is_pair = next >= 0xdc00 && next < 0xe000, is_half = !is_pair && unit >= 0xd800 && unit < 0xe000;
+        if (is_half) memcpy(line + at, "\\ufffd", 6);
+        is_changed |= is_half;
+        at += is_pair ? 12 : unit >= 0 ? 6 : line[at] == '\\' ? 2 : 1;
+    }
+    return is_changed;
+}
+
+/* @param[out] object  NULL: it is none, and `error` tells why */
+static hx_status load_line(const char *text, int64_t n, json_t **object, json_error_t *error) {
+    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL };
+    char *copy;
+    *object = json_loadb(text, (size_t)n, FLAGS, error);
+    if (*object) return HX_OK;
+    HX_TRY(hx_mem_alloc((size_t)n, (void **)&copy));
+    memcpy(copy, text, (size_t)n);
+    if (replace_halves(copy, n)) *object = json_loadb(copy, (size_t)n, FLAGS, error);
+    hx_mem_free((void **)&copy);
+    return HX_OK;
+}
+
 static hx_status add_line(const job *j, int64_t at, int64_t n) {
     const hx__piece *p = j->piece;
     json_error_t error;
+    json_t *object;
     if (is_blank(p->text + at, n)) return HX_OK;
-    json_t *object = json_loadb(p->text + at, (size_t)n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
+    HX_TRY(load_line(p->text + at, n, &object, &error));
     if (!object) return HX_FAIL(HX_ERR_FORMAT, "%s:%lld: no JSON object, byte %d: %s", p->path, line_number(p, at), error.position, error.text);
     const hx_status status = add_object(j, at, object);
     json_decref(object);
@@ -92,9 +131,10 @@ static hx_status add_line(const job *j, int64_t at, int64_t n) {
 
 /* A line belongs to the piece in which it begins. */
 static hx_status add_lines(const job *j) {
+    static const char bom[] = "\xef\xbb\xbf"; /* of a program that marks UTF-8 as such */
     const hx__piece *p = j->piece;
-    int64_t at = p->begin;
-    if (at > 0) { /* behind the end of the line that is under way, which may be the byte before */
+    int64_t at = p->begin == 0 && p->n_bytes >= 3 && memcmp(p->text, bom, 3) == 0 ? 3 : p->begin;
+    if (p->begin > 0) { /* behind the end of the line that is under way, which may be the byte before */
         const char *newline = memchr(p->text + at - 1, '\n', (size_t)(p->n_bytes - at + 1));
         at = newline ? newline - p->text + 1 : p->n_bytes;
     }

@@ -37,7 +37,8 @@ hx_status hx_tokenizer_bytes(hx_tokenizer **out);
 hx_status hx_tokenizer_open(const char *path, hx_tokenizer **out);
 void hx_tokenizer_close(hx_tokenizer **tokenizer);
 
-/** Ids are 0 to vocab - 1 (some may stand for nothing where the file leaves gaps). */
+/** Ids are 0 to vocab - 1. Added tokens have the ids that their file gives them, also where these leave gaps: the ids between stand for
+ *  nothing. (Hugging Face's tokenizers number such tokens anew, one behind the other, with a warning.) */
 int64_t hx_tokenizer_vocab(const hx_tokenizer *tokenizer);
 /** Id of a special token by its text, e.g. HX_END_OF_TEXT; -1: there is none. */
 int32_t hx_tokenizer_special(const hx_tokenizer *tokenizer, const char *text);

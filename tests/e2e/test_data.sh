@@ -88,6 +88,15 @@ printf '{"text": "\377"}\n' >bad.jsonl
 expect 5 'bad.jsonl:1: no JSON object' "$helix" data pack bad.jsonl --out x.h5
 printf '{"text": "fine", "id": 123456789012345678901234567890}\n' >large_id.jsonl
 expect 0 'in 1 documents' "$helix" data pack large_id.jsonl --out large_id.h5
+# what corpora hold: a byte order mark, halves of surrogate pairs; a backslash that is written is none
+printf '\357\273\277{"text": "a\\ud83d\\ude00b\\ud83dc\\uDE00\\ud800\\ud800\\udc00\\\\ud800"}\n{"text": "\\ud83d"}\n' >halves.jsonl
+expect 0 'in 2 documents' "$helix" data pack halves.jsonl --out halves.h5
+h5dump -d /tokens -b LE -o halves.bin halves.h5 >/dev/null
+printf 'a\360\237\230\200b\357\277\275c\357\277\275\357\277\275\360\220\200\200\\ud800\357\277\275' | cmp - halves.bin || fail 'halves of pairs are read otherwise'
+printf '{"text": "a"}\n\357\273\277{"text": "a"}\n' >bad.jsonl
+expect 5 'bad.jsonl:2: no JSON object' "$helix" data pack bad.jsonl --out x.h5
+printf '{"text": "\\ud83d"\n' >bad.jsonl
+expect 5 'bad.jsonl:1: no JSON object' "$helix" data pack bad.jsonl --out x.h5
 [ -e x.h5.pack ] && fail 'a line that is none left the folder behind'
 
 # files that Python writes and reads
@@ -159,5 +168,12 @@ expect 2 'data.weights = 1: 1 numbers for 2 paths' "$helix" train "${mixed[@]}" 
 expect 2 'weight 2 of 2' "$helix" train "${mixed[@]}" --data.weights 1,-1 --out bad
 expect 2 'expected more than the largest id' "$helix" train "${small[@]}" --data.path chats.h5 --model.vocab 60 --out bad
 head -c 50 corpus.txt >short.txt
-expect 2 'short.txt: a split of' "$helix" train "${mixed[@]}" --data.path short.txt,corpus.txt --model.ctx 64 --out bad
+expect 2 'short.txt has 50 tokens, fewer than one sample: expected model.ctx + 1 = 65 or more' \
+    "$helix" train "${mixed[@]}" --data.path short.txt,corpus.txt --model.ctx 64 --data.holdout 0 --out bad
+head -c 500 corpus.txt >short.txt
+expect 2 'of the 500 tokens of short.txt data.holdout = 0.1 leaves 50 for evaluation, fewer than one sample (model.ctx + 1 = 65): expected 650 tokens' \
+    "$helix" train "${mixed[@]}" --data.path short.txt,corpus.txt --model.ctx 64 --out bad
+expect 2 'data.holdout = 0.9 leaves 50 for training' "$helix" train "${mixed[@]}" --data.path short.txt,corpus.txt --model.ctx 64 --data.holdout 0.9 --out bad
+head -c 650 corpus.txt >short.txt # what was said to be enough is
+expect 0 '1 steps' "$helix" train "${small[@]}" --data.path short.txt --model.ctx 64 --train.steps 1 --out enough
 finish
