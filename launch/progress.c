@@ -179,8 +179,8 @@ static void save_end_text(const hx_train_event *e, char *out, size_t n_bytes) {
         snprintf(out, n_bytes, "step %lld  CHECKPOINT NOT WRITTEN, found out after %.2f s beside training: %.400s", (long long)e->step, e->seconds, e->text);
         return;
     }
-    n = snprintf(out, n_bytes, "step %lld  checkpoint written beside training in %.2f s, of which it stood still for %.3f s", (long long)e->step,
-                 e->seconds, e->stall_s);
+    n = snprintf(out, n_bytes, "step %lld  checkpoint written beside training in %.2f s", (long long)e->step, e->seconds);
+    if (isfinite(e->stall_s)) n += snprintf(out + n, n_bytes - (size_t)n, ", of which it stood still for %.3f s", e->stall_s);
     if (isfinite(e->step_s)) n += snprintf(out + n, n_bytes - (size_t)n, "; a step took %.4f s meanwhile", e->step_s);
     if (isfinite(e->step_s) && isfinite(e->step_s_before)) snprintf(out + n, n_bytes - (size_t)n, ", %.4f s before", e->step_s_before);
 }

@@ -278,6 +278,7 @@ hx_status hx__session_fail(hx_session *s, hx_status status) {
 }
 
 void hx__session_settle(hx_session *s, void (*job)(void *arg), void *arg) {
+    if (!s->closing) job(arg); /* one process waits for nobody */
     if (!s->closing || !s->have_answered) return;
     hx_deadline_stop(s->closing);
     job(arg);

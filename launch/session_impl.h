@@ -39,7 +39,7 @@ hx_status hx__session_open_dry(const hx_config *config, int rank, int size, bool
  *  @return `status`, or HX_ERR_REMOTE on the ranks that need not speak. HX_OK is passed through */
 hx_status hx__session_fail(hx_session *session, hx_status status);
 /** Behind hx__session_fail: do what ends by itself where all ranks are there to do it, however long that takes; the 10 s begin anew. Where
- *  ranks did not answer nothing is done. */
+ *  ranks did not answer nothing is done. One process does it at once. */
 void hx__session_settle(hx_session *session, void (*job)(void *arg), void *arg);
 /** Exit code that every rank should leave with after `status`. */
 int hx__session_exit_code(const hx_session *session, hx_status status);

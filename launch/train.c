@@ -22,6 +22,7 @@ typedef struct train_run {
     hx_resume resume;
     int lock;          /* of the folder; -1: none */
     bool log_fails;    /* the last line could not be written */
+    hx_status status;  /* of the run, when it has ended */
     hx_jsonl *log;
     hx_history *history;
     hx_progress *progress;
@@ -455,14 +456,23 @@ static void keep_last_rows(const train_run *r, hx_status status) {
     hx_error_adopt(status, message);
 }
 
-/* A checkpoint that was begun before all ranks failed is worth waiting for. */
+/* A checkpoint that was begun before all ranks failed is worth waiting for, and its end is told like any other. What it cost the run
+ * is not measured any more. The run's failure stays the one that is told last. */
 static void end_saves(void *arg) {
-    const train_run *r = arg;
+    train_run *r = arg;
     hx_save_end end;
+    char message[1024];
+    snprintf(message, sizeof message, "%s", hx_error_message());
     hx_ckpt_finish(r->ckpt);
-    while (hx_ckpt_ended(r->ckpt, &end))
-        if (r->is_first)
-            hx_progress_note(r->progress, "step %lld  checkpoint %s%s", (long long)end.step, end.status == HX_OK ? "written" : "NOT WRITTEN: ", end.text);
+    while (r->trainer && hx_ckpt_ended(r->ckpt, &end)) {
+        const hx_train_state *state = hx_trainer_state(r->trainer);
+        const hx_train_event event = {.kind = HX_EVENT_SAVE_END, .step = end.step, .n_steps = hx_trainer_n_steps(r->trainer), .cursor = state->cursor,
+                                      .epoch = (double)state->cursor / (double)r->parts.train->n_global, .seconds = end.seconds,
+                                      .elapsed_s = state->elapsed_s, .is_best = end.is_best, .stall_s = NAN, .step_s = NAN, .step_s_before = NAN,
+                                      .text = end.status != HX_OK ? end.text : NULL};
+        (void)on_event(r, &event);
+    }
+    if (r->status != HX_OK) hx_error_adopt(r->status, message);
 }
 
 hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_train_parts *parts) {
@@ -477,11 +487,11 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
     }
     if (r.is_first && r.trainer && (status == HX_OK || status == HX_ERR_INTERRUPTED)) summarise(&r);
     keep_last_rows(&r, status);
-    status = hx__session_fail(session, status);
+    r.status = hx__session_fail(session, status);
     if (r.ckpt) hx__session_settle(session, end_saves, &r);
     take_apart(&r);
     hx__signals_restore();
-    return status;
+    return r.status;
 }
 
 /* ---- rehearsal ---- */

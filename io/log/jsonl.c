@@ -39,42 +39,66 @@ static hx_status complete_last_line(const hx_jsonl *log) {
     return write_all(log, "\n", 1);
 }
 
-/* A line, or the beginning of one that is longer than any of ours: is it of a later step? What is no event is of none. */
-static bool is_later(const char *line, size_t n_bytes, int64_t last_step) {
+/* A line, or the beginning of one that is longer than any of ours: is it of a later step? @param or_else  what is no event */
+static bool is_later(const char *line, size_t n_bytes, int64_t last_step, bool or_else) {
     json_t *object = json_loadb(line, n_bytes, 0, NULL);
     const json_t *step = json_object_get(object, "step");
-    const bool is = json_is_integer(step) && json_integer_value(step) > last_step;
+    const bool is = json_is_integer(step) ? json_integer_value(step) > last_step : or_else;
     json_decref(object);
     return is;
 }
 
-/* Byte at which the first line of a later step begins; the file's size if there is none. */
-static hx_status find_later(const char *path, int64_t last_step, int64_t *out) {
+/* What a file shall hold: its first n_bytes, and `behind`, the ends of saves that were told between later steps. */
+typedef struct kept {
+    int64_t n_bytes;
+    char *behind; /* [n_behind]; owned */
+    int64_t n_behind, capacity;
+} kept;
+
+static void kept_free(kept *k) { hx_mem_free((void **)&k->behind); }
+
+static hx_status keep(kept *k, const char *line, size_t n, bool is_behind) {
+    if (!is_behind) {
+        k->n_bytes += (int64_t)n;
+        return HX_OK;
+    }
+    HX_TRY(hx_mem_grow((void **)&k->behind, &k->capacity, k->n_behind + (int64_t)n, 1));
+    memcpy(k->behind + k->n_behind, line, n);
+    k->n_behind += (int64_t)n;
+    return HX_OK;
+}
+
+static hx_status find_kept(FILE *f, int64_t last_step, kept *k) {
     char line[LINE_MOST];
-    int64_t at = 0;
-    bool is_begin = true;
-    FILE *f = fopen(path, "re");
-    if (!f) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
+    bool is_begin = true, is_out = false, has_later = false;
     while (fgets(line, sizeof line, f)) {
         const size_t n = strlen(line);
-        if (is_begin && is_later(line, n, last_step)) break;
+        if (is_begin) is_out = is_later(line, n, last_step, has_later);
+        has_later |= is_out;
         is_begin = n == 0 || line[n - 1] == '\n';
-        at += (int64_t)n;
+        if (!is_out) HX_TRY(keep(k, line, n, has_later));
     }
-    *out = at;
-    const bool is_read = !ferror(f);
+    return HX_OK;
+}
+
+static hx_status read_kept(const char *path, int64_t last_step, kept *k) {
+    FILE *f = fopen(path, "re");
+    if (!f) return HX_FAIL(HX_ERR_IO, "opening %s: %s", path, strerror(errno));
+    hx_status status = find_kept(f, last_step, k);
+    if (status == HX_OK && ferror(f)) status = HX_FAIL(HX_ERR_IO, "reading %s: %s", path, strerror(errno));
     fclose(f);
-    return is_read ? HX_OK : HX_FAIL(HX_ERR_IO, "reading %s: %s", path, strerror(errno));
+    return status;
 }
 
 /* What a run did behind the checkpoint that it goes on from did not happen. */
 static hx_status cut_later(const hx_jsonl *log, int64_t last_step) {
     struct stat st;
-    int64_t at;
+    HX_CLEANUP(kept_free) kept k = {0};
     if (fstat(log->fd, &st) != 0 || !S_ISREG(st.st_mode)) return HX_OK;
-    HX_TRY(find_later(log->path, last_step, &at));
-    if (at < st.st_size && ftruncate(log->fd, at) != 0) return HX_FAIL(HX_ERR_IO, "cutting %s: %s", log->path, strerror(errno));
-    return HX_OK;
+    HX_TRY(read_kept(log->path, last_step, &k));
+    if (k.n_bytes >= st.st_size) return HX_OK;
+    if (ftruncate(log->fd, k.n_bytes) != 0) return HX_FAIL(HX_ERR_IO, "cutting %s: %s", log->path, strerror(errno));
+    return write_all(log, k.behind, (size_t)k.n_behind);
 }
 
 hx_status hx_jsonl_open(const char *path, int64_t last_step, hx_jsonl **out) {

@@ -14,8 +14,9 @@ extern "C" {
 
 typedef struct hx_jsonl hx_jsonl;
 
-/** Append to a file (created if absent), which ends before its first event of a later step, as history.h5 does. A last line that
- *  was cut short is completed by a newline first. @param last_step  0: a run that starts */
+/** Append to a file (created if absent) from which events of later steps, and what is no event behind the first of them, are removed
+ *  before, as rows of history.h5 are: each step stands there once. The end of a save counts to the step that it was begun at. A last
+ *  line that was cut short is completed by a newline first. @param last_step  0: a run that starts */
 hx_status hx_jsonl_open(const char *path, int64_t last_step, hx_jsonl **out);
 void hx_jsonl_close(hx_jsonl **log);
 /** {"event":"step","step":..,"loss":..,...}; numbers that are not finite become null.

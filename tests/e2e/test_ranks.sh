@@ -47,6 +47,14 @@ diverging=("${train[@]}" --out failing --model.dtype f32 --train.steps 50 --ckpt
 expect 7 'updates in a row were left out' mpirun --oversubscribe --bind-to none -n 1 "${diverging[@]}" : -n 1 env HELIX_TEST_IO_LOG=gate "${diverging[@]}"
 wait $!
 expect 0 'all checksums match' "$helix" ckpt verify "$(step_file failing 2)"
+grep -q '"event":"save_end","step":2,' failing/metrics.jsonl || fail "a save that was begun has no end: $(cat failing/metrics.jsonl)"
+# one process does the same, and fails with what it failed with
+(sleep 3 && timeout 30 cat gate >/dev/null) &
+expect 7 'updates in a row were left out' env HELIX_TEST_IO_LOG=gate "${diverging[@]}" --out alone
+wait $!
+expect 0 'all checksums match' "$helix" ckpt verify "$(step_file alone 2)"
+grep -q '"event":"save_end","step":2,.*"is_best":false' alone/metrics.jsonl || fail "one process: a save that was begun has no end"
+[ "$(h5dump -d /saves/step alone/history.h5 | grep -c '(0): 2')" = 1 ] || fail "one process: a save that was begun has no row"
 
 # other people's tools see whole tensors under readable names
 h5ls -r whole/ckpt/gen-0001/latest >listing.txt || fail "h5ls cannot read the checkpoint"

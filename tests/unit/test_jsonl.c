@@ -153,16 +153,18 @@ Test(jsonl, a_full_disk_costs_one_line_and_not_the_next) {
 Test(jsonl, a_resumed_run_drops_what_came_behind_its_checkpoint) {
     hx_jsonl *log;
     put("{\"event\":\"step\",\"step\":1}\nno event\n{\"event\":\"step\",\"step\":2}\n{\"event\":\"step\",\"step\":3}\n"
-        "{\"event\":\"save_end\",\"step\":2}\n{\"event\":\"st");
+        "{\"event\":\"save_end\",\"step\":2}\nno event\n{\"event\":\"eval\",\"step\":4}\n{\"event\":\"st");
     OK(hx_jsonl_open(path, 2, &log));
     OK(hx_jsonl_event(log, &(hx_train_event){.kind = HX_EVENT_STEP, .step = 3, .loss = 0.5}, NULL, 0));
     hx_jsonl_close(&log);
-    json_t *before = line(2), *after = line(3);
+    json_t *before = line(2), *end = line(3), *after = line(4);
     cr_expect_null(line(1));
     cr_expect_eq(real(before, "step"), 2);
+    cr_expect_str_eq(json_string_value(json_object_get(end, "event")), "save_end", "of a save that the run goes on from");
     cr_expect(real(after, "step") == 3 && real(after, "loss") == 0.5);
-    cr_expect_null(line(4));
+    cr_expect_null(line(5));
     json_decref(before);
+    json_decref(end);
     json_decref(after);
     OK(hx_jsonl_open(path, 0, &log)); /* afresh */
     hx_jsonl_close(&log);
