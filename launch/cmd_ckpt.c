@@ -27,16 +27,19 @@ const hx_command hx_ckpt_verbs[] = {
     {.name = "ckpt delete", .summary = "remove one checkpoint", .run = hx_cmd_ckpt_delete, .own = "|force|json|",
      .words = "RUN|FOLDER STEP", .min_words = 2, .max_words = 2,
      .examples = "  helix ckpt delete runs/a 200                                 step 200, of the newest generation that has it\n"
-                 "  helix ckpt delete runs/a gen-0001/step-00000200.h5 --force   that file, even if no other one is whole\n"},
+                 "  helix ckpt delete runs/a gen-0001/step-00000200.h5 --force   that file, even if no other one is whole\n"
+                 "\nLinks to it go too, in all generations: `latest` then means the newest whole one that is left, and where the best one went\n"
+                 "none is the best until an evaluation finds another.\n"},
     {.name = "ckpt prune", .summary = "remove what retention would not keep", .run = hx_cmd_ckpt_prune, .own = "|keep|keep_every|dry_run|json|",
      .words = "[RUN|FOLDER]", .max_words = 1,
      .examples = "  helix ckpt prune runs/a --keep 1 --dry_run                   what would go: all but the newest and the best\n"
                  "  helix ckpt prune runs/a --keep 2 --keep_every 1000           every thousandth step stays as well\n"},
-    {.name = "ckpt import", .summary = "make a checkpoint of Hugging Face's GPT-2 or LLaMA weights", .run = hx_cmd_ckpt_import,
+    {.name = "ckpt import", .summary = "make a checkpoint of Hugging Face's GPT-2 or LLaMA weights, or of an export", .run = hx_cmd_ckpt_import,
      .own = "|dtype|json|", .words = "HF_FOLDER --out RUN", .min_words = 1, .max_words = 1,
      .examples = "  helix ckpt import gpt2 --out weights/gpt2                    gpt2/config.json and gpt2/model.safetensors, or its shards\n"
                  "  helix train --config weights/gpt2/config.yaml --init_from weights/gpt2 --data.path corpus.txt --out runs/mine\n"
                  "  helix ckpt import llama --out weights/llama --dtype f32      in another element type\n"
+                 "  helix ckpt import out/a --out weights/a                      what ckpt export --names helix wrote, of any model\n"
                  "\n--out names a folder without checkpoints; it gets config.yaml and a checkpoint of step 0, which eval, generate and\n"
                  "--init_from take. What a model computes stays the same; a config.json that asks for something that Helix has not\n"
                  "(rope_scaling, biases in LLaMA's attention, ...) is refused by name, and so is a tensor that nobody expects.\n"},
@@ -61,13 +64,6 @@ hx_status hx__ckpt_folder(const hx_cli *cli, char folder[HX_PATH_BYTES]) {
     if (!S_ISDIR(st.st_mode)) return HX_FAIL(HX_ERR_CONFIG, "%s is a file: expected a run, or a folder of checkpoints", word);
     snprintf(folder, HX_PATH_BYTES, "%s", word); /* it was short enough with more behind it */
     return HX_OK;
-}
-
-/* Read the options, then what there is. */
-static hx_status open_folder(const char *name, hx_cli *cli, int argc, char *const *argv, char folder[HX_PATH_BYTES], hx_ckpt_files *files) {
-    HX_TRY(hx__cli_read(hx_command_find(name), cli, argc, argv));
-    HX_TRY(hx__ckpt_folder(cli, folder));
-    return hx_ckpt_list(folder, files);
 }
 
 static const char *marks_of(const hx_ckpt_file *f, char text[64]) {
@@ -127,7 +123,9 @@ hx_status hx_cmd_ckpt_list(hx_cli *cli, int argc, char *const *argv, hx_session 
     char folder[HX_PATH_BYTES];
     HX_CLEANUP(hx_ckpt_files_destroy) hx_ckpt_files files = {0};
     (void)session;
-    HX_TRY(open_folder("ckpt list", cli, argc, argv, folder, &files));
+    HX_TRY(hx__cli_read(hx_command_find("ckpt list"), cli, argc, argv));
+    HX_TRY(hx__ckpt_folder(cli, folder));
+    HX_TRY(hx_ckpt_list(folder, &files));
     if (cli->own.json) return print_files_json(folder, &files);
     print_files(folder, &files);
     return HX_OK;
@@ -136,11 +134,12 @@ hx_status hx_cmd_ckpt_list(hx_cli *cli, int argc, char *const *argv, hx_session 
 /* ---- delete, prune ---- */
 
 /* "200", "step-00000200.h5", "gen-0001/step-00000200.h5": names are compared with those that files have, so that none leads elsewhere. */
-static hx_status find_file(const char *folder, const hx_ckpt_files *files, const char *word, const hx_ckpt_file **out) {
+static hx_status find_file(const char *folder, const hx_ckpt_files *files, int64_t generation, const char *word, const hx_ckpt_file **out) {
     for (int64_t i = 0; i < files->n; i++) {
         char path[HX_PATH_BYTES], number[32];
+        if (generation > 0 && files->items[i].generation != generation) continue;
         HX_TRY(hx_ckpt_file_path(folder, &files->items[i], path));
-        const char *name = path + strlen(folder) + 1;
+        const char *name = generation > 0 ? strrchr(path, '/') + 1 : path + strlen(folder) + 1;
         snprintf(number, sizeof number, "%lld", (long long)files->items[i].step);
         if (strcmp(word, number) != 0 && strcmp(word, name) != 0 && strcmp(word, path) != 0) continue;
         *out = &files->items[i];
@@ -148,6 +147,17 @@ static hx_status find_file(const char *folder, const hx_ckpt_files *files, const
     }
     return HX_FAIL(HX_ERR_CONFIG, "%s is none of the %lld checkpoints in %s: expected a step, or a name as gen-0001/step-00000200.h5; helix ckpt list "
                    "shows them", word, (long long)files->n, folder);
+}
+
+/* Of a generation's own folder the others are looked at too, whose links may lead into it. @param[out] generation  0: all are meant */
+static hx_status open_for_removal(const char *name, hx_cli *cli, int argc, char *const *argv, char folder[HX_PATH_BYTES], int64_t *generation,
+                                  hx_ckpt_files *files) {
+    char above[HX_PATH_BYTES];
+    HX_TRY(hx__cli_read(hx_command_find(name), cli, argc, argv));
+    HX_TRY(hx__ckpt_folder(cli, folder));
+    *generation = hx_ckpt_generation_of(folder, above);
+    if (*generation > 0) snprintf(folder, HX_PATH_BYTES, "%s", above);
+    return hx_ckpt_list(folder, files);
 }
 
 static hx_status print_removed(const hx_cli *cli, const char *folder, const hx_ckpt_files *removed) {
@@ -165,10 +175,10 @@ hx_status hx_cmd_ckpt_delete(hx_cli *cli, int argc, char *const *argv, hx_sessio
     char folder[HX_PATH_BYTES];
     HX_CLEANUP(hx_ckpt_files_destroy) hx_ckpt_files files = {0};
     const hx_ckpt_file *file;
-    int64_t n_whole = 0;
+    int64_t n_whole = 0, generation;
     (void)session;
-    HX_TRY(open_folder("ckpt delete", cli, argc, argv, folder, &files));
-    HX_TRY(find_file(folder, &files, cli->words.items[1], &file));
+    HX_TRY(open_for_removal("ckpt delete", cli, argc, argv, folder, &generation, &files));
+    HX_TRY(find_file(folder, &files, generation, cli->words.items[1], &file));
     for (int64_t i = 0; i < files.n; i++) n_whole += files.items[i].is_whole;
     if (file->is_whole && n_whole == 1 && !cli->own.force)
         return HX_FAIL(HX_ERR_CONFIG, "step %lld is the only whole checkpoint in %s: expected --force, or another step", (long long)file->step, folder);
@@ -181,9 +191,13 @@ hx_status hx_cmd_ckpt_delete(hx_cli *cli, int argc, char *const *argv, hx_sessio
 hx_status hx_cmd_ckpt_prune(hx_cli *cli, int argc, char *const *argv, hx_session **session) {
     char folder[HX_PATH_BYTES];
     HX_CLEANUP(hx_ckpt_files_destroy) hx_ckpt_files files = {0};
-    int64_t n = 0;
+    int64_t n = 0, generation;
     (void)session;
-    HX_TRY(open_folder("ckpt prune", cli, argc, argv, folder, &files));
+    HX_TRY(open_for_removal("ckpt prune", cli, argc, argv, folder, &generation, &files));
+    for (int64_t i = 0; i < files.n; i++)
+        if (generation == 0 || files.items[i].generation == generation) files.items[n++] = files.items[i];
+    files.n = n;
+    n = 0;
     hx_ckpt_choose(&files, cli->own.keep, cli->own.keep_every);
     for (int64_t i = 0; i < files.n; i++)
         if (!files.items[i].is_kept && !files.items[i].is_latest) files.items[n++] = files.items[i];

@@ -144,7 +144,11 @@ hx_status hx_ckpt_file_path(const char *folder, const hx_ckpt_file *file, char p
 /** Local. Set is_kept as retention does: the best, the newest `keep` beside it, and with keep_every those of its multiples, of which the
  *  newest counts where a step was written twice. */
 void hx_ckpt_choose(hx_ckpt_files *files, int64_t keep, int64_t keep_every);
-/** Local. Remove a file, the links to it, and its generation's folder when that is empty and not the highest. */
+/** Local. The number of the generation whose own folder this is, 0: it is none's. @param[out] above  of a generation's: the folder of all */
+int64_t hx_ckpt_generation_of(const char *folder, char above[HX_PATH_BYTES]);
+/** Local. Remove a file, the links to it, and its generation's folder when that is empty and not the highest. What `latest` meant is from
+ *  then on the newest whole file that is left, and no file is the best where that one went.
+ *  @param folder  of all generations: links in any of them may lead to the file */
 hx_status hx_ckpt_delete(const char *folder, const hx_ckpt_file *file);
 
 /** Local. The configuration text stored in a checkpoint; free with hx_mem_free. */

@@ -62,6 +62,17 @@ hx_status hx_ckpt_file_path(const char *folder, const hx_ckpt_file *file, char p
     return hx__gen_path(folder, file->generation, name, path);
 }
 
+int64_t hx_ckpt_generation_of(const char *folder, char above[HX_PATH_BYTES]) {
+    char real[PATH_MAX];
+    if (!realpath(folder, real)) return 0;
+    char *slash = strrchr(real, '/');
+    const int64_t generation = name_generation(slash + 1);
+    if (generation < 1 || slash == real) return 0;
+    *slash = '\0';
+    snprintf(above, HX_PATH_BYTES, "%s", real);
+    return generation;
+}
+
 /* ---- listing ---- */
 
 static void folder_close(DIR **dir) {

@@ -46,6 +46,18 @@ truncate -s 3000 "$file"
 expect 5 'DAMAGED' "$helix" ckpt verify copy
 expect 0 'not whole' "$helix" ckpt list copy
 
+# of one generation's folder: links of the others that lead into it are not left behind, and what is the best there stays the best
+cp -r copy pruned
+ln -sfn ../gen-0001/step-00000010.h5 pruned/ckpt/gen-0002/best
+expect 0 'step-00000005.h5' "$helix" ckpt prune pruned/ckpt/gen-0001 --keep 2
+[ -e pruned/ckpt/gen-0001/step-00000010.h5 ] && [ -e pruned/ckpt/gen-0001/step-00000015.h5 ] && [ -e pruned/ckpt/gen-0002/step-00000025.h5 ] || fail 'prune of a generation'
+expect 2 'is none of' "$helix" ckpt delete pruned/ckpt/gen-0001 25
+(cd pruned/ckpt/gen-0001 && expect 0 'removed' "$helix" ckpt delete . step-00000010.h5; exit $failed) || failed=1
+[ -z "$(find pruned -xtype l)" ] || fail "links that lead nowhere: $(find pruned -xtype l)"
+[ ! -L pruned/ckpt/gen-0002/best ] || fail 'the link to what is gone is still there'
+expect 0 '' "$helix" ckpt delete pruned/ckpt/gen-0002 30
+expect 0 'step 25' "$helix" ckpt show pruned
+
 # removing: by step or name, never outside of the folder, never the last one
 expect 0 'removed' "$helix" ckpt delete copy 20
 are copy '2:30 2:25 1:15 1:10 1:5'
