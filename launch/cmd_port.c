@@ -44,6 +44,8 @@ static hx_status check_free(const char *out) {
 typedef struct imported {
     const hx_cli *cli;
     hx_hf_import *in;
+    hx_config config;           /* of the run that is made */
+    char lost[HX_HF_LOST_TEXT]; /* hx_hf_config_lost */
     int n_tokenizer_files;
     hx_tokenizer_id tokenizer;
     char unread[512]; /* why Helix cannot use the tokenizer; "": it can, or there is none */
@@ -65,6 +67,29 @@ done:
     return status;
 }
 
+/* An export with our own names has the configuration of its run beside it; where the run lay, nobody needs to know. */
+static hx_status open_own(imported *im, const char *folder, const char *yaml) {
+    static const hx_run_config defaults = HX_RUN_DEFAULT;
+    hx_option_section sections[HX_CONFIG_MAX_SECTIONS];
+    const int n_sections = hx_config_sections(&im->config, sections);
+    HX_TRY(hx__yaml_apply_file(sections, n_sections, yaml));
+    im->config.run = defaults;
+    if (im->cli->own.dtype > 0) im->config.model.dtype = im->cli->own.dtype - 1; /* the same words, without `keep` */
+    return hx_hf_import_open_own(folder, dtype_told(im->cli), &im->in);
+}
+
+static hx_status open_import(imported *im) {
+    const char *folder = im->cli->words.items[0];
+    char json[HX_PATH_BYTES], yaml[HX_PATH_BYTES];
+    HX_TRY(hx__path_join(folder, "config.json", json));
+    HX_TRY(hx__path_join(folder, "config.yaml", yaml));
+    im->config = (hx_config)HX_CONFIG_DEFAULT;
+    if (access(json, F_OK) != 0 && access(yaml, F_OK) == 0) return open_own(im, folder, yaml);
+    HX_TRY(hx_hf_import_open(folder, dtype_told(im->cli), &im->in));
+    im->config.model = *hx_hf_import_config(im->in);
+    return hx_hf_config_lost(json, &im->config.model, im->lost);
+}
+
 /* Carried also where Helix cannot read it: an export brings it back. */
 static hx_status write_tokenizer(imported *im) {
     char folder[HX_PATH_BYTES];
@@ -81,12 +106,10 @@ static hx_status write_tokenizer(imported *im) {
 static hx_status write_run(imported *im) {
     const hx_cli *cli = im->cli;
     char folder[HX_PATH_BYTES], *text = NULL;
-    hx_config config = HX_CONFIG_DEFAULT;
     hx_status status;
-    config.model = *hx_hf_import_config(im->in);
     HX_TRY(hx__path_join(cli->config.run.out, "ckpt", folder));
     HX_TRY(hx__fs_mkdirs(cli->config.run.out));
-    HX_TRY(hx_config_text(&config, &text));
+    HX_TRY(hx_config_text(&im->config, &text));
     HX_TRY_GOTO(hx__folder_write_config(&cli->config.run, text), done);
     HX_TRY_GOTO(write_tokenizer(im), done);
     HX_TRY_GOTO(save(im, folder, text), done);
@@ -114,11 +137,12 @@ static hx_status report_import(const imported *im) {
     for (int64_t i = 0; i < items->n_items; i++) n += hx_shape_count(&items->items[i].layout->shape);
     HX_TRY(hx__find_checkpoint(out, file));
     if (cli->own.json)
-        return hx__print_json(json_pack("{s:s, s:I, s:I, s:s, s:s, s:i}", "checkpoint", file, "tensors", (json_int_t)items->n_items, "parameters",
+        return hx__print_json(json_pack("{s:s, s:I, s:I, s:s, s:s, s:i, s:s}", "checkpoint", file, "tensors", (json_int_t)items->n_items, "parameters",
                                         (json_int_t)n, "dtype", dtype, "tokenizer", hx_tokenizer_id_text(&im->tokenizer, tokenizer),
-                                        "tokenizer_files", im->n_tokenizer_files));
+                                        "tokenizer_files", im->n_tokenizer_files, "lost", im->lost));
     printf("%s: %lld parameters in %lld tensors, %s\n", file, (long long)n, (long long)items->n_items, dtype);
     print_tokenizer(im);
+    if (im->lost[0]) printf("dropouts that have no place here are not taken: %s; model.dropout is %g\n", im->lost, im->config.model.dropout);
     printf("go on with:  helix train --config %s/config.yaml --init_from %s --data.path ... --out ...\n", out, out);
     return HX_OK;
 }
@@ -130,7 +154,7 @@ hx_status hx_cmd_ckpt_import(hx_cli *cli, int argc, char *const *argv, hx_sessio
     HX_TRY(hx__cli_read(hx_command_find("ckpt import"), cli, argc, argv));
     HX_TRY(check_out(cli, "ckpt import"));
     HX_TRY(check_free(cli->config.run.out));
-    HX_TRY(hx_hf_import_open(cli->words.items[0], dtype_told(cli), &im.in));
+    HX_TRY(open_import(&im));
     status = write_run(&im);
     if (status == HX_OK) status = report_import(&im);
     hx_hf_import_close(&im.in);
@@ -244,7 +268,7 @@ static hx_status write_config(exported *e) {
     if (e->cli->own.names == NAMES_HF) return hx_hf_config_write(path, &e->config.model);
     hx_run_config run = e->config.run;
     snprintf(run.out, sizeof run.out, "%.*s", (int)sizeof run.out - 1, e->place.temporary);
-    HX_TRY(hx_ckpt_config_text(e->file, &text));
+    HX_TRY(dtype_told(e->cli) == HX_DTYPE_COUNT ? hx_ckpt_config_text(e->file, &text) : hx_config_text(&e->config, &text));
     hx_status status = hx__folder_write_config(&run, text);
     hx_mem_free((void **)&text);
     return status;

@@ -21,9 +21,14 @@ extern "C" {
 #endif
 
 /** Local. The configuration that a config.json describes; its dtype stays the default, for the tensors tell theirs. resid_pdrop becomes
- *  dropout; other dropouts have no counterpart.
+ *  dropout; hx_hf_config_lost tells what becomes of the others.
  *  @return HX_ERR_IO; HX_ERR_FORMAT: key, value, expectation; HX_ERR_UNSUPPORTED: the family, or what of it Helix has not */
 hx_status hx_hf_config_read(const char *path, hx_gpt_config *out);
+#define HX_HF_LOST_TEXT 256
+/** Local. What a config.json asks of training that a model here has not, dropouts that differ from the one of `config`, in words:
+ *  "attn_pdrop = 0.1, embd_pdrop = 0.2". What the model computes is the same without. @param[out] text  "": nothing is lost
+ *  @return HX_ERR_IO; HX_ERR_FORMAT: no JSON object */
+hx_status hx_hf_config_lost(const char *path, const hx_gpt_config *config, char text[HX_HF_LOST_TEXT]);
 /** Local. The config.json of a configuration, whole or not there.
  *  @return HX_ERR_UNSUPPORTED names the option that fits neither family */
 hx_status hx_hf_config_write(const char *path, const hx_gpt_config *config);
@@ -37,7 +42,13 @@ typedef struct hx_hf_import hx_hf_import;
  *  @return as hx_safetensors_open and hx_hf_config_read; HX_ERR_MISMATCH: a tensor that is missing, of another shape or type;
  *          HX_ERR_UNSUPPORTED: a tensor that the family has not */
 hx_status hx_hf_import_open(const char *folder, hx_dtype dtype, hx_hf_import **out);
+/** Local. The same for tensors that have our own names, as hx_hf_export writes them without a configuration: taken as they are, of any
+ *  model. Whether they are those of a configuration is found out when they are loaded.
+ *  @param dtype  of those that hold floating numbers; HX_DTYPE_COUNT: as they are
+ *  @return as hx_safetensors_open; HX_ERR_FORMAT: there are none; HX_ERR_UNSUPPORTED: a name that is too long */
+hx_status hx_hf_import_open_own(const char *folder, hx_dtype dtype, hx_hf_import **out);
 void hx_hf_import_close(hx_hf_import **in);
+/** Not after hx_hf_import_open_own. */
 const hx_gpt_config *hx_hf_import_config(const hx_hf_import *in);
 /** The model's tensors as hx_ckpt_save takes them; borrowed. Their values are made while they are saved. */
 const hx_state_list *hx_hf_import_items(const hx_hf_import *in);

@@ -241,6 +241,27 @@ hx_status hx_hf_config_read(const char *path, hx_gpt_config *out) {
     return HX_OK;
 }
 
+/* Ours is one probability, in the places of resid_pdrop and embd_pdrop. */
+hx_status hx_hf_config_lost(const char *path, const hx_gpt_config *config, char text[HX_HF_LOST_TEXT]) {
+    static const struct {
+        const char *model_type, *key;
+        bool has_place;
+        double absent;
+    } dropouts[] = {{"gpt2", "embd_pdrop", true, 0.1}, {"gpt2", "attn_pdrop", false, 0.1}, {"llama", "attention_dropout", false, 0}};
+    AUTO_JSON *json = NULL;
+    int n = 0;
+    HX_TRY(hx__st_json_file(path, &json));
+    const char *type = json_string_value(json_object_get(json, "model_type"));
+    text[0] = '\0';
+    for (int i = 0; type && i < COUNT(dropouts); i++) {
+        const json_t *value = json_object_get(json, dropouts[i].key);
+        const double p = json_is_number(value) ? json_number_value(value) : dropouts[i].absent;
+        if (strcmp(type, dropouts[i].model_type) != 0 || p == (dropouts[i].has_place ? config->dropout : 0)) continue;
+        n += snprintf(text + n, HX_HF_LOST_TEXT - (size_t)n, "%s%s = %g", n > 0 ? ", " : "", dropouts[i].key, p);
+    }
+    return HX_OK;
+}
+
 /* ---- writing ---- */
 
 static json_t *field_json(const field *f, const hx_gpt_config *config) {

@@ -125,6 +125,45 @@ static hx_status link_all(hx_hf_import *in, hx_dtype dtype) {
     return check_rest(in);
 }
 
+/* ---- our own names ---- */
+
+static hx_status add_own(hx_hf_import *in, int64_t i, hx_dtype dtype) {
+    const hx_st_tensor *t;
+    source *s = &in->sources[i];
+    hx_state_item item = {.layout = &s->layout, .n_replicas = 1, .produce = produce, .source = s};
+    HX_TRY(hx_safetensors_get(in->files, hx_safetensors_at(in->files, i)->name, &t)); /* it refuses types that are not ours */
+    const int64_t n = hx_shape_count(&t->shape);
+    *s = (source){.grid = {.n_cols = n, .n_part = n, .col_step = 1}, .from = t, .dtype = t->dtype};
+    if (dtype != HX_DTYPE_COUNT && hx_dtype_is_float(t->dtype)) s->dtype = dtype;
+    HX_TRY(hx_layout_full(&t->shape, &s->layout));
+    item.dtype = s->dtype;
+    if (snprintf(item.name, sizeof item.name, "/model/%s", t->name) >= (int)sizeof item.name)
+        return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: tensor %.64s...: a name of %zu bytes: expected fewer than %zu", in->folder, t->name, strlen(t->name),
+                       sizeof item.name - strlen("/model/"));
+    return hx_state_list_add(&in->items, &item);
+}
+
+static hx_status open_own(hx_hf_import *in, const char *folder, hx_dtype dtype) {
+    HX_TRY(hx_mem_strdup(folder, &in->folder));
+    HX_TRY(hx_safetensors_open(folder, &in->files));
+    in->n = hx_safetensors_count(in->files);
+    if (in->n == 0) return HX_FAIL(HX_ERR_FORMAT, "%s: no tensors: expected those of a model", folder);
+    HX_TRY(hx_mem_alloc_array(in->n, sizeof *in->sources, (void **)&in->sources));
+    for (int64_t i = 0; i < in->n; i++) HX_TRY(add_own(in, i, dtype));
+    return HX_OK;
+}
+
+hx_status hx_hf_import_open_own(const char *folder, hx_dtype dtype, hx_hf_import **out) {
+    HX_CLEANUP(hx_hf_import_close) hx_hf_import *in = NULL;
+    HX_TRY(hx_mem_alloc_array(1, sizeof *in, (void **)&in));
+    HX_TRY(open_own(in, folder, dtype));
+    *out = in;
+    in = NULL; /* handed on */
+    return HX_OK;
+}
+
+/* ---- Hugging Face's ---- */
+
 /* The option's value for an element type. */
 static hx_status set_dtype(hx_gpt_config *config, hx_dtype dtype) {
     const hx_option_section section = {.prefix = "", .options = hx_gpt_options, .n_options = hx_gpt_n_options, .config = config};

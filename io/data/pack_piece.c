@@ -129,19 +129,24 @@ static hx_status add_line(const job *j, int64_t at, int64_t n) {
     return status;
 }
 
+/* Bytes of the mark that a program has put before the first line, to say that this is UTF-8. */
+static int64_t mark_bytes(const hx__piece *p, int64_t line) {
+    static const char mark[] = "\xef\xbb\xbf";
+    return line == 0 && p->n_bytes >= 3 && memcmp(p->text, mark, 3) == 0 ? 3 : 0;
+}
+
 /* A line belongs to the piece in which it begins. */
 static hx_status add_lines(const job *j) {
-    static const char bom[] = "\xef\xbb\xbf"; /* of a program that marks UTF-8 as such */
     const hx__piece *p = j->piece;
-    int64_t at = p->begin == 0 && p->n_bytes >= 3 && memcmp(p->text, bom, 3) == 0 ? 3 : p->begin;
-    if (p->begin > 0) { /* behind the end of the line that is under way, which may be the byte before */
+    int64_t at = p->begin;
+    if (at > 0) { /* behind the end of the line that is under way, which may be the byte before */
         const char *newline = memchr(p->text + at - 1, '\n', (size_t)(p->n_bytes - at + 1));
         at = newline ? newline - p->text + 1 : p->n_bytes;
     }
     while (at < p->end) {
         const char *newline = memchr(p->text + at, '\n', (size_t)(p->n_bytes - at));
-        const int64_t end = newline ? newline - p->text : p->n_bytes;
-        HX_TRY(add_line(j, at, end - at));
+        const int64_t end = newline ? newline - p->text : p->n_bytes, begin = at + mark_bytes(p, at);
+        HX_TRY(add_line(j, begin, end - begin));
         at = end + 1;
     }
     return HX_OK;

@@ -63,6 +63,21 @@ expect 2 'expected bias = true' "$helix" ckpt export runs/own --out out/own
 expect 0 '' "$helix" ckpt export runs/own --out out/own --names helix
 grep -q 'bias: false' out/own/config.yaml || fail "the configuration is not beside the weights"
 
+# our own names come back in, of any model: the same weights, also in another type
+expect 0 'tensors' "$helix" ckpt import out/own --out again/own
+[ "$(loss runs/own)" = "$(loss again/own)" ] || fail 'what was exported with our names has another loss'
+expect 0 '' "$helix" ckpt export again/own --out again/own.out --names helix
+cmp out/own/model.safetensors again/own.out/model.safetensors || fail 'our own names: other weights'
+expect 0 '"dtype":"bf16"' "$helix" ckpt import out/own --out again/half --dtype bf16 --json
+expect 0 'over' "$helix" eval again/half --data.path corpus.txt
+expect 0 '' "$helix" ckpt export runs/own --out out/own_half --names helix --dtype bf16
+expect 0 '' "$helix" ckpt import out/own_half --out again/own_half
+[ "$(loss again/half)" = "$(loss again/own_half)" ] || fail 'converted on the way out or in, the loss is another one'
+expect 4 'model.safetensors' "$helix" ckpt import runs/own --out in/none # a run is no export
+# dropouts that have no place are told, not lost without a word
+expect 0 'not taken: attn_pdrop = 0.1; model.dropout is 0.1' "$helix" ckpt import "$hf/gpt2" --out in/dropout
+expect 0 '"lost":""' "$helix" ckpt import out/gpt2 --out again/dropout --json
+
 # ---- what is refused, and leaves nothing ----
 expect 2 'needs --out' "$helix" ckpt import "$hf/gpt2"
 expect 2 'already holds checkpoints' "$helix" ckpt import "$hf/llama" --out in/gpt2

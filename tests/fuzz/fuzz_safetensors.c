@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/train/hooks.h"
 #include "io/ckpt/hf.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -55,6 +56,22 @@ static void try_weights(const char *path) {
     hx_safetensors_close(&st);
 }
 
+/* As weights that have our own names: what is opened can be made, converted, to its last element. */
+static void try_own(void) {
+    hx_hf_import *in = NULL;
+    double made[64];
+    hx_error_clear();
+    if (!is_understood(hx_hf_import_open_own(folder, HX_F64, &in))) return;
+    const hx_state_list *items = hx_hf_import_items(in);
+    for (int64_t i = 0; i < items->n_items; i++) {
+        const hx_state_item *item = &items->items[i];
+        const int64_t n = hx_shape_count(&item->layout->shape), most = (int64_t)(sizeof made / hx_dtype_bytes(item->dtype));
+        for (int64_t at = 0; at < n; at += most)
+            hx_fuzz_must(item->produce(item->source, at, n - at < most ? n - at : most, made) == HX_OK, "an element is made");
+    }
+    hx_hf_import_close(&in);
+}
+
 static bool are_equal(const hx_gpt_config *a, const hx_gpt_config *b) {
     char one[HX_OPTION_TEXT], other[HX_OPTION_TEXT];
     for (int i = 0; i < hx_gpt_n_options; i++) {
@@ -87,6 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         put("model.safetensors", data, size, path);
     }
     try_weights(path);
+    try_own();
     unlink(path);
     return 0;
 }
