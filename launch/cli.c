@@ -180,7 +180,8 @@ static void kind_text(const hx_option *o, char out[160]) {
     case HX_OPTION_INT: snprintf(out, 160, "integer, %.15g to %.15g", o->min, o->max); break;
     case HX_OPTION_REAL: snprintf(out, 160, "number, %.10g to %.10g", o->min, o->max); break;
     case HX_OPTION_BOOL: snprintf(out, 160, "switch"); break;
-    case HX_OPTION_STR: snprintf(out, 160, "text"); break;
+    case HX_OPTION_STR: snprintf(out, 160, "text of up to %d bytes", HX_OPTION_TEXT - 1); break;
+    case HX_OPTION_LONG: snprintf(out, 160, "text of any length"); break;
     case HX_OPTION_CHOICE: snprintf(out, 160, "%s", o->choices); break;
     }
 }

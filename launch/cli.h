@@ -8,7 +8,7 @@
 #include "launch/session_impl.h"
 
 #define HX_CLI_OPTIONS(X)                                                                                    \
-    X(TEXT, prompt, "", 0, 0, "generate: text that the sample goes on from")                                 \
+    X(LONG, prompt, NULL, 0, 0, "generate: text that the sample goes on from")                               \
     X(INT, tokens, 256, 1, 1 << 20, "generate: tokens to make")                                              \
     X(REAL, temperature, 0.8, 0, 100, "generate: below 1 plays safe, above 1 is wild; 0: the likeliest token") \
     X(INT, top_k, 0, 0, 1 << 24, "generate: draw among this many likeliest tokens; 0: among all")            \

@@ -123,7 +123,7 @@ static hx_status print_text(hx_text *text, bool is_end) {
 
 static hx_status generate(generator *g) {
     bool speaks = hx_comm_rank(hx_session_world(g->session)) == 0;
-    if (speaks) fputs(g->options->prompt, stdout);
+    if (speaks && g->options->prompt) fputs(g->options->prompt, stdout);
     for (int64_t i = 0; i < g->options->tokens; i++) {
         int32_t id;
         HX_TRY(next_logits(g));
@@ -140,12 +140,13 @@ static hx_status generate(generator *g) {
 /* Without a prompt the model starts where a text might begin: after the end of another one, or after a line end. */
 static hx_status set_prompt(generator *g) {
     HX_CLEANUP(hx_encoder_destroy) hx_encoder *encoder = NULL;
-    const char *prompt = g->options->prompt[0] ? g->options->prompt : hx_tokenizer_special(g->tokenizer, HX_END_OF_TEXT) >= 0 ? HX_END_OF_TEXT : "\n";
+    const bool is_told = g->options->prompt && g->options->prompt[0];
+    const char *prompt = is_told ? g->options->prompt : hx_tokenizer_special(g->tokenizer, HX_END_OF_TEXT) >= 0 ? HX_END_OF_TEXT : "\n";
     HX_TRY(hx_encoder_create(g->tokenizer, &encoder));
     HX_TRY(hx_encode(encoder, prompt, strlen(prompt), &g->ids));
     for (int64_t i = 0; i < g->ids.n; i++) {
         if (g->ids.ids[i] < g->vocab) continue;
-        if (g->options->prompt[0])
+        if (is_told)
             return HX_FAIL(HX_ERR_CONFIG, "prompt: byte %d at position %lld, the model knows %lld", g->ids.ids[i], (long long)i, (long long)g->vocab);
         g->ids.ids[i] = 0;
     }

@@ -67,6 +67,7 @@ static int run_command(const hx_command *command, int argc, char *const *argv) {
     int exit_code = status == HX_OK ? cli.exit_code : hx__session_exit_code(session, status);
     hx_session_close(&session);
     hx_mem_free((void **)&cli.words.items);
+    hx_mem_free((void **)&cli.own.prompt);
     return exit_code;
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/base/mem.h"
 
 #define KEY_BYTES 128 /* longer keys are never near a known one */
 
@@ -150,6 +151,14 @@ static hx_status set_text(char *field, const char *key, const char *value, const
     return HX_OK;
 }
 
+static hx_status set_long(char **field, const char *value) {
+    char *copy;
+    HX_TRY(hx_mem_strdup(value, &copy));
+    hx_mem_free((void **)field);
+    *field = copy;
+    return HX_OK;
+}
+
 static hx_status set_int(const hx_option *o, int64_t *field, const char *key, const char *value, const char *source) {
     int64_t v;
     if (!read_int(value, &v))
@@ -187,6 +196,7 @@ hx_status hx_options_set(const hx_option_section *sections, int n_sections, cons
     case HX_OPTION_INT: return set_int(o, field, key, value, source);
     case HX_OPTION_REAL: return set_real(o, field, key, value, source);
     case HX_OPTION_STR: return set_text(field, key, value, source);
+    case HX_OPTION_LONG: return set_long(field, value);
     case HX_OPTION_BOOL:
         if (read_bool(value, field)) return HX_OK;
         return HX_FAIL(HX_ERR_CONFIG, "%s = '%.64s' (%s): expected true or false", key, value, source);
@@ -284,6 +294,7 @@ void hx_option_format(const hx_option *option, const void *config, char *buffer,
     case HX_OPTION_REAL: format_real(*(const double *)(const void *)field, buffer, n_bytes); break;
     case HX_OPTION_BOOL: snprintf(buffer, n_bytes, "%s", *(const bool *)field ? "true" : "false"); break;
     case HX_OPTION_STR: snprintf(buffer, n_bytes, "%.*s", HX_OPTION_TEXT - 1, field); break;
+    case HX_OPTION_LONG: snprintf(buffer, n_bytes, "%s", *(char *const *)(const void *)field ? *(char *const *)(const void *)field : ""); break;
     case HX_OPTION_CHOICE: format_choice(option->choices, *(const int *)(const void *)field, buffer, n_bytes); break;
     }
 }

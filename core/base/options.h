@@ -14,7 +14,8 @@
  *     #undef HX_OPTION_OWNER
  *
  * Kinds: INT (int64_t), REAL (double), BOOL (bool), TEXT (char[HX_OPTION_TEXT]) and CHOICE (int: the index
- * into the words that stand in the place of min, separated by '|').
+ * into the words that stand in the place of min, separated by '|'); LONG (char *: any bytes but NUL, of any length; NULL: empty;
+ * owned by the struct, whose owner calls hx_mem_free; for structs that are neither copied nor written as files).
  */
 #ifndef HX_CORE_BASE_OPTIONS_H
 #define HX_CORE_BASE_OPTIONS_H
@@ -27,7 +28,7 @@ extern "C" {
 
 #define HX_OPTION_TEXT 512
 
-typedef enum hx_option_kind { HX_OPTION_INT, HX_OPTION_REAL, HX_OPTION_BOOL, HX_OPTION_STR, HX_OPTION_CHOICE } hx_option_kind;
+typedef enum hx_option_kind { HX_OPTION_INT, HX_OPTION_REAL, HX_OPTION_BOOL, HX_OPTION_STR, HX_OPTION_CHOICE, HX_OPTION_LONG } hx_option_kind;
 
 typedef struct hx_option {
     const char *name; /* field's name */
@@ -53,6 +54,7 @@ typedef struct hx_option_section {
 #define HX_OPTION_FIELD_BOOL_(f)                    bool f;
 #define HX_OPTION_FIELD_TEXT_(f)                    char f[HX_OPTION_TEXT];
 #define HX_OPTION_FIELD_CHOICE_(f)                  int f;
+#define HX_OPTION_FIELD_LONG_(f)                    char *f;
 #define HX_OPTION_FIELD_(kind, f, def, lo, hi, text) HX_OPTION_FIELD_##kind##_(f)
 #define HX_OPTION_DEF_(kind, f, def, lo, hi, text)   .f = def,
 #define HX_OPTION_ROW_INT_(S, f, lo, hi, text)                                                               \
@@ -61,6 +63,7 @@ typedef struct hx_option_section {
     {#f, HX_OPTION_REAL, offsetof(S, f), (double)(lo), (double)(hi), NULL, text},
 #define HX_OPTION_ROW_BOOL_(S, f, lo, hi, text)   {#f, HX_OPTION_BOOL, offsetof(S, f), 0, 1, NULL, text},
 #define HX_OPTION_ROW_TEXT_(S, f, lo, hi, text)   {#f, HX_OPTION_STR, offsetof(S, f), 0, 0, NULL, text},
+#define HX_OPTION_ROW_LONG_(S, f, lo, hi, text)   {#f, HX_OPTION_LONG, offsetof(S, f), 0, 0, NULL, text},
 #define HX_OPTION_ROW_CHOICE_(S, f, lo, hi, text) {#f, HX_OPTION_CHOICE, offsetof(S, f), 0, 0, lo, text},
 
 /** Declare the struct of a list. */

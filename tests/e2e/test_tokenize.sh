@@ -69,6 +69,10 @@ train=("$helix" train "${small[@]}" --data.path mine.h5)
 run=("${train[@]}" --out knows)
 expect 0 '2 steps' "${run[@]}" --data.tokenizer mine --train.steps 2
 cmp knows/tokenizer/tokenizer.json tok/tokenizer.json && cmp knows/tokenizer/merges.txt tok/merges.txt || fail 'the run does not carry its tokenizer'
+# a prompt of any length and with lines comes back whole
+head -c 5000 corpus.txt >prompt.txt
+"$helix" generate knows --prompt "$(cat prompt.txt)" --tokens 1 --temperature 0 >made.txt
+cmp -n 4999 made.txt prompt.txt || fail 'a long prompt has changed'
 expect 0 "tokenizer: ${mine#ids of this tokenizer: }" "$helix" ckpt show knows
 rm -r mine
 expect 0 'And' "$helix" generate knows --prompt And --tokens 3
