@@ -1,5 +1,7 @@
-/* Fuzz what data sets are made of. The first byte chooses: .bin files, lines of JSON, CSV. What is refused is refused with a message of
+/* Fuzz what data sets are made of. The first byte chooses: .bin files, lines of JSON, CSV, and our HDF5 files, of which the input tells what
+ * stands in them (how HDF5 itself reads a broken file is not looked at here). What is refused is refused with a message of
  * the right kind; what is understood can be read to its end; lines give the same ids however the file is cut into pieces. */
+#include <hdf5.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +31,8 @@ static void must_be_refused_well(hx_status status) {
 
 /* ---- .bin ---- */
 
-static void try_bin(const uint8_t *data, size_t size) {
-    const char *path = put("x.bin", data, size);
+/* @param most  tokens that can be there */
+static void read_tokens(const char *path, size_t most) {
     hx_tokens *t;
     hx_tokens_info info;
     const hx_status status = hx_tokens_open(path, &t);
@@ -41,13 +43,82 @@ static void try_bin(const uint8_t *data, size_t size) {
     }
     n_understood++;
     hx_tokens_info_get(t, &info);
-    hx_fuzz_must(info.n_tokens > 0 && (size_t)info.n_tokens <= size && info.vocab > 0, "the tokens are in the file");
+    hx_fuzz_must(info.n_tokens > 0 && (size_t)info.n_tokens <= most && info.vocab > 0, "the tokens are in the file");
     for (int64_t at = 0; at < info.n_tokens; at++) {
         int32_t id;
         if (hx_tokens_read(t, at, 1, &id) == HX_OK) hx_fuzz_must(id >= 0 && id < info.vocab, "ids are below vocab");
         hx_fuzz_must(hx_tokens_mask(t, at, 1, &id) == HX_OK && (at > 0 || id == HX_IGNORE_INDEX), "the first token is no target");
     }
+    for (int64_t i = 1; i < info.n_documents; i++)
+        hx_fuzz_must(hx_tokens_document(t, i - 1) < hx_tokens_document(t, i) && hx_tokens_document(t, i) < info.n_tokens, "documents rise");
+    hx_tokens_rehash(t);
     hx_tokens_close(&t);
+}
+
+static void try_bin(const uint8_t *data, size_t size) { read_tokens(put("x.bin", data, size), size); }
+
+/* ---- HDF5 ---- */
+
+typedef struct feed {
+    const uint8_t *at;
+    size_t n;
+} feed;
+
+static unsigned take(feed *b) {
+    if (b->n == 0) return 0;
+    b->n--;
+    return *b->at++;
+}
+
+static hid_t any_type(unsigned choice) {
+    const hid_t types[] = {H5T_STD_I64LE, H5T_STD_U8LE, H5T_STD_U16LE, H5T_STD_U32LE, H5T_STD_U64LE, H5T_STD_I32LE, H5T_STD_U16BE, H5T_IEEE_F32LE,
+                           H5T_STD_I8LE, H5T_STD_I64BE};
+    return types[choice % (sizeof types / sizeof *types)];
+}
+
+static void make_attribute(hid_t file, const char *name, feed *b) {
+    const unsigned kind = take(b);
+    uint64_t value[2] = {kind & 1 ? (uint64_t)take(b) << (take(b) % 64) : 1 + take(b), 0};
+    if (kind == 255) return;
+    const hid_t type = kind > 230 ? any_type(take(b)) : H5T_STD_I64LE;
+    const hsize_t n = kind > 220 ? 2 : 1;
+    const hid_t space = H5Screate_simple(1, &n, NULL), attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, type, value);
+    H5Aclose(attribute);
+    H5Sclose(space);
+}
+
+/* Mostly as it should be: n elements of the type `usual`, those of /documents rising. */
+static void make_dataset(hid_t file, const char *name, hid_t usual, hsize_t n, feed *b) {
+    uint8_t content[64 * 8];
+    const unsigned kind = take(b);
+    hsize_t dims[2] = {kind > 240 ? take(b) % 64 : n, 1};
+    const hid_t type = kind > 220 ? any_type(take(b)) : usual, layout = H5Pcreate(H5P_DATASET_CREATE);
+    const hid_t space = H5Screate_simple(kind == 219 ? 2 : 1, dims, NULL);
+    for (size_t i = 0; i < sizeof content; i++) content[i] = usual == H5T_STD_I64LE && kind & 1 ? (uint8_t)(i % 8 == 0 ? i / 8 * (1 + kind % 3) : 0) : (uint8_t)take(b);
+    if (kind == 218 && dims[0] > 0) H5Pset_chunk(layout, 1, dims);
+    const hid_t set = H5Dcreate2(file, name, type, space, H5P_DEFAULT, layout, H5P_DEFAULT);
+    if (kind != 217) H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, content);
+    H5Dclose(set);
+    H5Sclose(space);
+    H5Pclose(layout);
+}
+
+static void try_h5(const uint8_t *data, size_t size) {
+    static const char *const attributes[] = {"helix_tokens", "vocab", "tokenizer", "xxh3"};
+    feed b = {data, size};
+    const char *path = put("x.h5", data, 0);
+    const unsigned parts = take(&b);
+    const hsize_t n = take(&b) % 64;
+    const hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hx_fuzz_must(file >= 0, "a file can be made");
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    for (int i = 0; i < 4; i++) make_attribute(file, attributes[i], &b);
+    if (parts % 32 != 1) make_dataset(file, "tokens", any_type(1 + parts % 3), n, &b);
+    if (parts % 32 != 2) make_dataset(file, "documents", H5T_STD_I64LE, n / 4 + 1, &b);
+    if (parts & 1) make_dataset(file, "loss_mask", H5T_STD_U8LE, n, &b);
+    H5Fclose(file);
+    read_tokens(path, 64);
 }
 
 /* ---- lines ---- */
@@ -109,11 +180,11 @@ static void try_csv(const uint8_t *data, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static void (*const kinds[])(const uint8_t *, size_t) = {try_bin, try_lines, try_csv};
+    static void (*const kinds[])(const uint8_t *, size_t) = {try_bin, try_lines, try_csv, try_h5};
     if (size < 1) return 0;
     hx_error_clear(); /* the message looked for is not that of an input before */
     n_inputs++;
-    kinds[data[0] % 3](data + 1, size - 1);
+    kinds[data[0] % 4](data + 1, size - 1);
     return 0;
 }
 
