@@ -41,6 +41,15 @@ static void free_texts(char ***texts, int64_t n) {
     hx_mem_free((void **)texts);
 }
 
+/* Bytes that end a text in C, and that a text in UTF-16 is full of. */
+static hx_status check_text(const reader *r) {
+    const char *zero = memchr(r->text, '\0', (size_t)(r->end - r->text));
+    long long line = 1;
+    if (!zero) return HX_OK;
+    for (const char *p = r->text; p < zero; p++) line += *p == '\n';
+    return HX_FAIL(HX_ERR_FORMAT, "%s:%lld: a zero byte: expected text in UTF-8 or ASCII, not UTF-16", r->path, line);
+}
+
 /* ---- records ---- */
 
 /* Past a field in quotes; *at is behind the first one. */
@@ -299,7 +308,8 @@ hx_status hx_table_read_csv(const char *path, const hx_table_config *config, hx_
     const int64_t n_mapped = r.end - r.text;
     if (n_mapped >= 3 && memcmp(r.text, mark, 3) == 0) r.text += 3;
     r.at = r.text;
-    const hx_status status = read_all(&r);
+    hx_status status = check_text(&r);
+    if (status == HX_OK) status = read_all(&r);
     if (status == HX_OK) hand_over(&r, out);
     hx__fs_unmap(mapped, n_mapped);
     free_texts(&r.names, r.n_columns);

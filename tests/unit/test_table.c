@@ -110,6 +110,12 @@ Test(table, what_is_no_table_is_told_with_line_and_column) {
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "c"}, &t), HX_ERR_CONFIG, "no column c");
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "7"}, &t), HX_ERR_CONFIG, "no column 7 among its 2");
     REFUSED(hx_table_read_csv(put("a,b\n1,2\n"), &(hx_table_config){.target = "1st"}, &t), HX_ERR_CONFIG, "no column 1st among its 2");
+    static const char zeros[][16] = {"a,b\n\"1\"\0,2\n", "a,b\n1,\0" "2\n", "a,b\n1,\"2\0\"\n", "a,b\n1,2\0\n"};
+    for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) {
+        FILE *f = fopen(path, "w");
+        cr_assert(f && fwrite(zeros[i], 1, sizeof zeros[i], f) == sizeof zeros[i] && fclose(f) == 0);
+        REFUSED(hx_table_read_csv(path, &(hx_table_config){.target = "b", .is_class = true}, &t), HX_ERR_FORMAT, ":2: a zero byte");
+    }
     REFUSED(hx_table_read_csv(put(""), &(hx_table_config){0}, &t), HX_ERR_IO, "is empty");
     REFUSED(hx_table_read_csv("/dev/zero", &(hx_table_config){0}, &t), HX_ERR_IO, "is not a regular file");
     OK(hx_table_read_csv(put("a,b\n1,nan\n-inf,2\n"), &(hx_table_config){.allows_non_finite = true}, &t));
