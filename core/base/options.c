@@ -301,12 +301,28 @@ void hx_option_format(const hx_option *option, const void *config, char *buffer,
 
 /* ---- lists ---- */
 
+/* Ends a word at its comma, where "\\," becomes one that belongs to it. Returns what follows, NULL: nothing does. */
+static char *end_word(char *word) {
+    char *to = word;
+    for (const char *from = word;; from++) {
+        const bool is_escaped = from[0] == '\\' && from[1] == ',';
+        from += is_escaped;
+        if (*from == '\0' || (*from == ',' && !is_escaped)) {
+            char *next = *from == ',' ? word + (from - word) + 1 : NULL;
+            *to = '\0';
+            return next;
+        }
+        *to++ = *from;
+    }
+}
+
 hx_status hx_word_list_of(const char *text, hx_word_list *out) {
     if (strlen(text) >= sizeof out->text)
         return HX_FAIL(HX_ERR_CONFIG, "'%.40s...' has %zu bytes: expected fewer than %zu", text, strlen(text), sizeof out->text);
     strcpy(out->text, text);
     out->n = 0;
-    for (char *rest = out->text, *word; (word = strsep(&rest, ",")) != NULL;) {
+    for (char *word = out->text, *next; word != NULL; word = next) {
+        next = end_word(word);
         while (isspace((unsigned char)*word)) word++;
         size_t n = strlen(word);
         while (n > 0 && isspace((unsigned char)word[n - 1])) word[--n] = '\0';

@@ -99,7 +99,7 @@ typedef struct hx_word_list {
     const char *items[HX_OPTION_TEXT / 2]; /* [n], into text */
     int n;
 } hx_word_list;
-/** Split "a, b*" at its commas. Blanks around words, and words of nothing, are left out.
+/** Split "a, b*" at its commas; "\," is a comma within a word. Blanks around words, and words of nothing, are left out.
  *  @return HX_ERR_CONFIG: the text is longer than an option's */
 hx_status hx_word_list_of(const char *text, hx_word_list *out);
 /** Parse a number with an optional suffix k, M, G (powers of 1000) or Ki, Mi, Gi. */

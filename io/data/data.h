@@ -26,7 +26,7 @@ extern "C" {
 #endif
 
 #define HX_DATA_OPTIONS(X)                                                                                   \
-    X(TEXT, path, "", 0, 0, "what to train on: a text file or folder, or tokens (helix data pack); several with commas between them") \
+    X(TEXT, path, "", 0, 0, "what to train on: a text file or folder, or tokens (helix data pack); several with commas between them (in a name: \\,)") \
     X(TEXT, weights, "", 0, 0, "of several paths: how often each is drawn from, e.g. 0.7,0.3; empty: in proportion to their sizes") \
     X(TEXT, tokenizer, "", 0, 0, "what ids stand for: tokenizer.json, or a folder with it or with vocab.json and merges.txt; empty: bytes") \
     X(REAL, holdout, 0.1, 0, 0.9, "share of the data, at the end of each path, that is held out for evaluation")

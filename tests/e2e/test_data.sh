@@ -163,6 +163,13 @@ paste <(losses one) <(losses three) | tr ':' '\t' | awk '{d = $4 - $10; if (d < 
     END {print "three ranks differ by at most " worst; exit !(NR > 20 && worst < 1e-4)}' || fail 'three ranks have other losses'
 grep -q '"data_share":' three/metrics.jsonl || fail 'the wait for data is not told'
 
+# commas in names
+cp corpus.txt 'a,b.txt' && cp corpus.txt 'c, d.txt'
+expect 0 '1 steps' "$helix" train "${small[@]}" --data.path 'a\,b.txt,c\, d.txt' --train.steps 1 --out commas
+expect 0 'over' "$helix" eval commas
+expect 0 '2 steps' "$helix" train --config commas/config.yaml --out commas --train.steps 2 --resume
+expect 4 'data a: No such file' "$helix" train "${small[@]}" --data.path 'a,b.txt' --train.steps 1 --out bad
+
 # what cannot be
 expect 2 'data.weights = 1: 1 numbers for 2 paths' "$helix" train "${mixed[@]}" --data.weights 1 --out bad
 expect 2 'weight 2 of 2' "$helix" train "${mixed[@]}" --data.weights 1,-1 --out bad

@@ -125,6 +125,11 @@ Test(options, a_list_is_split_at_its_commas) {
     cr_assert_eq(list.n, 2);
     cr_expect_str_eq(list.items[0], "tok.*");
     cr_expect_str_eq(list.items[1], "blocks.[01].*");
+    cr_assert_eq(hx_word_list_of("a\\,b\\, c ,\\,,\\d\\", &list), HX_OK);
+    cr_assert_eq(list.n, 3);
+    cr_expect_str_eq(list.items[0], "a,b, c");
+    cr_expect_str_eq(list.items[1], ",");
+    cr_expect_str_eq(list.items[2], "\\d\\", "a backslash elsewhere is itself");
     cr_assert_eq(hx_word_list_of("", &list), HX_OK);
     cr_expect_eq(list.n, 0);
     for (int i = 0; i < HX_OPTION_TEXT - 1; i++) text[i] = i % 2 ? ',' : 'a'; /* as many words as fit */
