@@ -232,7 +232,9 @@ static bool is_folder(const char *path) {
 hx_status hx__fs_mkdir(const char *path, bool *was_there) {
     bool is_made = may("mkdir", path) && mkdir(path, 0777) == 0;
     int error = errno;
-    if (!is_made && (error != EEXIST || !is_folder(path)))
+    if (!is_made && error == EEXIST && !is_folder(path))
+        return HX_FAIL(HX_ERR_IO, "creating folder %s: %s, and is not a folder", path, strerror(error));
+    if (!is_made && error != EEXIST)
         return HX_FAIL(HX_ERR_IO, "creating folder %s: %s", path, strerror(error));
     if (was_there) *was_there = !is_made;
     return HX_OK;
