@@ -10,6 +10,7 @@
 
 #include "core/autograd/tape_impl.h"
 #include "core/autograd/vjp_impl.h"
+#include "core/base/trace.h"
 
 /* ---- the walk ---- */
 
@@ -205,7 +206,7 @@ static hx_status backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed, bool retai
         return HX_FAIL(HX_ERR_STATE, "called from within %s", tape->is_backward ? "a backward of this tape" : "a segment of hx_checkpoint");
     tape->is_backward = true;
     tape->is_retained = retain;
-    hx_status status = run_backward(ctx, y, seed, retain);
+    const hx_status status = HX_TRACED(HX_SPAN_BACKWARD, "backward", run_backward(ctx, y, seed, retain));
     tape->is_backward = false;
     if (status != HX_OK || !retain) hx_tape_reset(tape);
     return status;

@@ -8,6 +8,7 @@
  */
 #include "core/autograd/tape_impl.h"
 #include "core/base/mem.h"
+#include "core/base/trace.h"
 
 /* ---- forward ---- */
 
@@ -134,7 +135,7 @@ static bool has_gradient(const hx_tape *tape, const hx__segment *s) {
 hx_status hx__segment_enter(hx_ctx *quiet, hx_tape *tape, int64_t at) {
     int32_t index = tape->nodes[at].segment;
     if (index < 0 || at != tape->segments[index].end - 1 || !has_gradient(tape, &tape->segments[index])) return HX_OK;
-    return replay(quiet, tape, &tape->segments[index]);
+    return HX_TRACED(HX_SPAN_RECOMPUTE, "recompute", replay(quiet, tape, &tape->segments[index]));
 }
 
 void hx__segment_leave(hx_tape *tape, int64_t at, bool retain) {

@@ -47,6 +47,23 @@ double hx_op_flops(const hx_op_call *call) {
     }
 }
 
+static int64_t held_bytes(const hx_array *a) {
+    int64_t n = a->ndim < 0 ? 0 : (int64_t)hx_dtype_bytes(a->dtype);
+    for (int d = 0; d < a->ndim; d++) n *= a->strides[d] == 0 && a->dims[d] > 0 ? 1 : a->dims[d];
+    return n;
+}
+
+int64_t hx_op_bytes(const hx_op_call *call) {
+    const bool is_inout = table[call->op].flags & HX_OP_INOUT;
+    int64_t n_bytes = 0;
+    for (int i = 0; i < call->n_out; i++) n_bytes += held_bytes(&call->out[i]) * (is_inout ? 2 : 1);
+    for (int i = 0; i < call->n_in; i++) {
+        const bool is_table = (call->op == HX_OP_embedding && i == 1) || (call->op == HX_OP_gather && i == 0);
+        n_bytes += is_table ? held_bytes(&call->out[0]) : held_bytes(&call->in[i]);
+    }
+    return n_bytes;
+}
+
 static hx_status check_inputs(const hx_ctx *ctx, const hx_op_info *info, hx_tensor *const *in, int n_in, hx_op_args *args) {
     if (n_in < info->n_required || n_in > info->n_in)
         return HX_FAIL(HX_ERR_ARG, "%s: %d operands: expected %d to %d", info->name, n_in, info->n_required, info->n_in);

@@ -194,6 +194,9 @@ const hx_op_info *hx_op_info_get(hx_op op);
 /** Floating point operations of a call (2mnk for products, a small count per element otherwise); for
  *  statistics and plans. */
 double hx_op_flops(const hx_op_call *call);
+/** Bytes that a call moves at least: every operand is read once, every output written once; of a table that is looked up, the rows
+ *  that are. What repeats (stride 0) counts once. */
+int64_t hx_op_bytes(const hx_op_call *call);
 
 /** Fill a call's operand from a tensor (NULL: absent). */
 hx_array hx_op_operand(const hx_tensor *tensor);

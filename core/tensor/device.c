@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/trace.h"
 #include "core/op/op.h"
 #include "core/tensor/tensor_impl.h"
 
@@ -44,6 +45,8 @@ struct hx_stream {
     void *self;
     hx_stream *next; /* of the same device */
     bool is_batch;   /* between the two calls of hx_stream_batch */
+    double held_flops; /* of the traced calls that the backend may hold back in this batch; and their bytes */
+    int64_t held_bytes;
 };
 
 struct hx_event {
@@ -367,10 +370,20 @@ void *hx_stream_native(hx_stream *stream) {
     return hx_device_native(stream->device, "stream", stream->self);
 }
 
+/* What is traced is waited for, so that its time is its own also where streams are queues. What a batch holds back is one span, its end. */
+static hx_status wait_traced(const hx_stream *stream, int64_t began, hx_status status) {
+    if (HX_LIKELY(began == 0) || status != HX_OK || stream->is_batch) return status;
+    return stream->device->backend->stream_sync(stream->device->self, stream->self);
+}
+
 hx_status hx_stream_copy(hx_stream *stream, void *dst, const void *src, size_t n_bytes, hx_copy_kind kind) {
     HX_TRY(check_no_batch(stream));
     if (n_bytes == 0) return HX_OK;
-    return stream->device->backend->copy(stream->device->self, stream->self, dst, src, n_bytes, kind);
+    const int64_t began = hx_span_begin();
+    const hx_status status =
+        wait_traced(stream, began, stream->device->backend->copy(stream->device->self, stream->self, dst, src, n_bytes, kind));
+    hx_span_end(began, HX_SPAN_OP, "memory copy", 0, 2 * (int64_t)n_bytes);
+    return status;
 }
 
 hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size_t pattern_bytes, int64_t n_items) {
@@ -379,12 +392,38 @@ hx_status hx_stream_fill(hx_stream *stream, void *dst, const void *pattern, size
         return HX_FAIL(HX_ERR_ARG, "pattern of %zu bytes: expected 1, 2, 4, 8 or 16", pattern_bytes);
     if (n_items < 0) return HX_FAIL(HX_ERR_ARG, "%lld items: expected >= 0", (long long)n_items);
     if (n_items == 0) return HX_OK;
-    return stream->device->backend->fill(stream->device->self, stream->self, dst, pattern, pattern_bytes, n_items);
+    const int64_t began = hx_span_begin();
+    const hx_status status =
+        wait_traced(stream, began, stream->device->backend->fill(stream->device->self, stream->self, dst, pattern, pattern_bytes, n_items));
+    hx_span_end(began, HX_SPAN_OP, "memory fill", 0, n_items * (int64_t)pattern_bytes);
+    return status;
+}
+
+static hx_status exec_traced(hx_stream *stream, const hx_op_call *call, double flops, int64_t began) {
+    if (stream->is_batch && stream->device->backend->batch) {
+        stream->held_flops += flops;
+        stream->held_bytes += hx_op_bytes(call);
+        return stream->device->backend->exec(stream->device->self, stream->self, call);
+    }
+    const hx_status status = wait_traced(stream, began, stream->device->backend->exec(stream->device->self, stream->self, call));
+    hx_span_end(began, HX_SPAN_OP, hx_op_info_get(call->op)->name, flops, hx_op_bytes(call));
+    return status;
 }
 
 hx_status hx_stream_exec(hx_stream *stream, const hx_op_call *call) {
-    hx__device_count_op(stream->device, hx_op_flops(call));
-    return stream->device->backend->exec(stream->device->self, stream->self, call);
+    const double flops = hx_op_flops(call);
+    const int64_t began = hx_span_begin();
+    hx__device_count_op(stream->device, flops);
+    if (HX_LIKELY(began == 0)) return stream->device->backend->exec(stream->device->self, stream->self, call);
+    return exec_traced(stream, call, flops, began);
+}
+
+static hx_status end_batch(hx_stream *stream) {
+    const hx_backend *b = stream->device->backend;
+    const int64_t began = hx_span_begin();
+    const hx_status status = wait_traced(stream, began, b->batch(stream->device->self, stream->self, false));
+    hx_span_end(began, HX_SPAN_OP, "batch of ops", stream->held_flops, stream->held_bytes);
+    return status;
 }
 
 /* A batch that could not begin is none; one that fails at its end has ended. */
@@ -394,7 +433,11 @@ hx_status hx_stream_batch(hx_stream *stream, bool begin) {
         return HX_FAIL(HX_ERR_STATE, begin ? "a batch of the stream has begun already" : "no batch of the stream has begun");
     if (begin && b->batch) HX_TRY(b->batch(stream->device->self, stream->self, true));
     stream->is_batch = begin;
-    return begin || !b->batch ? HX_OK : b->batch(stream->device->self, stream->self, false);
+    if (begin) {
+        stream->held_flops = 0;
+        stream->held_bytes = 0;
+    }
+    return begin || !b->batch ? HX_OK : end_batch(stream);
 }
 
 hx_status hx_stream_host_call(hx_stream *stream, void (*fn)(void *arg), void *arg) {

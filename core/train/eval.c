@@ -1,6 +1,7 @@
 /* Evaluation: no tape, no dropout; nothing of the model or the training state changes, if averages of the weights take
  * their place for its time. */
 #include <math.h>
+#include "core/base/trace.h"
 #include "core/train/trainer_impl.h"
 
 /* What one evaluation adds up. */
@@ -72,7 +73,8 @@ static hx_status run_share(hx_trainer *t, double sums[2]) {
         HX_TRY(hx_ema_swap(t->ema, &t->quiet));
     }
     const hx_leaves *leaves = hx__trainer_is_elastic(t) ? &s->sync->leaves : NULL;
-    const hx_status status = hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, leaves, s->metrics, sums);
+    const hx_status status = HX_TRACED(
+        HX_SPAN_EVAL, "evaluation", hx_eval_share(&t->quiet, &s->model, s->eval, s->config->eval_batches, leaves, s->metrics, sums));
     if (t->ema != NULL) back = hx_ema_swap(t->ema, &t->quiet);
     return status != HX_OK ? status : back;
 }

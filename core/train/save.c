@@ -1,6 +1,7 @@
 /* Checkpoints, written while training stands still or beside it, and their events. */
 #include <math.h>
 #include <stdio.h>
+#include "core/base/trace.h"
 #include "core/train/trainer_impl.h"
 
 static void note_result(hx_trainer *t, hx_status status, const char *text) {
@@ -12,7 +13,9 @@ void hx__trainer_settle(hx_trainer *t) {
     const hx_checkpoint_hook *hook = t->setup.checkpoint;
     if (hook == NULL || hook->settle == NULL) return;
     const double began = hx__seconds_now();
+    const int64_t span = hx_span_begin();
     hook->settle(hook->self);
+    hx_span_end(span, HX_SPAN_SAVE, "wait for copy", 0, 0);
     const double seconds = hx__seconds_now() - began;
     t->settle_wait_s += seconds;
     t->save_stall_s += seconds;
@@ -95,7 +98,7 @@ hx_status hx__trainer_save(hx_trainer *t) {
     hx__trainer_note(t, hx_stream_sync(t->ctx.stream)); /* the hook reads memory the stream writes */
     HX_TRY(hx__trainer_share(t));
     const bool is_best = t->is_best && t->state.eval_step == t->state.step;
-    const hx_status status = hook->save(hook->self, &t->state, &t->items, is_best, &result);
+    const hx_status status = HX_TRACED(HX_SPAN_SAVE, "checkpoint", hook->save(hook->self, &t->state, &t->items, is_best, &result));
     snprintf(text, sizeof text, "%s", hx_error_message());
     const double seconds = hx__seconds_now() - began;
     t->unbooked_s += seconds;
@@ -108,7 +111,9 @@ hx_status hx__trainer_finish_saves(hx_trainer *t) {
     const hx_checkpoint_hook *hook = t->setup.checkpoint;
     const double began = hx__seconds_now();
     if (hook == NULL || hook->finish == NULL) return HX_OK;
+    const int64_t span = hx_span_begin();
     hook->finish(hook->self);
+    hx_span_end(span, HX_SPAN_SAVE, "wait for checkpoint", 0, 0);
     t->unbooked_s += hx__seconds_now() - began;
     return hx__trainer_report_saves(t);
 }

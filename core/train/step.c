@@ -16,6 +16,7 @@
 #include <math.h>
 #include <stdio.h>
 #include "core/autograd/tape.h"
+#include "core/base/trace.h"
 #include "core/optim/scaler.h"
 #include "core/train/trainer_impl.h"
 
@@ -26,10 +27,10 @@ static hx_status run_micro(hx_trainer *t, int64_t index) {
     hx_batch batch;
     HX_AUTO_TENSOR loss = NULL;
     const double asked = hx__seconds_now();
-    HX_TRY(train->get(train->self, t->state.cursor, index, t->ctx.stream, &batch));
+    HX_TRY(HX_TRACED(HX_SPAN_DATA, "next batch", train->get(train->self, t->state.cursor, index, t->ctx.stream, &batch)));
     t->data_wait_s += hx__seconds_now() - asked;
     t->ctx.sample_base = batch.sample_base;
-    HX_TRY(hx__loss_add(&t->sums, &t->setup.model, &t->ctx, &batch, &loss, NULL));
+    HX_TRY(HX_TRACED(HX_SPAN_FORWARD, "forward", hx__loss_add(&t->sums, &t->setup.model, &t->ctx, &batch, &loss, NULL)));
     return hx_backward(&t->ctx, loss, t->seed);
 }
 
@@ -126,8 +127,9 @@ static void run_local(hx_trainer *t, double sums[HX__SUM_N]) {
     }
     if (hx__trainer_is_lost(t)) return;
     const bool is_partial = t->failure != HX_OK || t->is_short;
-    if (sync != NULL) hx__trainer_note(t, sync->finish(sync->self, t->ctx.stream, is_partial));
-    if (t->failure == HX_OK) hx__trainer_note(t, measure(t, sums));
+    if (sync != NULL)
+        hx__trainer_note(t, HX_TRACED(HX_SPAN_COMM, "gradient sync", sync->finish(sync->self, t->ctx.stream, is_partial)));
+    if (t->failure == HX_OK) hx__trainer_note(t, HX_TRACED(HX_SPAN_OPTIMIZER, "norm", measure(t, sums)));
 }
 
 /* ---- 5: update or skip ---- */
@@ -214,9 +216,11 @@ static hx_status apply(hx_trainer *t, double norm, double count, double *lr) {
 static hx_status apply_all(hx_trainer *t, double norm, double count, double *lr) {
     const hx_grad_sync *sync = t->setup.sync;
     hx__trainer_settle(t); /* here and not sooner: a save's copy has forward and backward to be made beside */
-    hx__trainer_note(t, apply(t, norm, count, lr));
-    if (sync != NULL && sync->updated != NULL) hx__trainer_note(t, sync->updated(sync->self, t->ctx.stream));
-    if (t->failure == HX_OK && t->ema != NULL) hx__trainer_note(t, hx_ema_update(t->ema, &t->quiet, t->state.step + 1));
+    hx__trainer_note(t, HX_TRACED(HX_SPAN_OPTIMIZER, "update", apply(t, norm, count, lr)));
+    if (sync != NULL && sync->updated != NULL)
+        hx__trainer_note(t, HX_TRACED(HX_SPAN_COMM, "parameter gather", sync->updated(sync->self, t->ctx.stream)));
+    if (t->failure == HX_OK && t->ema != NULL)
+        hx__trainer_note(t, HX_TRACED(HX_SPAN_OPTIMIZER, "average", hx_ema_update(t->ema, &t->quiet, t->state.step + 1)));
     const hx_status status = hx_error_adopt(t->failure, t->failure_text);
     t->failure = HX_OK;
     return status;
@@ -277,7 +281,7 @@ static void take_wishes(hx_trainer *t, double values[HX__RED_N]) {
     if (wish != 0) t->wish = 0;
 }
 
-hx_status hx__trainer_update(hx_trainer *t) {
+static hx_status run_step(hx_trainer *t) {
     const hx_agreement *agreement = t->setup.agreement;
     const double began = hx__seconds_now();
     double sums[HX__SUM_N] = {0}, values[HX__RED_N] = {0};
@@ -310,6 +314,13 @@ hx_status hx__trainer_update(hx_trainer *t) {
     HX_TRY(hx__norm_join(t, values, sums[HX__SUM_NORM], &norm_part));
     hx_status status = update(t, values, norm_part, began);
     t->unbooked_s = hx__seconds_now() - reached;
+    return status;
+}
+
+hx_status hx__trainer_update(hx_trainer *t) {
+    const int64_t began = hx_span_begin(), number = t->state.step + 1;
+    const hx_status status = run_step(t);
+    hx_span_end(began, HX_SPAN_STEP, "step", 0, number);
     return status;
 }
 
