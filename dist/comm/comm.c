@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "core/base/trace.h"
 #include "dist/comm/comm_impl.h"
 
 typedef struct comm_job {
@@ -200,7 +201,9 @@ static hx_status run_job(void *arg) {
     }
     FILE *times = job->comm->engine->times;
     const double began = times != NULL ? hx__times_now() : 0;
+    const int64_t span = hx_span_begin();
     hx_status status = hx__comm_execute(job->comm, &job->call);
+    hx_span_end(span, HX_SPAN_COMM, hx__collective_name(job->call.kind), 0, hx__comm_call_bytes(job->comm, &job->call));
     if (times != NULL) hx__times_write(times, job->comm, &job->call, job->called, began);
     const char *message = hx_error_message();
     if (status == HX_OK) {
@@ -269,7 +272,8 @@ static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stre
     comm_job job = {.comm = comm, .call = *call, .done = done, .called = comm->engine->times != NULL ? hx__times_now() : 0};
     hx__outcome result = {.status = HX_OK};
     HX_TRY(hx_comm_failure(comm));
-    if (stream != NULL && !is_host_memory(stream)) return hx__comm_device_run(comm, call, stream, done);
+    const char *name = hx__collective_name(call->kind);
+    if (stream != NULL && !is_host_memory(stream)) return HX_TRACED(HX_SPAN_COMM, name, hx__comm_device_run(comm, call, stream, done));
     if (stream != NULL) HX_TRY(await_stream(&job, stream));
     hx__comm_device_look(comm->engine);
     if (done != NULL)
@@ -279,7 +283,7 @@ static hx_status submit(hx_comm *comm, const hx_comm_call *call, hx_stream *stre
     hx_status status = hx__comm_push(comm->engine, run_job, &job, sizeof job);
     if (status != HX_OK && done != NULL) hx_event_fire(done, status, hx_error_message());
     if (status != HX_OK || done != NULL) return status;
-    HX_TRY(hx__comm_wait(comm->engine));
+    HX_TRY(HX_TRACED(HX_SPAN_COMM, name, hx__comm_wait(comm->engine)));
     return hx_error_adopt(result.status, result.message);
 }
 _Static_assert(sizeof(comm_job) <= HX_QUEUE_JOB_BYTES, "a collective must fit into a queue's slot");

@@ -146,6 +146,10 @@ hx_status hx_comm_release_device(hx_comm *comm);
 /** The sticky failure so far, described on the calling thread. Waits for nothing. */
 hx_status hx_comm_failure(hx_comm *comm);
 
+/** Collective. What is to be added to CLOCK_MONOTONIC of this rank's host to get that of rank 0's, in nanoseconds; 0 on rank 0's host.
+ *  As exact as barriers between the hosts are: some tens of microseconds. */
+hx_status hx_comm_clock_ahead(hx_comm *comm, int64_t *out);
+
 /* ---- agreement ---- */
 
 /** Collective. All ranks return HX_OK, or all fail: the ones that failed with their own status, the others with

@@ -84,6 +84,9 @@ int64_t hx__comm_call_bytes(const hx_comm *comm, const hx_comm_call *call);
 /** Collective. @param[out] first  [size] for each rank the lowest one on its host */
 hx_status hx__comm_first_on_host(hx_comm *comm, int64_t *first);
 
+/** hx_comm_clock_ahead of any clock, in nanoseconds. */
+hx_status hx__comm_clock_ahead(hx_comm *comm, int64_t (*now)(void), int64_t *out);
+
 /* ---- times.c ---- */
 
 double hx__times_now(void);

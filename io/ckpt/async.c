@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "core/base/mem.h"
+#include "core/base/trace.h"
 #include "io/ckpt/ckpt_impl.h"
 
 #define HUGE_PAGE  ((size_t)2 << 20)
@@ -211,7 +212,7 @@ static void await_end(hx__async *a, const bool *flag) {
 /* Where a rank could not copy its share, none writes. */
 static hx_status copy_and_write(hx__async *a) {
     if (a->delay_us > 0) usleep((useconds_t)a->delay_us);
-    const hx_status status = copy_items(a, &a->stage, true);
+    const hx_status status = HX_TRACED(HX_SPAN_SAVE, "copy", copy_items(a, &a->stage, true));
     change(a, &a->is_copying, false);
     HX_TRY(hx__together_agree(a->ckpt, status));
     return hx__ckpt_write_step(a->ckpt, &a->state, &a->items, a->is_best);
@@ -300,6 +301,7 @@ static int start_thread(hx__async *a) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&a->thread, NULL, async_main, a);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) (void)pthread_setname_np(a->thread, "hx-ckpt");
     return error;
 }
 

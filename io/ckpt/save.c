@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 #include "core/base/mem.h"
+#include "core/base/trace.h"
 #include "io/ckpt/ckpt_impl.h"
 #include "io/fs.h"
 
@@ -207,7 +208,7 @@ static hx_status write_file(writer *w) {
     HX_TRY(hx__together_gather(ckpt, host, 1, HOST_BYTES, w->host_rows));
     HX_TRY(hx__together_agree(ckpt, is_root(w) ? create(w) : HX_OK));
     HX_TRY(hx__together_broadcast(ckpt, w->ranges, (w->n + 1) * (int64_t)sizeof *w->ranges));
-    HX_TRY(hx__together_agree(ckpt, write_all(w)));
+    HX_TRY(hx__together_agree(ckpt, HX_TRACED(HX_SPAN_SAVE, "write tensors", write_all(w))));
     HX_TRY(hx__together_sum(ckpt, w->sums, w->n));
     HX_TRY(hx__together_gather(ckpt, w->blocks, w->n_blocks, (size_t)w->outline.block_words * sizeof *w->blocks, w->gathered));
     return hx__together_agree(ckpt, is_root(w) ? hx__file_finish(&w->outline, w->sums, w->gathered, w->ranges) : HX_OK);
@@ -234,7 +235,7 @@ static void writer_free(writer *w) {
 hx_status hx__ckpt_write(hx_ckpt *ckpt, const char *file, const hx_train_state *state, const hx_state_list *items) {
     writer w = {.ckpt = ckpt, .n = items ? items->n_items : 0, .fd = -1,
                 .outline = {.ckpt = ckpt, .file = file, .state = state, .items = items}};
-    hx_status status = write_file(&w);
+    hx_status status = HX_TRACED(HX_SPAN_SAVE, "write file", write_file(&w));
     if (status != HX_OK) status = give_up(&w, status);
     writer_free(&w);
     return status;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include "core/base/mem.h"
 #include "core/base/threads.h"
+#include "core/base/trace.h"
 
 #define N_SLOTS (HX__PREFETCH_SLOTS + 1)
 
@@ -99,7 +100,7 @@ static void next_guess(const hx__ahead *a, int64_t *cursor, int64_t *n) {
 
 static void make(slot *s) {
     hx__ahead *a = s->owner;
-    s->status = a->maker.make(a->maker.self, s->cursor, s->index, s->memory);
+    s->status = HX_TRACED(HX_SPAN_DATA, "make batch", a->maker.make(a->maker.self, s->cursor, s->index, s->memory));
     if (s->status != HX_OK) snprintf(s->message, sizeof s->message, "%s", hx_error_message());
 }
 
@@ -140,7 +141,9 @@ static void drop_guesses(hx__ahead *a) {
 static slot *find_slot(hx__ahead *a, int64_t cursor, int64_t index) {
     slot *s = &a->slots[a->head];
     if (a->n_waiting > 0 && s->cursor == cursor && s->index == index) {
+        const int64_t began = hx_span_begin();
         hx_signal_wait(s->made);
+        hx_span_end(began, HX_SPAN_DATA, "wait for batch", 0, 0);
         a->n_waiting--;
     } else {
         drop_guesses(a);

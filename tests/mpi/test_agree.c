@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
+#include "core/base/trace.h"
 #include "dist/comm/comm_impl.h"
 
 #define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
@@ -288,4 +289,25 @@ Test(launcher, place_on_the_host_is_read_from_slurm_and_nonsense_is_ignored) {
     setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "2", 1);
     hx_comm_local(&rank, &size);
     cr_expect(rank == 1 && size == 2);
+}
+
+/* ---- clocks ---- */
+
+static int64_t shift_ns;
+
+static int64_t shifted_clock(void) { return hx__trace_now() + shift_ns; }
+
+/* The ranks behind the first pretend to be on another host, whose clock is three seconds ahead. */
+Test(agree, the_clock_of_another_host_is_measured) {
+    hx_comm *comm = open_world();
+    const bool is_second = hx_comm_rank(comm) > 0;
+    int64_t ahead = 1;
+    if (is_second) snprintf(comm->host, sizeof comm->host, "far");
+    shift_ns = is_second ? 3000000000 : 0;
+    OK(hx__comm_clock_ahead(comm, shifted_clock, &ahead));
+    if (is_second)
+        cr_expect(llabs(ahead + 3000000000) < 200000000, "%lld ns", (long long)ahead); /* ranks wait for cores */
+    else
+        cr_expect_eq(ahead, 0);
+    hx_comm_close(&comm);
 }
