@@ -16,6 +16,7 @@ static const hx_command commands[] = {
      .examples = "  helix train --data.path corpus.txt --out runs/a --train.steps 500\n"
                  "  mpirun -n 2 helix train --config run.yaml                    two ranks, options from a file\n"
                  "  mpirun -n 2 helix train --config run.yaml --resume           go on from the latest checkpoint\n"
+                 "  helix train --config run.yaml --profile                      where the time of ten steps goes, by op\n"
                  "  HELIX_OPTIM_LR=3e-4 helix train --config run.yaml            the environment overrides the file\n"},
     {.name = "eval", .summary = "loss of a checkpoint on held-out text", .run = hx_cmd_eval, .own = "|use_ema|whole|json|",
      .takes_config = true, .words = "[RUN|FILE]", .max_words = 1,

@@ -31,7 +31,9 @@ extern "C" {
     X(TEXT, device, "", 0, 0, "cpu, cuda or ref; empty: the fastest that is there")                          \
     X(INT, threads, 0, 0, 4096, "threads per rank; 0: the cores this rank is bound to, shared fairly")       \
     X(CHOICE, comm, 0, "auto|nccl|staged", 0, "how ranks exchange GPU memory; auto: NCCL if it is there and no two share a GPU") \
-    X(CHOICE, progress, 0, "auto|bar|lines|none", 0, "how rank 0 shows progress; auto: a bar on a terminal")
+    X(CHOICE, progress, 0, "auto|bar|lines|none", 0, "how rank 0 shows progress; auto: a bar on a terminal") \
+    X(INT, profile, 0, 0, 1000, "steps, after four to warm up, of which it is recorded where their time goes: alone --profile means 10; " \
+                                "a table, and OUT/profile/rank-R.json for ui.perfetto.dev; 0: none")
 
 HX_OPTIONS_STRUCT(hx_run_config, HX_RUN_OPTIONS);
 #define HX_RUN_DEFAULT HX_OPTIONS_DEFAULT(HX_RUN_OPTIONS)

@@ -120,7 +120,18 @@ static bool is_truth_word(const char *text) {
     return strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
 }
 
-/* The forms "--key=value", "--key value", and "--flag" for switches; "--key value" may not swallow another option. */
+/* What an option means that stands without a value; NULL: it needs one. */
+static const char *value_alone(const hx_option *option, const char *key) {
+    if (option->kind == HX_OPTION_BOOL) return "true";
+    return strcmp(key, "profile") == 0 ? "10" : NULL;
+}
+
+/* Of those: whether the next word is its value, and not one of the command's. */
+static bool is_value(const hx_option *option, const char *word) {
+    return option->kind == HX_OPTION_BOOL ? is_truth_word(word) : isdigit((unsigned char)word[0]) != 0;
+}
+
+/* The forms "--key=value", "--key value", and "--flag" for those that may stand alone; "--key value" may not swallow another option. */
 static hx_status read_argument(const hx_option_section *sections, int n_sections, int argc, char *const *argv,
                                argument *out) {
     const char *word = argv[0] + 2, *equals = strchr(word, '=');
@@ -135,10 +146,10 @@ static hx_status read_argument(const hx_option_section *sections, int n_sections
         return HX_OK;
     }
     const hx_option *option = hx_options_find(sections, n_sections, out->key, NULL);
-    bool is_switch = option && option->kind == HX_OPTION_BOOL;
+    const char *alone = option ? value_alone(option, out->key) : NULL;
     bool has_next = argc > 1 && strncmp(argv[1], "--", 2) != 0;
-    if (is_switch && !(has_next && is_truth_word(argv[1]))) {
-        out->value = "true";
+    if (alone && !(has_next && is_value(option, argv[1]))) {
+        out->value = alone;
         return HX_OK;
     }
     if (!option && strcmp(out->key, "config") != 0)

@@ -206,6 +206,22 @@ void hx_progress_event(hx_progress *progress, const hx_train_event *event);
 /** A line of its own, e.g. "resumed from ...". */
 void hx_progress_note(hx_progress *progress, const char *format, ...) HX_PRINTF(2, 3);
 
+/* ---- profile.c ---- */
+
+typedef struct hx_profiler hx_profiler;
+/** Collective. What records run.profile steps of this process and tells about them; NULL: none is to be recorded. The first four are
+ *  left out, or as many as leave room before the end.
+ *  @param n_left  steps that the run has still to do */
+hx_status hx__profiler_open(hx_session *session, int64_t n_left, hx_profiler **out);
+/** Local, with every event of the run. When the steps that are to be recorded are done, and saves that went on beside them, the file is
+ *  written and rank 0 shows the table; a failure is a warning.
+ *  @param profiler  NULL: does nothing. @param progress  rank 0's; NULL: another rank tells */
+void hx__profiler_event(hx_profiler *profiler, const hx_train_event *event, hx_progress *progress);
+/** The same for a run that ends earlier. */
+void hx__profiler_finish(hx_profiler *profiler, hx_progress *progress);
+/** When no other thread records any more. */
+void hx__profiler_destroy(hx_profiler **profiler);
+
 /* ---- load.c ---- */
 
 /** Collective. As hx_ckpt_load; with run.resume_partial what fits, and the rest is told.

@@ -35,6 +35,7 @@ typedef struct train_run {
     hx_optim *optim;
     hx_ckpt *ckpt;
     hx_trainer *trainer;
+    hx_profiler *profiler;
     hx_agreement agreement;
     hx_grad_sync sync;
     hx_checkpoint_hook hook;
@@ -118,6 +119,7 @@ static hx_status on_event(void *self, const hx_train_event *event) {
     bool is_due = event->kind != HX_EVENT_STEP || event->step % every == 0 || event->step == 1 || event->step == event->n_steps;
     if (r->progress) hx_progress_event(r->progress, event);
     if (r->log && is_due) log_event(r, event);
+    hx__profiler_event(r->profiler, event, r->progress);
     return r->parts.on_event ? r->parts.on_event(r->parts.on_event_self, event) : HX_OK;
 }
 
@@ -425,6 +427,7 @@ static void take_apart(train_run *r) {
     hx_ddp_destroy(&r->ddp);
     hx_param_list_destroy(&r->params);
     hx__session_data_close(&r->data);
+    hx__profiler_destroy(&r->profiler); /* what records has ended: checkpoints, data, communication */
     hx_progress_destroy(&r->progress);
     hx_jsonl_close(&r->log);
     hx_history_close(&r->history);
@@ -456,6 +459,14 @@ static void keep_last_rows(const train_run *r, hx_status status) {
     hx_error_adopt(status, message);
 }
 
+/* A window of steps that the run's end cuts short is told about all the same, and the run's failure stays the one that is told. */
+static void end_profile(const train_run *r, hx_status status) {
+    char message[1024];
+    snprintf(message, sizeof message, "%s", hx_error_message());
+    hx__profiler_finish(r->profiler, r->progress);
+    if (status != HX_OK) hx_error_adopt(status, message);
+}
+
 /* A checkpoint that was begun before all ranks failed is worth waiting for, and its end is told like any other. What it cost the run
  * is not measured any more. The run's failure stays the one that is told last. */
 static void end_saves(void *arg) {
@@ -481,10 +492,12 @@ hx_status hx_session_train(hx_session *session, const hx_model *model, const hx_
     if (parts) r.parts = *parts;
     hx__signals_install(); /* from here on, so that a signal during the set-up is not lost */
     hx_status status = assemble(&r);
+    if (status == HX_OK) status = hx__profiler_open(session, hx_trainer_n_steps(r.trainer) - hx_trainer_state(r.trainer)->step, &r.profiler);
     if (status == HX_OK) {
         if (r.is_first) announce(&r);
         status = hx_trainer_run(r.trainer);
     }
+    end_profile(&r, status);
     if (r.is_first && r.trainer && (status == HX_OK || status == HX_ERR_INTERRUPTED)) summarise(&r);
     keep_last_rows(&r, status);
     r.status = hx__session_fail(session, status);

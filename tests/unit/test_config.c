@@ -10,6 +10,8 @@
 #include "launch/compose.h"
 #include "launch/config_impl.h"
 
+#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s", #call, hx_error_message())
+
 static const hx_config defaults = HX_CONFIG_DEFAULT;
 
 static hx_status parse(hx_config *c, const char *text) { return hx_config_parse(c, text, strlen(text), "run.yaml"); }
@@ -129,6 +131,26 @@ Test(config, arguments_take_all_their_forms_and_stop_at_the_first_word) {
     cr_expect_eq(c.train.log_every, 3);
     cr_assert_eq(read_args(&c, NULL, &n, 2, "--", "--resume"), HX_OK);
     cr_expect_eq(n, 1);
+}
+
+Test(config, profile_may_stand_alone_or_before_a_number) {
+    hx_config c = defaults;
+    int n;
+    OK(read_args(&c, NULL, &n, 3, "--profile", "--resume", "word"));
+    cr_expect_eq(n, 2);
+    cr_expect_eq(c.run.profile, 10);
+    OK(read_args(&c, NULL, &n, 2, "--profile", "word"));
+    cr_expect_eq(n, 1);
+    OK(read_args(&c, NULL, &n, 2, "--profile", "20"));
+    cr_expect_eq(n, 2);
+    cr_expect_eq(c.run.profile, 20);
+    OK(read_args(&c, NULL, &n, 1, "--profile=0"));
+    cr_expect_eq(c.run.profile, 0);
+    OK(parse(&c, "profile: 3\n"));
+    cr_expect_eq(c.run.profile, 3);
+    check_refused("profile: true\n", "expected a whole number");
+    check_refused("profile: -1\n", "expected 0 to 1000");
+    check_refused("profile: 1001\n", "expected 0 to 1000");
 }
 
 Test(config, an_option_without_its_value_is_refused) {
