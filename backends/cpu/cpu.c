@@ -153,6 +153,7 @@ static void cpu_props(void *self, hx_device_props *out) {
 static void *cpu_native(void *self, const char *what, void *object) {
     (void)object;
     hx_cpu *cpu = self;
+    if (strcmp(what, "cpu") == 0) return cpu; /* for what else this folder offers: probe.h */
     return strcmp(what, "pool") == 0 ? cpu->pool : NULL;
 }
 

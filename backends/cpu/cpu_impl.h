@@ -27,8 +27,25 @@ typedef struct hx_cpu_kernel {
     unsigned half_out;  /* bit i: output i is of a half type, and written as such */
 } hx_cpu_kernel;
 
+enum { HX_CPU_N_STREAMS = 3, HX_CPU_PROBE_SUMS = 12 };
+
+/* a from b and c, or from a and b; n elements, aligned to cache lines. */
+typedef void (*hx_cpu_stream_fn)(int64_t n, float *a, const float *b, const float *c);
+
+/* What probe.c measures. A repeat of products has so many floating point operations; values: [HX_CPU_PROBE_SUMS], where sums begin
+ * and what comes of them. */
+typedef struct hx_cpu_probe {
+    void (*fma_f32)(int64_t n_repeats, float *values);
+    double fma_f32_flops;
+    bool (*has_dot_bf16)(void);
+    void (*dot_bf16)(int64_t n_repeats, float *values); /* only if has_dot_bf16 */
+    double dot_bf16_flops;
+    hx_cpu_stream_fn streams[HX_CPU_N_STREAMS];
+} hx_cpu_probe;
+
 typedef struct hx_cpu_kernels {
     const char *isa;
+    const hx_cpu_probe *probe;
     hx_cpu_kernel op[HX_OP_COUNT];
 } hx_cpu_kernels;
 

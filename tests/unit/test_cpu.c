@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
+#include "backends/cpu/probe.h"
 #include "core/op/ops.h"
 
 #define MUST(call) cr_assert_eq((call), HX_OK, "%s", hx_error_message())
@@ -263,7 +264,7 @@ Test(cpu, special_values_go_through_elementary_functions_as_in_libm) {
     rig_close(&r);
 }
 
-/* ---- environment ---- */
+/* ---- what the machine can do ---- */
 
 static hx_status try_open(void) {
     hx_device *device = NULL;
@@ -272,6 +273,50 @@ static hx_status try_open(void) {
     hx_device_close(&device);
     return status;
 }
+
+static void expect_rate(const char *what, double per_second) {
+    cr_expect(per_second > 1e7 && per_second < 1e14, "%s: %g a second", what, per_second);
+}
+
+Test(cpu, every_instruction_set_tells_the_limits_of_the_machine) {
+    static const char *const isas[] = {"baseline", "v3", "v4"};
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        double f32, bf16, bytes[2];
+        setenv("HELIX_CPU_ISA", isas[i], 1);
+        if (try_open() != HX_OK) continue; /* this CPU does not have it */
+        rig r = rig_open(2);
+        MUST(hx_cpu_peak(r.device, HX_F32, 1, &f32));
+        MUST(hx_cpu_peak(r.device, HX_BF16, 1, &bf16));
+        MUST(hx_cpu_bandwidth(r.device, 1 << 20, 2, &bytes[0]));
+        MUST(hx_cpu_bandwidth(r.device, (1 << 20) + 4, 1, &bytes[1])); /* not whole lines for each array */
+        expect_rate(isas[i], f32);
+        if (bf16 != 0) expect_rate(isas[i], bf16);
+        cr_expect_lt(bf16, 6 * f32, "%s: %g and %g a second: an instruction has twice the products, four times at most", isas[i], bf16, f32);
+        expect_rate(isas[i], bytes[0]);
+        expect_rate(isas[i], bytes[1]);
+        rig_close(&r);
+    }
+}
+
+Test(cpu, limits_are_those_of_a_cpu_device_its_threads_and_floats) {
+    rig r = rig_open(2);
+    hx_device *meta;
+    double rate = -1;
+    MUST(hx_backend_register(&hx_backend_meta));
+    MUST(hx_device_open("meta", &(hx_device_config){0}, &meta));
+    cr_expect_eq(hx_cpu_peak(meta, HX_F32, 1, &rate), HX_ERR_ARG);
+    cr_expect(strstr(hx_error_message(), "device meta: expected cpu"), "%s", hx_error_message());
+    cr_expect_eq(hx_cpu_peak(r.device, HX_F64, 1, &rate), HX_ERR_ARG);
+    cr_expect_eq(hx_cpu_peak(r.device, HX_F32, 3, &rate), HX_ERR_ARG);
+    cr_expect(strstr(hx_error_message(), "3 threads: expected 1 to the device's 2"), "%s", hx_error_message());
+    cr_expect_eq(hx_cpu_bandwidth(r.device, 1 << 20, 0, &rate), HX_ERR_ARG);
+    cr_expect_eq(hx_cpu_bandwidth(r.device, 1 << 10, 1, &rate), HX_ERR_ARG);
+    cr_expect_eq(rate, -1, "a result was written on failure");
+    hx_device_close(&meta);
+    rig_close(&r);
+}
+
+/* ---- environment ---- */
 
 Test(cpu, an_unknown_instruction_set_is_refused_by_name) {
     setenv("HELIX_CPU_ISA", "v9", 1);

@@ -32,6 +32,7 @@
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
+extern const hx_cpu_probe HX_K(probe);
 hx_status HX_K(copy)(hx_cpu *cpu, const hx_op_call *call);
 static inline hx_status copy_array(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
     hx_op_call call = {.op = HX_OP_copy, .n_in = 1, .n_out = 1, .in = {*src}, .out = {*dst}};

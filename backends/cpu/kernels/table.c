@@ -21,6 +21,7 @@
 
 const hx_cpu_kernels HX_K(kernels) = {
     .isa = STRING_(HX_ISA),
+    .probe = &HX_K(probe),
     .op =
         {
             MAP_TOO(add, HX_K(complex)), MAP_TOO(sub, HX_K(complex)), MAP_TOO(mul, HX_K(complex)),
