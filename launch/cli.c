@@ -40,11 +40,7 @@ static const hx_command commands[] = {
                  "sheet, not measured.\n"
                  "  step = max(compute, sums of gradients) + other communication;  compute = operations / tflops + bytes / memory_gbs,\n"
                  "  communication = bytes a rank sends in a ring / (link_gbs or network_gbs) + collectives x latency_us\n"},
-    {.name = "bench", .summary = "how fast the ranks exchange memory, beside plain MPI", .run = hx_cmd_bench, .own = "|min|max|json|",
-     .words = "comm", .max_words = 1,
-     .examples = "  mpirun -n 2 helix bench comm                                 4 KiB to 512 MiB, five collectives\n"
-                 "  mpirun -n 2 helix bench comm --min 1Mi --max 64Mi --json     for programs\n"
-                 "  HELIX_SHM=off mpirun -n 2 helix bench comm                   plain MPI against itself: the noise\n"},
+    {.name = "bench", .summary = "how fast this machine trains, and how fast its ranks exchange memory", .verbs = hx_bench_verbs},
     {.name = "doctor", .summary = "check MPI, threads, HDF5, BLAS, devices, disk", .run = hx_cmd_doctor, .own = "|json|",
      .takes_config = true,
      .examples = "  helix doctor\n"

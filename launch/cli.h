@@ -25,8 +25,12 @@
     X(INT, shard_mb, 0, 0, 1 << 30, "ckpt export: most MB in one file, with an index of several; 0: one file") \
     X(TEXT, tokenizer, "bytes", 0, 0, "data: bytes, a tokenizer.json, a vocab.json beside merges.txt, or a folder with either") \
     X(TEXT, field, "text", 0, 0, "data pack: string of a line of a .jsonl file that is its text")             \
-    X(INT, min, 4096, 1024, 1ll << 40, "bench: bytes of the smallest buffer; each one is 8 times as large as the last") \
-    X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench: bytes of the largest buffer; a rank needs 4 times as much memory") \
+    X(INT, min, 4096, 1024, 1ll << 40, "bench comm: bytes of the smallest buffer; each one is 8 times as large as the last") \
+    X(INT, max, 512ll << 20, 1024, 1ll << 40, "bench comm: bytes of the largest buffer; a rank needs 4 times as much memory") \
+    X(INT, rounds, 7, 1, 10000, "bench cpu: samples of each case, of which the median is told")               \
+    X(TEXT, only, "", 0, 0, "bench cpu: cases whose name has one of these words in it, e.g. gpt2,gemm-1024; empty: all") \
+    X(BOOL, bf16, false, 0, 0, "bench cpu: training in bf16, too")                                           \
+    X(BOOL, list, false, 0, 0, "bench cpu: print the cases' names and what they are, run none")              \
     X(INT, hosts, 1, 1, 65536, "plan: hosts of the run")                                                     \
     X(INT, gpus, 8, 1, 65536, "plan: ranks on each host, a GPU each")                                        \
     X(REAL, memory_gib, 80, 0.001, 1e6, "plan: memory of a GPU")                                             \
@@ -101,7 +105,6 @@ hx_status hx_cmd_train(hx_cli *cli, int argc, char *const *argv, hx_session **se
 hx_status hx_cmd_eval(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_generate(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_plan(hx_cli *cli, int argc, char *const *argv, hx_session **session);
-hx_status hx_cmd_bench(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_doctor(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_version(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 
@@ -122,6 +125,10 @@ hx_status hx_cmd_ckpt_show(hx_cli *cli, int argc, char *const *argv, hx_session 
 hx_status hx_cmd_ckpt_import(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_export(hx_cli *cli, int argc, char *const *argv, hx_session **session);
 hx_status hx_cmd_ckpt_verify(hx_cli *cli, int argc, char *const *argv, hx_session **session);
+
+/* ---- cmd_bench.c ---- */
+
+extern const hx_command hx_bench_verbs[];
 
 /* ---- cmd_tokenize.c ---- */
 

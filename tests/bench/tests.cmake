@@ -1,5 +1,5 @@
 # Programs that measure; they are targets, not tests, but for a few runs of every op, which show that the bench works.
-foreach(name bench_ops bench_cases bench_gpt bench_ckpt)
+foreach(name bench_cases bench_ckpt)
   add_executable(${name} bench/${name}.c)
   target_link_libraries(${name} PRIVATE helix_static)
 endforeach()
