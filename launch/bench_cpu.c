@@ -2,6 +2,7 @@
  * blocks, the caches or the plans that another one left. This process opens no device and starts no thread: it can fork. */
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,9 +124,9 @@ static hx_status wait_for(pid_t child, const job *j, const outcome *shared) {
     int code;
     while (waitpid(child, &code, 0) < 0)
         if (errno != EINTR) return HX_FAIL(HX_ERR_INTERNAL, "helix bench cpu: waiting for %s: %s", name, strerror(errno));
-    if (WIFSIGNALED(code))
-        return HX_FAIL(HX_ERR_MEMORY, "helix bench cpu: the process of %s was ended by signal %d%s", name, WTERMSIG(code),
-                       WTERMSIG(code) == SIGKILL ? ": perhaps for want of memory" : "");
+    if (WIFSIGNALED(code) && WTERMSIG(code) == SIGKILL)
+        return HX_FAIL(HX_ERR_MEMORY, "helix bench cpu: the process of %s was killed: perhaps for want of memory", name);
+    if (WIFSIGNALED(code)) return HX_FAIL(HX_ERR_INTERNAL, "helix bench cpu: the process of %s was ended by signal %d", name, WTERMSIG(code));
     if (shared->status != HX_OK) return hx_error_adopt(shared->status, shared->message);
     return WEXITSTATUS(code) == 0 ? HX_OK : HX_FAIL(HX_ERR_INTERNAL, "helix bench cpu: the process of %s left with code %d", name, WEXITSTATUS(code));
 }

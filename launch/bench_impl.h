@@ -17,8 +17,6 @@ double hx__bench_now(void);
 /** From the smallest to the largest. */
 void hx__bench_sort(double *values, int64_t n);
 
-#define HX_BENCH_TENSORS 8
-
 /* Where a case runs, and what it keeps between its calls. */
 typedef struct hx_bench_rig {
     hx_ctx ctx;      /* of a cpu device, with a tape */

@@ -42,7 +42,7 @@
     X(REAL, network_gbs, 40, 1e-6, 1e9, "plan: that a GPU sends to another host")                            \
     X(REAL, latency_us, 20, 0, 1e9, "plan: microseconds that a collective takes however little it moves")    \
     X(INT, vocab, 50257, 257, 1 << 24, "tokenize: ids of the tokenizer, bytes and <|endoftext|> among them")  \
-    X(BOOL, json, false, 0, 0, "eval, ckpt, data, tokenize, plan, bench, doctor, version: one JSON object for programs")
+    X(BOOL, json, false, 0, 0, "eval, ckpt, data, tokenize, plan, bench, doctor, version: one JSON object for programs; bench cpu: one a line")
 
 HX_OPTIONS_STRUCT(hx_cli_config, HX_CLI_OPTIONS);
 

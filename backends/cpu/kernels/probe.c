@@ -13,8 +13,9 @@ enum { VEC_BYTES = 32 };
 #else
 enum { VEC_BYTES = 16 };
 #endif
-enum { VL = VEC_BYTES / 4, N_SUMS = HX_CPU_PROBE_SUMS /* more than a multiply-add takes cycles, times how many begin in one; fewer than registers */ };
-enum { INNER = 1024 };
+/* As many sums as multiply-adds are under way at a time, or more: the cycles that one takes by those that begin in a cycle. With two
+ * operands more they fit the registers. */
+enum { VL = VEC_BYTES / 4, N_SUMS = HX_CPU_PROBE_SUMS, INNER = 1024 };
 
 typedef float vec __attribute__((vector_size(VEC_BYTES)));
 
