@@ -119,7 +119,7 @@ typedef struct hx_state_item {
     const hx_layout *layout; /* borrowed: global shape, boxes held here, offsets relative to `data` */
     void *data;              /* borrowed; no work that writes it may be under way when the list is used */
     hx_device *device;       /* whose memory `data` is; NULL: the host's */
-    int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing */
+    int replica, n_replicas; /* this rank is copy `replica` of `n_replicas` identical ones, which share the writing: all in the same order */
     /* Nothing changes `data` but what comes behind hx_checkpoint_hook.settle: a save beside training may read it until then. False
      * is always right; it costs training the time of the copy. */
     bool is_steady;

@@ -27,6 +27,7 @@ typedef struct reader {
     int format;
     hx_train_state state;
     place *places;      /* [n] */
+    int32_t *dealt;     /* [n] 1: each rank reads a share, and tells the others */
     hx_layout *pieces;  /* [n] what is read here, whoever wrote it */
     int64_t *tallies;   /* [n,3] elements summed here, low and high half of their sum; then: on all ranks */
     hx__ahead *ahead;
@@ -149,13 +150,20 @@ static hx_status find_together(reader *r, const char *path) {
 
 /* ---- elements ---- */
 
-/* All ranks hold all of it: each reads a share, and tells the others. The disk is read once, whatever the number of ranks. */
-static bool is_dealt(const reader *r, const hx_state_item *item) {
+/* What this rank holds of an item can be read in shares: all of it, in the file's order, in the host's memory. */
+static bool can_deal(const reader *r, const hx_state_item *item) {
     return item->n_replicas > 1 && item->n_replicas == hx_comm_size(r->comm) && !hx__stage_is_used(item) && item->layout->n_boxes == 1 &&
            hx_layout_count(item->layout) == hx_shape_count(&item->layout->shape);
 }
 
-static bool is_summed_at_once(const reader *r, const hx_state_item *item) { return item->n_replicas <= 1 || is_dealt(r, item); }
+/* What all ranks hold so is read from the disk once, whatever their number. Layouts and devices may differ. */
+static hx_status deal(reader *r) {
+    for (int64_t i = 0; i < r->n; i++) r->dealt[i] = can_deal(r, &r->items->items[i]);
+    if (hx_comm_size(r->comm) == 1 || r->n == 0) return HX_OK;
+    return hx_comm_all_reduce(r->comm, r->dealt, r->n, HX_I32, HX_MIN, NULL, NULL);
+}
+
+static bool is_summed_at_once(const reader *r, int64_t i) { return r->items->items[i].n_replicas <= 1 || r->dealt[i]; }
 static int64_t bytes_of(const hx_state_item *item, int64_t n) { return n * (int64_t)hx_dtype_bytes(item->dtype); }
 
 /* From a box's first byte in the file to its last. The ranks that want the same bytes are those that hold copies, and those whose rows
@@ -166,7 +174,7 @@ static void span_of(const reader *r, int64_t i, const hx_box *box, hx__span *out
     hx__runs_begin(&item->layout->shape, box, &runs);
     const int64_t length = hx__box_end(&item->layout->shape, box) - runs.at;
     const bool is_dense = length <= DENSE * hx_box_count(box, item->layout->shape.ndim);
-    *out = (hx__span){r->places[i].offset + bytes_of(item, runs.at), bytes_of(item, length), !is_summed_at_once(r, item) || !is_dense};
+    *out = (hx__span){r->places[i].offset + bytes_of(item, runs.at), bytes_of(item, length), !is_summed_at_once(r, i) || !is_dense};
 }
 
 /* n elements from flat position `at` on, a chunk at a time: where nobody shares the item they are summed while the cache has them.
@@ -174,7 +182,7 @@ static void span_of(const reader *r, int64_t i, const hx_box *box, hx__span *out
 static hx_status read_run(reader *r, int64_t i, int64_t at, int64_t n, char *out) {
     const hx_state_item *item = &r->items->items[i];
     const int64_t begin = r->places[i].offset + bytes_of(item, at), n_bytes = bytes_of(item, n);
-    int64_t summed = is_summed_at_once(r, item) ? 0 : n;
+    int64_t summed = is_summed_at_once(r, i) ? 0 : n;
     for (int64_t k, done = 0; done < n_bytes; done += k) {
         const char *data;
         HX_TRY(hx__ahead_get(r->ahead, begin + done, n_bytes - done < CHUNK_BYTES ? n_bytes - done : CHUNK_BYTES, &data, &k));
@@ -219,7 +227,7 @@ static hx_status read_item(reader *r, int64_t i) {
     r->sum = 0;
     r->tallies[3 * i] = hx_layout_count(&r->pieces[i]);
     for (int b = 0; b < r->pieces[i].n_boxes; b++) HX_TRY(read_piece(r, i, &r->pieces[i].boxes[b]));
-    if (!is_summed_at_once(r, &r->items->items[i])) HX_TRY(sum_share(r, i));
+    if (!is_summed_at_once(r, i)) HX_TRY(sum_share(r, i));
     r->tallies[3 * i + 1] = (int64_t)(r->sum & UINT32_MAX); /* halves: sums of signed numbers may not wrap */
     r->tallies[3 * i + 2] = (int64_t)(r->sum >> 32);
     return HX_OK;
@@ -229,7 +237,7 @@ static hx_status cut_items(reader *r, int64_t *n_pieces) {
     *n_pieces = 0;
     for (int64_t i = 0; i < r->n; i++) {
         hx_state_item item = r->items->items[i];
-        if (is_dealt(r, &item))
+        if (r->dealt[i])
             item.replica = hx_comm_rank(r->comm); /* copies may be counted otherwise than ranks */
         else
             item.n_replicas = 1;
@@ -270,7 +278,7 @@ static hx_status tell_item(const reader *r, const hx_state_item *item) {
 
 static hx_status tell_items(const reader *r) {
     for (int64_t i = 0; i < r->n; i++)
-        if (r->places[i].is_there && is_dealt(r, &r->items->items[i])) HX_TRY(tell_item(r, &r->items->items[i]));
+        if (r->places[i].is_there && r->dealt[i]) HX_TRY(tell_item(r, &r->items->items[i]));
     return HX_OK;
 }
 
@@ -325,6 +333,7 @@ static hx_status reader_alloc(reader *r) {
     HX_TRY(hx__ckpt_check_items(r->items));
     r->n = r->items->n_items;
     HX_TRY(hx_mem_alloc_array(r->n, sizeof *r->places, (void **)&r->places));
+    HX_TRY(hx_mem_alloc_array(r->n, sizeof *r->dealt, (void **)&r->dealt));
     HX_TRY(hx_mem_alloc_array(r->n, sizeof *r->pieces, (void **)&r->pieces));
     return hx_mem_alloc_array(3 * r->n, sizeof *r->tallies, (void **)&r->tallies);
 }
@@ -333,6 +342,7 @@ static hx_status load(reader *r, const char *path) {
     HX_TRY(hx_comm_agree(r->comm, reader_alloc(r)));
     HX_TRY(hx_comm_agree_equal(r->comm, "names and shapes of the tensors to be loaded", hx__ckpt_list_hash(r->items)));
     HX_TRY(find_together(r, path));
+    HX_TRY(deal(r));
     HX_TRY(hx_comm_agree(r->comm, read_items(r)));
     HX_TRY(tell_items(r));
     if (r->n > 0) HX_TRY(hx_comm_all_reduce(r->comm, r->tallies, 3 * r->n, HX_I64, HX_SUM, NULL, NULL));
@@ -344,7 +354,7 @@ static hx_status load_and_close(reader *r, const char *path, hx_train_state *sta
     hx__ahead_close(&r->ahead);
     hx__stage_close(&r->stage);
     for (int64_t i = 0; r->pieces && i < r->n; i++) hx_layout_destroy(&r->pieces[i]);
-    void **owned[] = {(void **)&r->places, (void **)&r->pieces, (void **)&r->tallies};
+    void **owned[] = {(void **)&r->places, (void **)&r->dealt, (void **)&r->pieces, (void **)&r->tallies};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) hx_mem_free(owned[i]);
     if (status == HX_OK && state) *state = r->state;
     return status;

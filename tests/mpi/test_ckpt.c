@@ -199,6 +199,31 @@ Test(ckpt, what_some_ranks_save_is_read_by_all) {
     close_world();
 }
 
+/* Of what all ranks hold alike some have two boxes, or do not tell that there are others. */
+static void load_unlike_copies(hx_comm *comm, bool is_cut, int n_replicas) {
+    hx_box boxes[] = {{.extent = {400}}, {.start = {400}, .extent = {601}, .local = 400}};
+    part p;
+    part_create(comm, &p);
+    const hx_layout whole = p.layout[REPLICA];
+    if (hx_comm_rank(comm) % 2 == 1) {
+        if (is_cut) p.layout[REPLICA] = (hx_layout){.shape = whole.shape, .n_boxes = 2, .boxes = boxes};
+        p.items[REPLICA].replica %= n_replicas;
+        p.items[REPLICA].n_replicas = n_replicas;
+    }
+    OK(hx_ckpt_load(comm, folder, &p.list, NULL));
+    for (int i = 0; i < N_ITEMS; i++) cr_assert(fill(&p, i, true), "%s differs on rank %d", names[i], hx_comm_rank(comm));
+    p.layout[REPLICA] = whole;
+    part_free(&p);
+}
+
+Test(ckpt, copies_that_ranks_hold_in_different_ways_are_read_by_all) {
+    open_world();
+    save_filled(world, 1);
+    load_unlike_copies(world, true, hx_comm_size(world));
+    load_unlike_copies(world, false, 1);
+    close_world();
+}
+
 Test(ckpt, the_number_of_ranks_leaves_no_trace_in_tensors_or_checksums) {
     open_world();
     char command[2048];
