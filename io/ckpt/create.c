@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "core/base/build.h"
@@ -74,6 +75,12 @@ static hx_status reserve(const char *file, uint64_t n_bytes) {
     if (failed && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
         return HX_FAIL(HX_ERR_IO, "reserving %.1f MB for %s: %s", (double)n_bytes / 1e6, file, strerror(errno));
     return HX_OK;
+}
+
+/* What was reserved behind the end of the file would stay taken: a cut at the end gives it back. */
+static void release_rest(const char *file) {
+    struct stat st;
+    if (stat(file, &st) != 0 || truncate(file, st.st_size) != 0) HX_LOG(HX_LOG_WARN, "%s: %s", file, strerror(errno));
 }
 
 /* ---- HDF5: opening and closing ---- */
@@ -198,7 +205,9 @@ hx_status hx__file_create(const hx__outline *o, hx__range *ranges) {
     HX_TRY(file_open(o->file, &b, &h5));
     hx_status status = reserve(o->file, b.total);
     if (status == HX_OK) status = fill(o, h5, ranges);
-    return file_close(h5, o->file, status);
+    HX_TRY(file_close(h5, o->file, status));
+    release_rest(o->file);
+    return HX_OK;
 }
 
 /* ---- the end ---- */

@@ -219,6 +219,26 @@ Test(ckpt, equal_states_give_equal_files) {
     cr_assert_eq(system(command), 0);
 }
 
+Test(ckpt, tensors_of_a_page_begin_on_one_and_the_file_takes_no_room_behind_its_end) {
+    char file[HX_PATH_BYTES];
+    struct stat st;
+    hx_ckpt_info info;
+    int n_large = 0;
+    OK(save_step(folder, 1, false));
+    OK(hx_ckpt_resolve(folder, file));
+    OK(hx_ckpt_inspect(file, false, &info));
+    for (int64_t i = 0; i < info.n_entries; i++) {
+        const hx_ckpt_entry *e = &info.entries[i];
+        if (hx_shape_count(&e->shape) * (int64_t)hx_dtype_bytes(e->dtype) < 4096) continue;
+        cr_expect_eq(e->offset % 4096, 0, "%s begins at byte %lld", e->name, (long long)e->offset);
+        n_large++;
+    }
+    cr_expect_eq(n_large, 1);
+    hx_ckpt_info_destroy(&info);
+    cr_assert_eq(stat(file, &st), 0);
+    cr_expect_leq((int64_t)st.st_blocks * 512, (int64_t)st.st_size + st.st_blksize);
+}
+
 Test(ckpt, any_layout_reads_what_another_wrote) {
     OK(save_step(folder, 1, false));
     /* columns 10..29, of which this shard holds the middle of the storage */
