@@ -143,10 +143,12 @@ hx_status hx__cli_read(const hx_command *command, hx_cli *cli, int argc, char *c
     return HX_OK;
 }
 
-/* The file that the configuration names may be gone, or another one by now. */
+/* The file that the configuration names may be gone, or another one by now. The run's may be of other checkpoints: --resume_partial. */
 static hx_status take_kept_tokenizer(const char *file, hx_cli *cli) {
     char kept[HX_PATH_BYTES], *path = cli->config.data.tokenizer;
-    if (cli->tokenizer.kind != HX_TOKENIZER_BPE || !hx__run_tokenizer(file, kept)) return HX_OK;
+    const hx_tokenizer_id *id = &cli->tokenizer;
+    if (id->kind != HX_TOKENIZER_BPE || !hx__run_tokenizer(file, kept)) return HX_OK;
+    if (!hx__is_tokenizer(kept, id) && (!path[0] || hx__is_tokenizer(path, id))) return HX_OK;
     if (strlen(kept) >= HX_OPTION_TEXT)
         return HX_FAIL(HX_ERR_CONFIG, "%.64s...: a path of %zu bytes: expected fewer than %d", kept, strlen(kept), HX_OPTION_TEXT);
     strcpy(path, kept);

@@ -67,13 +67,15 @@ done:
     return status;
 }
 
-/* An export with our own names has the configuration of its run beside it; where the run lay, nobody needs to know. */
+/* An export with our own names has the configuration of its run beside it; where the run and its data lay, nobody needs to know: another
+ * machine does not have them. */
 static hx_status open_own(imported *im, const char *folder, const char *yaml) {
-    static const hx_run_config defaults = HX_RUN_DEFAULT;
+    static const hx_config defaults = HX_CONFIG_DEFAULT;
     hx_option_section sections[HX_CONFIG_MAX_SECTIONS];
     const int n_sections = hx_config_sections(&im->config, sections);
     HX_TRY(hx__yaml_apply_file(sections, n_sections, yaml));
-    im->config.run = defaults;
+    im->config.run = defaults.run;
+    im->config.data = defaults.data;
     if (im->cli->own.dtype > 0) im->config.model.dtype = im->cli->own.dtype - 1; /* the same words, without `keep` */
     return hx_hf_import_open_own(folder, dtype_told(im->cli), &im->in);
 }

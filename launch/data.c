@@ -1,7 +1,9 @@
 #include "launch/session_impl.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 #include "core/base/mem.h"
@@ -50,12 +52,23 @@ static hx_status check_tokenizers(hx_session_data *d) {
     return HX_OK;
 }
 
+/* A run that goes on may find it gone, but carries its files. */
+static hx_status identify_named(const hx_config *c, hx_tokenizer_id *out) {
+    char kept[HX_PATH_BYTES], found[1024];
+    struct stat st;
+    const hx_status status = hx__identify_tokenizer(c->data.tokenizer, out);
+    if (status != HX_ERR_IO || !c->run.resume || hx__path_join(c->run.out, "tokenizer", kept) != HX_OK || stat(kept, &st) != 0) return status;
+    snprintf(found, sizeof found, "%s", hx_error_message());
+    return HX_FAIL(status, "%.500s; the run carries its own: --data.tokenizer %.400s", found, kept);
+}
+
 /* What data.tokenizer turns ids back into must be what they were made from. */
-static hx_status check_named_tokenizer(const char *path, hx_session_data *d) {
+static hx_status check_named_tokenizer(const hx_config *c, hx_session_data *d) {
+    const char *path = c->data.tokenizer;
     hx_tokenizer_id named;
     hx_tokens_info info;
     if (!path[0]) return HX_OK;
-    HX_TRY(hx__identify_tokenizer(path, &named));
+    HX_TRY(identify_named(c, &named));
     for (int i = 0; i < d->n_tokens; i++) {
         hx_tokens_info_get(d->tokens[i], &info);
         const hx_tokenizer_id id = identity_of(&info);
@@ -109,7 +122,7 @@ static hx_status open_paths(hx_session *s, void *arg) {
         HX_TRY(status);
     }
     HX_TRY(check_tokenizers(d));
-    HX_TRY(check_named_tokenizer(s->config.data.tokenizer, d));
+    HX_TRY(check_named_tokenizer(&s->config, d));
     return read_weights(s->config.data.weights, d);
 }
 

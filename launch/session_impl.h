@@ -105,6 +105,8 @@ void hx__session_data_close(hx_session_data *data);
 hx_status hx__tokenizer_of_checkpoint(const char *file, hx_tokenizer_id *out);
 /** Local. As hx_tokenizer_open and hx_tokenizer_id_get. */
 hx_status hx__identify_tokenizer(const char *path, hx_tokenizer_id *out);
+/** Local. Whether that is what lies there. */
+bool hx__is_tokenizer(const char *path, const hx_tokenizer_id *id);
 /** Local. The folder with the tokenizer's files in the run's that a checkpoint (hx__find_checkpoint) lies in. False: there is none. */
 bool hx__run_tokenizer(const char *file, char out[HX_PATH_BYTES]);
 /** Local, rank 0. Keep the files of the run's tokenizer in its folder, where they are known: those of data.tokenizer, or those that the

@@ -15,11 +15,12 @@ hx_status hx__tokenizer_of_checkpoint(const char *file, hx_tokenizer_id *out) {
 
 /* ---- the files ---- */
 
-/* Cut the last part of a path off if it begins so. @return false: it does not, and is left as it is */
+/* Cut the last part of a path off if it begins so, and the slashes before it. @return false: it does not, and is left as it is */
 static bool cut_part(char *path, const char *begin) {
     char *slash = strrchr(path, '/'), *part = slash ? slash + 1 : path;
     if (!path[0] || strncmp(part, begin, strlen(begin)) != 0) return false;
-    *(slash ? slash : part) = '\0';
+    while (part > path && part[-1] == '/') part--;
+    *part = '\0';
     return true;
 }
 
@@ -28,7 +29,7 @@ bool hx__run_tokenizer(const char *file, char out[HX_PATH_BYTES]) {
     char run[HX_PATH_BYTES];
     struct stat st;
     snprintf(run, sizeof run, "%s", file);
-    if (!cut_part(run, "step-")) return false;
+    if (!cut_part(run, "step-") && !cut_part(run, "best") && !cut_part(run, "latest")) return false; /* links: hx_ckpt_resolve */
     (void)cut_part(run, "gen-");
     const bool is_above = file[0] == '/' || strchr(run, '/');
     if (!cut_part(run, "ckpt")) return false;
@@ -44,7 +45,7 @@ hx_status hx__identify_tokenizer(const char *path, hx_tokenizer_id *out) {
     return HX_OK;
 }
 
-static bool is_that(const char *path, const hx_tokenizer_id *id) {
+bool hx__is_tokenizer(const char *path, const hx_tokenizer_id *id) {
     hx_tokenizer_id found;
     const bool is = hx__identify_tokenizer(path, &found) == HX_OK && found.kind == id->kind && found.hash == id->hash;
     hx_error_clear();
@@ -58,7 +59,7 @@ static bool find_source(const hx_config *c, const hx_tokenizer_id *id, char out[
     if (out[0]) return true;
     const bool is_there = c->run.init_from[0] && hx__find_checkpoint(c->run.init_from, file) == HX_OK && hx__run_tokenizer(file, out);
     hx_error_clear();
-    return is_there && is_that(out, id);
+    return is_there && hx__is_tokenizer(out, id);
 }
 
 hx_status hx__folder_keep_tokenizer(const hx_config *c, const hx_tokenizer_id *id) {

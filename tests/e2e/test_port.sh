@@ -74,6 +74,17 @@ expect 0 '' "$helix" ckpt export runs/own --out out/own_half --names helix --dty
 expect 0 '' "$helix" ckpt import out/own_half --out again/own_half
 [ "$(loss again/half)" = "$(loss again/own_half)" ] || fail 'converted on the way out or in, the loss is another one'
 expect 4 'model.safetensors' "$helix" ckpt import runs/own --out in/none # a run is no export
+# where its data and tokenizer lay is left behind: what the import says how to go on with works on another machine
+cp "$tokenizers/gpt2.json" gone.json
+"$helix" data pack corpus.txt --tokenizer gone.json --out gone.h5 >/dev/null
+expect 0 '' "$helix" train --model.dim 16 --model.layers 1 --model.heads 2 --model.ctx 32 --train.batch 4 --model.vocab 2000 --data.path gone.h5,gone.h5 \
+    --data.weights 1,2 --data.tokenizer gone.json --out runs/gone --train.steps 1
+expect 0 'and its tokenizer' "$helix" ckpt export runs/gone --out out/gone --names helix
+mv gone.h5 here.h5
+rm gone.json
+expect 0 'go on with' "$helix" ckpt import out/gone --out again/gone
+expect 0 '1 steps' "$helix" train --config again/gone/config.yaml --init_from again/gone --data.path here.h5 --out runs/here --train.steps 1
+expect 0 'And' "$helix" generate runs/here --prompt And --tokens 3
 # dropouts that have no place are told, not lost without a word
 expect 0 'not taken: attn_pdrop = 0.1; model.dropout is 0.1' "$helix" ckpt import "$hf/gpt2" --out in/dropout
 expect 0 '"lost":""' "$helix" ckpt import out/gpt2 --out again/dropout --json

@@ -76,7 +76,9 @@ cmp -n 4999 made.txt prompt.txt || fail 'a long prompt has changed'
 expect 0 "tokenizer: ${mine#ids of this tokenizer: }" "$helix" ckpt show knows
 rm -r mine
 expect 0 'And' "$helix" generate knows --prompt And --tokens 3
-expect 0 'And' "$helix" generate knows/ckpt/best --prompt And --tokens 3
+for place in knows/ knows/ckpt/ knows/ckpt/gen-0001/ knows/ckpt/best; do expect 0 'And' "$helix" generate $place --prompt And --tokens 3; done
+(cd knows && expect 0 'And' "$helix" generate ckpt/ --prompt And --tokens 3; exit $failed) || failed=1
+expect 4 'mine: No such file or directory; the run carries its own: --data.tokenizer knows/tokenizer' "$helix" train --config knows/config.yaml --resume
 (cd knows && expect 0 'And' "$helix" generate ckpt/latest --prompt And --tokens 3; exit $failed) || failed=1
 expect 0 'over' "$helix" eval knows
 expect 6 "$mine; data.tokenizer = other is $other" "$helix" generate knows --data.tokenizer other --tokens 3
@@ -95,7 +97,16 @@ expect 0 'WARNING' "$helix" train "${small[@]}" --data.path other.h5 --data.toke
 expect 0 "tokenizer: $other" "$helix" ckpt show knows
 cmp knows/tokenizer/tokenizer.json other/tokenizer.json || fail 'the run carries another tokenizer than its last checkpoint tells'
 expect 0 'And' "$helix" generate knows --prompt And --tokens 3
-expect 6 'knows/tokenizer is byte-level' "$helix" generate "$(step_file knows 3)" --tokens 3 # of the tokenizer that was given up
+expect 6 "$mine; without data.tokenizer" "$helix" generate "$(step_file knows 3)" --tokens 3 # of the tokenizer that was given up
+# the best of a generation that lies in another
+ln -sfn "../gen-0001/$(basename "$(step_file knows 2)")" knows/ckpt/gen-0003/best
+expect 6 'knows/tokenizer is byte-level' "$helix" generate knows/ckpt/gen-0003/best --tokens 3
+# files that a run carries and that are not its last checkpoint's are in the way of nothing
+cp -r knows stale
+"$helix" data pack corpus.txt --tokenizer tok --out tok.h5 >/dev/null
+expect 0 'WARNING' "$helix" train "${small[@]}" --data.path tok.h5 --out stale --train.steps 5 --resume --resume_partial
+expect 0 'over' "$helix" eval stale
+expect 6 'without data.tokenizer ids are bytes' "$helix" generate stale --tokens 3
 # what the file of ids does not tell a checkpoint that knows it goes on telling; weights that are taken on bring their tokenizer along
 expect 0 '5 steps' "$helix" train "${small[@]}" --data.path ids.bin --out knows --train.steps 5 --resume
 expect 0 "tokenizer: $other" "$helix" ckpt show knows
