@@ -101,7 +101,7 @@ void hx_encoder_destroy(hx_encoder **encoder);
 hx_status hx_encode(hx_encoder *encoder, const char *text, size_t n_bytes, hx_ids *ids);
 /** Local. The first place from `from` on where a text may be cut: the ids of text[0, *at) and those of text[*at, n) behind them are the
  *  ids of the whole. Known for bytes (any place) and for the patterns of GPT-2, LLaMA 3, Qwen 2 and GPT-4o, at newlines; not where
- *  added tokens take the white space beside them or hold newlines, or where a space is put before each text.
+ *  added tokens take the white space beside them or hold ends of lines, or where a space is put before each text.
  *  @param[out] at  n_bytes: no such place is known */
 hx_status hx_tokenizer_cut(const hx_tokenizer *tokenizer, const char *text, size_t n_bytes, size_t from, size_t *at);
 /** Local. Append the bytes of n ids. @return HX_ERR_ARG with the id that is none, and its place */

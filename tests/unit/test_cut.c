@@ -152,10 +152,20 @@ Test(cut, parts_have_the_ids_of_the_whole, .timeout = 120) {
     }
 }
 
+Test(cut, is_found_where_lines_end_as_on_windows) {
+    static const char text[] = "one\r\ntwo\r\n";
+    hx_tokenizer *all[] = {opened(GOLDEN "gpt2.json"), with_pattern(NULL)};
+    for (size_t i = 0, at = 0; i < sizeof all / sizeof *all; i++) {
+        OK(hx_tokenizer_cut(all[i], text, strlen(text), 0, &at));
+        cr_expect_eq(at, i == 0 ? 3 : 5, "tokenizer %zu: cut at %zu", i, at);
+        hx_tokenizer_close(&all[i]);
+    }
+}
+
 Test(cut, is_not_where_nothing_is_known) {
-    static const char text[] = "one\ntwo\nthree\n";
+    static const char text[] = "one\ntwo\r\nthree\n";
     hx_tokenizer *all[] = {with_pattern("\\p{L}+|\\n"), with_prefix(), with_added("lstrip", json_true()), with_added("rstrip", json_true()),
-                        with_added("content", json_string("a\nb"))};
+                        with_added("content", json_string("a\nb")), with_added("content", json_string("o\r"))};
     size_t at = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         OK(hx_tokenizer_cut(all[i], text, strlen(text), 1, &at));
