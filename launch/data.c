@@ -58,8 +58,8 @@ static hx_status identify_named(const hx_config *c, hx_tokenizer_id *out) {
     struct stat st;
     const hx_status status = hx__identify_tokenizer(c->data.tokenizer, out);
     if (status != HX_ERR_IO || !c->run.resume || hx__path_join(c->run.out, "tokenizer", kept) != HX_OK || stat(kept, &st) != 0) return status;
-    snprintf(found, sizeof found, "%s", hx_error_message());
-    return HX_FAIL(status, "%.500s; the run carries its own: --data.tokenizer %.400s", found, kept);
+    snprintf(found, sizeof found, "%.500s; the run carries its own: --data.tokenizer %.400s", hx_error_message(), kept);
+    return hx_error_adopt(status, found);
 }
 
 /* What data.tokenizer turns ids back into must be what they were made from. */
@@ -106,6 +106,16 @@ static hx_status read_weights(const char *text, hx_session_data *d) {
     return HX_OK;
 }
 
+/* A comma in the name of one file makes several names of it, none of which need be there. */
+static hx_status open_path(const char *all, const hx_word_list *paths, int i, hx_tokens **out) {
+    struct stat st;
+    char found[1024];
+    const hx_status status = hx_tokens_open(paths->items[i], out);
+    if (status != HX_ERR_IO || paths->n < 2 || stat(paths->items[i], &st) == 0 || stat(all, &st) != 0) return status;
+    snprintf(found, sizeof found, "%.500s; commas stand between paths: that of a name, as in %.400s, is written \\,", hx_error_message(), all);
+    return hx_error_adopt(status, found);
+}
+
 static hx_status open_paths(hx_session *s, void *arg) {
     hx_session_data *d = arg;
     hx_word_list paths;
@@ -115,7 +125,7 @@ static hx_status open_paths(hx_session *s, void *arg) {
     HX_TRY(hx_mem_alloc_array(paths.n, sizeof *d->tokens, (void **)&d->tokens));
     for (; d->n_tokens < paths.n; d->n_tokens++) {
         hx_tokens_info info;
-        HX_TRY(hx_tokens_open(paths.items[d->n_tokens], &d->tokens[d->n_tokens]));
+        HX_TRY(open_path(s->config.data.path, &paths, d->n_tokens, &d->tokens[d->n_tokens]));
         hx_tokens_info_get(d->tokens[d->n_tokens], &info);
         hx_status status = check_ids(d->tokens[d->n_tokens], &info, s->config.model.vocab);
         if (status != HX_OK) hx_tokens_close(&d->tokens[d->n_tokens]);

@@ -168,7 +168,7 @@ cp corpus.txt 'a,b.txt' && cp corpus.txt 'c, d.txt'
 expect 0 '1 steps' "$helix" train "${small[@]}" --data.path 'a\,b.txt,c\, d.txt' --train.steps 1 --out commas
 expect 0 'over' "$helix" eval commas
 expect 0 '2 steps' "$helix" train --config commas/config.yaml --out commas --train.steps 2 --resume
-expect 4 'data a: No such file' "$helix" train "${small[@]}" --data.path 'a,b.txt' --train.steps 1 --out bad
+expect 4 'data a: No such file or directory; commas stand between paths: that of a name, as in a,b.txt, is written \,' "$helix" train "${small[@]}" --data.path 'a,b.txt' --train.steps 1 --out bad
 
 # what cannot be
 expect 2 'data.weights = 1: 1 numbers for 2 paths' "$helix" train "${mixed[@]}" --data.weights 1 --out bad
