@@ -70,10 +70,23 @@ static hx_status copy_file(const char *from, const char *to) {
     return status;
 }
 
+static bool lies_in(const char *path, const char *folder) {
+    struct stat a, b;
+    char above[PATH_MOST];
+    const char *slash = strrchr(path, '/');
+    snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return stat(above, &a) == 0 && stat(folder, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 hx_status hx_tokenizer_copy(const char *path, const char *folder, int *n_files) {
     char from[N_NAMES][PATH_MOST], to[PATH_MOST];
     int n;
     HX_TRY(find_files(path, from, &n));
+    for (int i = 0; i < N_NAMES; i++)
+        if (from[i][0] && lies_in(from[i], folder)) {
+            *n_files = n;
+            return HX_OK; /* what else is there belongs to it */
+        }
     if (n > 0) HX_TRY(hx__fs_mkdirs(folder));
     for (int i = 0; n > 0 && i < N_NAMES; i++) {
         HX_TRY(join(folder, names[i], to));

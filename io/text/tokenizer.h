@@ -72,7 +72,7 @@ const char *hx_tokenizer_added(const hx_tokenizer *tokenizer, int64_t i, int32_t
 
 /** Local. Copy the files of a tokenizer as they are into `folder`, which is made if need be: what hx_tokenizer_open reads of `path`, and
  *  those beside it that other tools read (tokenizer_config.json, special_tokens_map.json, tokenizer.model, ...). What else is called as
- *  one of them is removed from `folder`. A kill leaves each file whole or not there.
+ *  one of them is removed from `folder`, unless it is where they lie: then nothing is done. A kill leaves each file whole or not there.
  *  @param path  as for hx_tokenizer_open, but no "bytes"; a folder may have none of them
  *  @param[out] n_files  copied; with none `folder` is left as it is
  *  @return HX_ERR_IO: what cannot be read or written; HX_ERR_UNSUPPORTED: a file of more than 64 MiB */

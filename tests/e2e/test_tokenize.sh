@@ -92,6 +92,9 @@ expect 6 'data.path = corpus.txt holds bytes' "$helix" train "${small[@]}" --dat
 expect 10 'rank 0' "${two_ranks[@]}" bash -c '"$@" || { code=$?; [ "$OMPI_COMM_WORLD_RANK" = 1 ] && echo "rank 0"; exit 10; }' sh \
     "$helix" train "${small[@]}" --data.path corpus.txt --out knows --train.steps 4 --resume
 expect 0 '3 steps' "${run[@]}" --train.steps 3 --resume
+cp -r knows pair
+expect 0 '4 steps' "${train[@]}" --out pair --train.steps 4 --resume --data.tokenizer pair/tokenizer/vocab.json
+cmp pair/tokenizer/tokenizer.json tok/tokenizer.json || fail 'named by its own pair, the tokenizer that the run carries has lost a file'
 expect 0 'And' "$helix" generate knows --prompt And --tokens 3
 expect 0 'WARNING' "$helix" train "${small[@]}" --data.path other.h5 --data.tokenizer other --out knows --train.steps 4 --resume --resume_partial
 expect 0 "tokenizer: $other" "$helix" ckpt show knows
