@@ -132,7 +132,10 @@ hx_status hx_ckpt_begin(hx_ckpt *ckpt, const hx_train_state *state, const hx_sta
     HX_TRY(hx_comm_sync(ckpt->comm));
     if (ckpt->can_skip && !is_best) HX_TRY(is_any_busy(ckpt, &is_busy));
     *result = is_busy ? HX_SAVE_SKIPPED : HX_SAVE_BEGUN;
-    if (is_busy) return HX_OK;
+    if (is_busy) {
+        hx_ckpt_settle(ckpt); /* the caller may change the state behind us, as after a save that is made */
+        return HX_OK;
+    }
     HX_TRY(hx_comm_agree(ckpt->comm, prepare_share(ckpt, state, items)));
     hx__async_start(ckpt->async, state, is_best, began);
     return HX_OK;
