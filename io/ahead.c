@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "core/base/thread.h"
 #include "io/fs.h"
 
 enum { N_SLOTS = 8, N_THREADS = 4 }; /* tensors of a few MiB leave blocks short: two threads left the disk idle a fifth of the time */
@@ -113,12 +113,8 @@ static void *reader_main(void *arg) {
 /* ---- life ---- */
 
 static hx_status start_threads(hx__ahead *a) {
-    sigset_t all, before;
     int error = 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the thread that trains */
-    while (a->n_threads < N_THREADS && (error = pthread_create(&a->threads[a->n_threads], NULL, reader_main, a)) == 0) a->n_threads++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    while (a->n_threads < N_THREADS && (error = hx_thread_start("hx-ahead", reader_main, a, &a->threads[a->n_threads])) == 0) a->n_threads++;
     return a->n_threads > 0 ? HX_OK : HX_FAIL(HX_ERR_MEMORY, "no thread to read %s: %s", a->path, strerror(error));
 }
 

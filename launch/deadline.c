@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "core/base/thread.h"
 
 /* A thread that waits on a condition, made before anything can have failed: a rank that is out of memory would not get one. A
  * timer signal would not do: MPI_Abort must not run in a signal handler. */
@@ -48,7 +49,7 @@ hx_status hx_deadline_create(hx_deadline **out) {
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&d->changed, &attr);
     pthread_condattr_destroy(&attr);
-    if (pthread_create(&d->thread, NULL, deadline_main, d) != 0) {
+    if (hx_thread_start("hx-deadline", deadline_main, d, &d->thread) != 0) {
         pthread_cond_destroy(&d->changed);
         pthread_mutex_destroy(&d->lock);
         hx_mem_free((void **)&d);

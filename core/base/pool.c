@@ -8,12 +8,9 @@
  * A worker that wakes up late finds the gate closed and goes back to sleep, so a short run never waits for a
  * thread that the system has not scheduled yet.
  */
-#define _GNU_SOURCE /* names of threads, sets of cores */
 #include "core/base/threads.h"
 
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -35,6 +32,8 @@ typedef struct worker {
 struct hx_pool {
     int n_threads;
     int n_started; /* workers whose thread exists */
+    bool keeps;    /* each thread to a core */
+    pthread_t caller; /* who created it */
     int spins;     /* 0 when threads outnumber cores: a spinning thread would keep a working one waiting */
     worker *workers; /* [n_threads-1] */
 
@@ -157,31 +156,17 @@ void hx_pool_run(hx_pool *pool, int64_t n_tasks, hx_task_fn task, void *arg) {
     wait_until_drained(pool);
 }
 
-/* Signals are for the program's own threads, which expect them. */
 static hx_status start_workers(hx_pool *pool) {
-    sigset_t all, before;
-    int error = 0;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (int i = 0; i < pool->n_threads - 1 && error == 0; i++) {
+    for (int i = 0; i < pool->n_threads - 1; i++) {
         pool->workers[i] = (worker){.pool = pool, .index = i + 1};
-        error = pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]);
-        if (error == 0) {
-            pool->n_started++;
-            (void)pthread_setname_np(pool->workers[i].thread, "hx-pool");
-        }
+        const int error = hx_thread_start("hx-pool", worker_main, &pool->workers[i], &pool->workers[i].thread);
+        if (error != 0)
+            return HX_FAIL(HX_ERR_MEMORY, "cannot start thread %d of %d: %s", i + 2, pool->n_threads, strerror(error));
+        pool->n_started++;
+        if (pool->keeps) hx_thread_keep_to(pool->workers[i].thread, i + 1);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0)
-        return HX_FAIL(HX_ERR_MEMORY, "cannot start thread %d of %d: %s", pool->n_started + 2, pool->n_threads,
-                       strerror(error));
+    if (pool->keeps) hx_thread_keep_to(pool->caller, 0);
     return HX_OK;
-}
-
-int hx_usable_cores(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return CPU_COUNT(&set);
 }
 
 hx_status hx_pool_create(int n_threads, hx_pool **out) {
@@ -192,6 +177,8 @@ hx_status hx_pool_create(int n_threads, hx_pool **out) {
     HX_TRY(hx_mem_alloc_array(1, sizeof *pool, (void **)&pool));
     pool->n_threads = n_threads;
     pool->spins = n_threads <= hx_usable_cores() ? SPINS : 0;
+    pool->keeps = n_threads > 1 && n_threads == hx_usable_cores();
+    pool->caller = pthread_self();
     atomic_store(&pool->gate, GATE_CLOSED);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
@@ -213,6 +200,7 @@ void hx_pool_destroy(hx_pool **pool) {
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->lock);
     for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
+    if (p->keeps && pthread_equal(p->caller, pthread_self())) hx_thread_let_go(p->caller);
     pthread_cond_destroy(&p->drained);
     pthread_cond_destroy(&p->work);
     pthread_mutex_destroy(&p->lock);

@@ -4,11 +4,9 @@
  * an argument is copied only once. The two counters never wrap in practice (64 bits) and name jobs: job k lies in
  * slot k mod SLOTS, and has run when n_done > k.
  */
-#define _GNU_SOURCE /* names of threads, sets of cores */
 #include "core/base/threads.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -125,18 +123,11 @@ hx_status hx_queue_create(const char *name, hx_queue **out) {
     pthread_cond_init(&q->done, &attr);
     pthread_condattr_destroy(&attr);
     HX_TRY_GOTO(hx_mem_alloc_array(SLOTS, sizeof *q->slots, (void **)&q->slots), failed);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
-    int error = pthread_create(&q->thread, NULL, queue_main, q);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    const int error = hx_thread_start(name, queue_main, q, &q->thread);
     if (error != 0) {
         status = HX_FAIL(HX_ERR_MEMORY, "cannot start the thread of queue '%s': %s", name, strerror(error));
         goto failed;
     }
-    char short_name[16]; /* the system's limit */
-    snprintf(short_name, sizeof short_name, "%.15s", name);
-    (void)pthread_setname_np(q->thread, short_name);
     *out = q;
     return HX_OK;
 failed:

@@ -13,6 +13,7 @@
 #define HX_CORE_BASE_THREADS_H
 
 #include "core/base/status.h"
+#include "core/base/thread.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,10 +23,10 @@ typedef struct hx_pool hx_pool;
 
 typedef void (*hx_task_fn)(void *arg, int64_t index, int worker);
 
-/** Cores that this process may run on; 1 if the system does not tell. */
-int hx_usable_cores(void);
-
-/** @param n_threads  >= 1, the caller included: 1 starts no thread. Threads inherit the caller's binding */
+/** A pool of as many threads as there are usable cores (hx_usable_cores) keeps each thread to one of them, and the caller to the first
+ *  until the pool is destroyed: the system would at times leave two threads on one core for a long run of short tasks, at half the speed.
+ *  With fewer threads it is left the choice, since other processes may use the same cores.
+ *  @param n_threads  >= 1, the caller included: 1 starts no thread */
 hx_status hx_pool_create(int n_threads, hx_pool **out);
 void hx_pool_destroy(hx_pool **pool);
 int hx_pool_size(const hx_pool *pool);

@@ -9,9 +9,9 @@
  *      its work is aborted: the events fire, and those who waited find the failure.
  * The order matters: the failure is kept before the abort lets anybody go on.
  */
-#include <signal.h>
 #include <stdio.h>
 
+#include "core/base/thread.h"
 #include "dist/comm/nccl_impl.h"
 
 #define LOOK_S 0.02
@@ -83,11 +83,7 @@ static void *watch(void *arg) {
 
 hx_status hx__nccl_watch_start(hx__nccl *n, hx_device *device) {
     for (int i = 0; i < HX_NCCL_OUTSTANDING; i++) HX_TRY(hx_event_create(device, &n->entries[i].end));
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
-    int error = pthread_create(&n->watchdog, NULL, watch, n);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    const int error = hx_thread_start("hx-nccl", watch, n, &n->watchdog);
     if (error != 0) return HX_FAIL(HX_ERR_MEMORY, "no thread for the watchdog of NCCL (error %d)", error);
     n->has_watchdog = true;
     return HX_OK;

@@ -11,7 +11,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "core/base/mem.h"
+#include "core/base/thread.h"
 #include "core/base/trace.h"
 #include "io/ckpt/ckpt_impl.h"
 
@@ -294,17 +294,6 @@ bool hx__async_ended(hx__async *a, hx_save_end *out) {
 
 /* ---- life ---- */
 
-/* Signals are for the thread that trains. */
-static int start_thread(hx__async *a) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&a->thread, NULL, async_main, a);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error == 0) (void)pthread_setname_np(a->thread, "hx-ckpt");
-    return error;
-}
-
 static int64_t read_delay(void) {
     const char *ms = getenv("HELIX_TEST_COPY_MS");
     return ms != NULL ? 1000 * strtoll(ms, NULL, 10) : 0;
@@ -317,7 +306,7 @@ hx_status hx__async_open(hx_ckpt *ckpt, hx__async **out) {
     a->delay_us = read_delay();
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->changed, NULL);
-    int error = start_thread(a);
+    const int error = hx_thread_start("hx-ckpt", async_main, a, &a->thread);
     if (error != 0) {
         pthread_cond_destroy(&a->changed);
         pthread_mutex_destroy(&a->lock);

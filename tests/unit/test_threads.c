@@ -1,5 +1,8 @@
+#define _GNU_SOURCE /* sets of cores */
 #include <criterion/criterion.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -214,4 +217,40 @@ Test(threads, queue_refuses_a_job_that_waits_for_its_own_queue) {
     cr_assert_eq(hx_queue_push(q, sync_self, &q, sizeof q), HX_OK);
     cr_expect_eq(hx_queue_sync(q), HX_ERR_STATE);
     hx_queue_destroy(&q);
+}
+
+static void *count_cores(void *arg) {
+    cpu_set_t set;
+    *(int *)arg = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : -1;
+    return NULL;
+}
+
+static void count_cores_of_worker(void *arg, int64_t i, int worker) {
+    (void)i;
+    count_cores((int *)arg + worker);
+}
+
+/* The caller's binding must not come down upon threads that it starts for other work. */
+Test(threads, a_pool_of_all_cores_keeps_each_thread_to_one_and_lets_the_caller_go_at_its_end) {
+    const int n_cores = hx_usable_cores();
+    int before, inside = 0, other = 0, after;
+    int *of_worker = calloc((size_t)n_cores, sizeof *of_worker);
+    hx_pool *pool;
+    pthread_t thread;
+    count_cores(&before);
+    cr_assert_eq(before, n_cores);
+    cr_assert_eq(hx_pool_create(n_cores, &pool), HX_OK);
+    count_cores(&inside);
+    for (int i = 0; i < 100; i++) hx_pool_run(pool, 1000, count_cores_of_worker, of_worker);
+    cr_assert_eq(hx_thread_start("other", count_cores, &other, &thread), 0);
+    pthread_join(thread, NULL);
+    hx_pool_destroy(&pool);
+    count_cores(&after);
+    cr_expect_eq(inside, 1);
+    for (int i = 0; i < n_cores; i++) cr_expect(of_worker[i] <= 1, "worker %d may use %d cores", i, of_worker[i]);
+    cr_expect_eq(of_worker[0], 1);
+    cr_expect_eq(other, n_cores);
+    cr_expect_eq(after, n_cores);
+    cr_expect_eq(hx_usable_cores(), n_cores);
+    free(of_worker);
 }
