@@ -56,11 +56,20 @@ static hx_status choose_gemm(bool *use_blas) {
     return HX_FAIL(HX_ERR_CONFIG, "HELIX_GEMM=%.32s: expected own or openblas", want);
 }
 
+static bool takes_bf16(const hx_cpu_kernel *k, const hx_op_call *call) {
+    if (k->bf16 == NULL) return false;
+    for (int i = 0; i < call->n_in; i++)
+        if ((k->stored >> i & 1) && !hx__cpu_absent(&call->in[i]) && call->in[i].dtype != HX_BF16) return false;
+    for (int i = 0; i < call->n_out; i++)
+        if ((k->stored >> (8 + i) & 1) && !hx__cpu_absent(&call->out[i]) && call->out[i].dtype != HX_BF16) return false;
+    return true;
+}
+
 static hx_status find_kernel(const hx_cpu *cpu, const hx_op_call *call, hx_cpu_fn *out) {
     if ((unsigned)call->op >= HX_OP_COUNT) return HX_FAIL(HX_ERR_INTERNAL, "op number %d does not exist", (int)call->op);
     const hx_cpu_kernel *k = &cpu->kernels->op[call->op];
     hx_dtype dtype = k->by < 0 ? HX_F32 : k->by < 8 ? call->in[k->by].dtype : call->out[k->by - 8].dtype;
-    *out = dtype == HX_F32 || hx_dtype_is_half(dtype) ? k->f32 : dtype == HX_F64 ? k->f64 : k->other;
+    *out = takes_bf16(k, call) ? k->bf16 : dtype == HX_F32 || hx_dtype_is_half(dtype) ? k->f32 : dtype == HX_F64 ? k->f64 : k->other;
     if (*out) return HX_OK;
     return HX_FAIL(HX_ERR_UNSUPPORTED, "%s: the cpu device has no kernel for %s", hx_op_info_get(call->op)->name,
                    hx_dtype_name(dtype));

@@ -25,6 +25,9 @@ typedef struct hx_cpu_kernel {
     bool takes_half;    /* reads and writes half types itself; for the others f32 copies stand in, see dense.c */
     hx_cpu_fn other;    /* integers, bool and complex, where the shape rule lets them in; NULL: none */
     unsigned half_out;  /* bit i: output i is of a half type, and written as such */
+    hx_cpu_fn bf16;     /* serves in the place of f32 where all operands of `stored` are bf16, and takes those as they are; NULL: none */
+    unsigned stored;    /* bit i: input i, bit 8+i: output i */
+    unsigned as_given;  /* likewise: what bf16 takes as bf16 or f32, whichever it is */
 } hx_cpu_kernel;
 
 enum { HX_CPU_N_STREAMS = 3, HX_CPU_PROBE_SUMS = 12 };

@@ -1,6 +1,6 @@
 /* Row kernels (norms, softmax, losses, lookups) are written for dense operands, and all but the elementwise ones for
  * f32 and f64. An operand that a kernel does not take is copied to scratch before: strided ones densely, half types
- * as f32; and results are copied back after, half types rounded once. So every op takes every view and every floating
+ * as f32; and results are copied back after, half types rounded once. Kernels that have a bf16 form spare these copies. So every op takes every view and every floating
  * type. Operands of other types in the same call pass as they are: statistics are f32 and losses f64, where the data
  * are half; so do outputs that a kernel rounds itself. */
 #include "backends/cpu/cpu_impl.h"
@@ -26,11 +26,13 @@ static hx_status stand_in(hx_cpu *cpu, const hx_array *a, bool is_wide, hx_array
 hx_status hx__cpu_run_dense(hx_cpu *cpu, const hx_op_call *call, const hx_cpu_kernel *kernel, hx_cpu_fn fn) {
     hx_op_call dense = *call;
     bool is_copied[HX_OP_MAX_OUT] = {false};
+    const unsigned stored = fn == kernel->bf16 ? kernel->stored | kernel->as_given : 0;
     for (int k = 0; k < call->n_in + call->n_out; k++) {
         bool is_out = k >= call->n_in;
         int i = is_out ? k - call->n_in : k;
         const hx_array *a = is_out ? &call->out[i] : &call->in[i];
-        bool is_wide = !kernel->takes_half && hx_dtype_is_half(a->dtype) && !(is_out && kernel->half_out >> i & 1);
+        bool is_taken = kernel->takes_half || (stored >> (is_out ? 8 + i : i) & 1) || (is_out && kernel->half_out >> i & 1);
+        bool is_wide = hx_dtype_is_half(a->dtype) && !is_taken;
         if (hx__cpu_absent(a) || !(is_wide || (kernel->dense && !hx_array_is_contiguous(a)))) continue;
         /* outputs are copied in as well: the op may add to what is there */
         HX_TRY(stand_in(cpu, a, is_wide, is_out ? &dense.out[i] : &dense.in[i]));

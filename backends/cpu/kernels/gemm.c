@@ -13,6 +13,7 @@
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
+#include "core/tensor/half.h"
 
 /* Registers of the instruction set: MR x 2 sums, 2 of b and 1 of a. */
 #if defined(__AVX512F__)
@@ -26,6 +27,7 @@ enum { NC = 512, BLAS_MOST = 3 /* rows or columns for which packing would cost m
 #define SMALL_PRODUCT 128.0 /* multiplications below which plain loops win */
 enum { K_MOST = 1 << 30 };
 
+#define PACKS_AS_STORED
 #define GEMM cblas_sgemm
 #define GEMV cblas_sgemv
 #include "backends/cpu/kernels/real_f32.h"
@@ -36,5 +38,11 @@ enum { K_MOST = 1 << 30 };
 #define GEMM cblas_dgemm
 #define GEMV cblas_dgemv
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/gemm_tile.inc"
+#include "backends/cpu/kernels/gemm.inc"
+#undef GEMM
+#undef GEMV
+#undef PACKS_AS_STORED
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/gemm_tile.inc"
 #include "backends/cpu/kernels/gemm.inc"

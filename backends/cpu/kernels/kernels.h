@@ -1,7 +1,8 @@
 /* Names and shared parts of the kernels of one instruction set. Functions that leave their file are named with
- * it: HX_K(map) is hx__cpu_map_v3 when HX_ISA is v3. Files that serve both f32 and f64 hold their code in a .inc
- * file, included after real_f32.h and again after real_f64.h, where
- *   REAL    is the element type,
+ * it: HX_K(map) is hx__cpu_map_v3 when HX_ISA is v3. Files that serve several element types hold their code in a .inc
+ * file, included after real_f32.h, again after real_f64.h, and some after real_bf16.h, where
+ *   REAL    is the type of numbers in registers,
+ *   STORED  that of elements in memory, LOAD(x) the number that an element holds and STORE(v) the element for a number,
  *   R(x)    names a function of that type: x_f32,
  *   HX_RK(x) names one that leaves the file: hx__cpu_x_f32_v3.
  */
@@ -32,6 +33,10 @@
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
+/* those with a form for bf16 as it is stored */
+#define HX_CPU_BF16_LIST(X) X(matmul) X(linear)
+#define HX_CPU_DECLARE_BF16_(name) hx_status HX_K(name##_bf16)(hx_cpu *cpu, const hx_op_call *call);
+HX_CPU_BF16_LIST(HX_CPU_DECLARE_BF16_)
 extern const hx_cpu_probe HX_K(probe);
 hx_status HX_K(copy)(hx_cpu *cpu, const hx_op_call *call);
 static inline hx_status copy_array(hx_cpu *cpu, const hx_array *src, const hx_array *dst) {
@@ -86,5 +91,8 @@ void HX_K(gemm_f32)(const hx_gemm_shape *s, double alpha, const float *a, const 
                     float *pack);
 void HX_K(gemm_f64)(const hx_gemm_shape *s, double alpha, const double *a, const double *b, double beta, double *c,
                     double *pack);
+/** The same of bf16 matrices; sums are f32. */
+void HX_K(gemm_bf16)(const hx_gemm_shape *s, double alpha, const uint16_t *a, const uint16_t *b, double beta, float *c,
+                     float *pack);
 
 #endif

@@ -3,6 +3,7 @@
  * BLAS's flags; other strides are copied to scratch first. */
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
+#include "core/tensor/half.h"
 
 enum {
     TILE_M = 1024, /* most rows and columns of a tile */
@@ -165,4 +166,6 @@ static void plan_tiles(product_plan *p) {
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/matmul.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/matmul.inc"
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/matmul.inc"

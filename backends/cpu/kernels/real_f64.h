@@ -1,7 +1,13 @@
-/* Element type of the .inc files included next: double. No include guard: the two headers take turns. */
+/* Element type of the .inc files included next: double. No include guard: the headers real_*.h take turns. */
 #undef REAL
+#undef STORED
+#undef LOAD
+#undef STORE
 #undef R
 #undef HX_RK
 #define REAL        double
+#define STORED      double
+#define LOAD(x)     (x)
+#define STORE(x)    (x)
 #define R(name)     name##_f64
 #define HX_RK(name) HX_K(name##_f64)

@@ -15,6 +15,8 @@
 /* with a kernel for integers, bool or complex besides */
 #define ROW_TOO(op, kernel, by, dense, other)                                                                \
     [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense, false, other}
+/* besides: for bf16 as it is stored in the operands of one mask, and bf16 or f32 in those of the other */
+#define BF16(kernel, stored_, given) .bf16 = HX_K(kernel##_bf16), .stored = stored_, .as_given = given
 #define MAP_TOO(op, other) [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true, other}
 /* elements of every dtype, as they are stored */
 #define MOVE(op, dense)    [HX_OP_##op] = {HX_K(op), NULL, -1, dense, true}
@@ -36,8 +38,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             DENSE(sumsq, IN(0)),
             DENSE(softmax, IN(0)),
             DENSE(softmax_bwd, IN(0)),
-            ROW(matmul, matmul, IN(0), false),
-            ROW(linear, linear, IN(0), false),
+            [HX_OP_matmul] = {HX_K(matmul_f32), HX_K(matmul_f64), IN(0), false, BF16(matmul, 1 | 2, 1 << OUT(0))},
+            [HX_OP_linear] = {HX_K(linear_f32), HX_K(linear_f64), IN(0), false, BF16(linear, 1 | 2 | 4, 1 << OUT(0))},
             DENSE(embedding, IN(1)),
             DENSE(embedding_bwd, IN(1)),
             DENSE(layernorm, IN(0)),

@@ -1,0 +1,13 @@
+/* Element type of the .inc files included next: bf16 in memory, float in registers. No include guard: the headers real_*.h take turns. */
+#undef REAL
+#undef STORED
+#undef LOAD
+#undef STORE
+#undef R
+#undef HX_RK
+#define REAL        float
+#define STORED      uint16_t
+#define LOAD(x)     hx__bf16_value(x)
+#define STORE(x)    hx__bf16_bits(x) /* to nearest even */
+#define R(name)     name##_bf16
+#define HX_RK(name) HX_K(name##_bf16)
