@@ -18,6 +18,7 @@ static bool has_v4(void) {
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
 }
+static bool has_avx512bf16(void) { return has_v4() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 static bool has_baseline(void) { return true; }
 
@@ -29,6 +30,7 @@ typedef struct isa_row {
 /* Best first. */
 static const isa_row isas[] = {
 #ifdef HX_HAVE_X86_LEVELS
+    {&hx__cpu_kernels_avx512bf16, has_avx512bf16},
     {&hx__cpu_kernels_v4, has_v4},
     {&hx__cpu_kernels_v3, has_v3},
 #endif
@@ -46,13 +48,13 @@ static hx_status choose_isa(const hx_cpu_kernels **out) {
         }
         if (want && *want) return HX_FAIL(HX_ERR_CONFIG, "HELIX_CPU_ISA=%s: this CPU does not have it", want);
     }
-    return HX_FAIL(HX_ERR_CONFIG, "HELIX_CPU_ISA=%.32s: expected one of baseline, v3, v4 that this build has", want);
+    return HX_FAIL(HX_ERR_CONFIG, "HELIX_CPU_ISA=%.32s: expected one of baseline, v3, v4, avx512bf16 that this build has", want);
 }
 
 static hx_status choose_gemm(bool *use_blas) {
     const char *want = getenv("HELIX_GEMM");
-    *use_blas = !want || !*want || strcmp(want, "openblas") == 0;
-    if (*use_blas || strcmp(want, "own") == 0) return HX_OK;
+    *use_blas = want && strcmp(want, "openblas") == 0;
+    if (*use_blas || !want || !*want || strcmp(want, "own") == 0) return HX_OK;
     return HX_FAIL(HX_ERR_CONFIG, "HELIX_GEMM=%.32s: expected own or openblas", want);
 }
 

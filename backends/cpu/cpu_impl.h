@@ -1,7 +1,7 @@
 /* Inside of the cpu backend: the device state, scratch memory, and the table of kernels that each instruction
  * set brings.
  *
- * The files of kernels/ are compiled once per instruction set (HX_ISA = baseline, v3, v4) and export functions
+ * The files of kernels/ are compiled once per instruction set (HX_ISA = baseline, v3, v4, avx512bf16) and export functions
  * whose names end in it; the rest is compiled once. A kernel is a function of the device and an op call. It
  * divides its work into tasks whose bounds depend on the call alone and gives them to the pool, so that its
  * result is the same for any number of threads.
@@ -56,6 +56,7 @@ extern const hx_cpu_kernels hx__cpu_kernels_baseline;
 #ifdef HX_HAVE_X86_LEVELS
 extern const hx_cpu_kernels hx__cpu_kernels_v3;
 extern const hx_cpu_kernels hx__cpu_kernels_v4;
+extern const hx_cpu_kernels hx__cpu_kernels_avx512bf16;
 #endif
 
 #define HX_CPU_SCRATCH_BLOCKS 32

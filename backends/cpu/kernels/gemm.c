@@ -44,5 +44,9 @@ enum { K_MOST = 1 << 30 };
 #undef GEMV
 #undef PACKS_AS_STORED
 #include "backends/cpu/kernels/real_bf16.h"
+#ifdef __AVX512BF16__
+#include "backends/cpu/kernels/gemm_dot.inc"
+#else
 #include "backends/cpu/kernels/gemm_tile.inc"
+#endif
 #include "backends/cpu/kernels/gemm.inc"
