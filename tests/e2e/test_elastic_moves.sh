@@ -43,6 +43,6 @@ expect 2 'in 16 of 1' "${train[@]}" --out whole --resume --train.steps 9 --train
 expect 2 'mesh.tp = 1, mesh.sequence = false, this run has 2, true' "${ranks[@]}" 2 "${train[@]}" --out whole --resume --train.steps 9 --mesh.tp 2 \
     --mesh.sequence true
 expect 2 'mesh.tp = 2, mesh.sequence = false, this run has 1, false' "${train[@]}" --out parts --resume --train.steps 9
-expect 2 'gemm own' env HELIX_GEMM=own "${train[@]}" --out whole --resume --train.steps 9
-expect 0 'WARNING: bits will differ' env HELIX_GEMM=own "${train[@]}" --out whole --resume --train.steps 9 --train.deterministic ranks
+expect 2 'gemm openblas' env HELIX_GEMM=openblas "${train[@]}" --out whole --resume --train.steps 9
+expect 0 'WARNING: bits will differ' env HELIX_GEMM=openblas "${train[@]}" --out whole --resume --train.steps 9 --train.deterministic ranks
 finish

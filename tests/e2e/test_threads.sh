@@ -23,7 +23,7 @@ HELIX_TEST_COPY_MS=200 expect 0 '12 steps' "${train[@]}" --out beside --threads 
     --train.ema 0.9 --train.eval_every 2
 same_state beside 6
 same_state beside
-HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own1 --threads 1
-HELIX_GEMM=own expect 0 '12 steps' "${train[@]}" --out own3 --threads 3
-h5diff "$(step_file own1 12)" "$(step_file own3 12)" /model >diff.txt || fail "own GEMM: other weights: $(head -3 diff.txt)"
+HELIX_GEMM=openblas expect 0 '12 steps' "${train[@]}" --out blas1 --threads 1
+HELIX_GEMM=openblas expect 0 '12 steps' "${train[@]}" --out blas3 --threads 3
+h5diff "$(step_file blas1 12)" "$(step_file blas3 12)" /model >diff.txt || fail "OpenBLAS: other weights: $(head -3 diff.txt)"
 finish
