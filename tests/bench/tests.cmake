@@ -1,8 +1,13 @@
 # Programs that measure; they are targets, not tests, but for a few runs of every op, which show that the bench works.
-foreach(name bench_cases bench_ckpt)
+foreach(name bench_cases bench_ckpt gemm_peers)
   add_executable(${name} bench/${name}.c)
   target_link_libraries(${name} PRIVATE helix_static)
 endforeach()
+find_library(DNNL_LIBRARY dnnl) # a peer only: Helix does without
+if(DNNL_LIBRARY)
+  target_link_libraries(gemm_peers PRIVATE ${DNNL_LIBRARY} gomp)
+  target_compile_definitions(gemm_peers PRIVATE HAVE_DNNL=1)
+endif()
 add_executable(raw_write bench/raw_write.c) # the disk without Helix
 target_link_libraries(raw_write PRIVATE Threads::Threads)
 target_sources(bench_cases PRIVATE conformance/battery.c conformance/cases.c)

@@ -1,5 +1,6 @@
-/* Products of tensors as tiles of matrix products. The tiles' bounds follow from the shapes alone, and each tile is
- * computed by one call on one thread: results do not depend on the number of threads. Transposed views become
+/* Products of tensors as tiles of matrix products, each computed by one call on one thread. The bits of Helix's own products do not
+ * depend on tiles, so that there are as many as the threads want; for OpenBLAS the tiles' bounds follow from the shapes alone. So results do
+ * not depend on the number of threads. Transposed views become
  * BLAS's flags; other strides are copied to scratch first. */
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
@@ -11,7 +12,9 @@ enum {
     TILE_MIN = 96,   /* not cut below this */
     SLIVER_M = 12,   /* tiles are multiples of these */
     SLIVER_N = 32,
-    TILES_WANTED = 16 /* enough to keep some cores busy */
+    TILES_WANTED = 16, /* of OpenBLAS, whose bits may depend on the tile: enough to keep some cores busy */
+    TILES_A_THREAD = 4,
+    BLAS_MOST = 3 /* rows or columns of a product that only streams a matrix: packing would cost more than it saves */
 };
 
 typedef struct product_plan {
@@ -146,14 +149,14 @@ static int64_t part_of(int64_t n, int64_t most, int64_t sliver) {
 
 /* A tile packs its columns of b once for all its rows, while rows of a are read in place unless a is transposed:
  * so tiles are tall, and square for a transposed a. */
-static void plan_tiles(product_plan *p) {
+static void plan_tiles(product_plan *p, int n_tiles_wanted) {
     int64_t m = p->shape.m, n = p->shape.n, aspect = p->shape.ta ? 1 : 8;
     p->tile_m = part_of(m, TILE_M, SLIVER_M);
     p->tile_n = part_of(n, TILE_N, SLIVER_N);
     for (;;) {
         p->tiles_m = hx__ceil_div(m, p->tile_m);
         p->tiles_n = hx__ceil_div(n, p->tile_n);
-        if ((double)p->n_products * (double)p->tiles_m * (double)p->tiles_n >= TILES_WANTED) return;
+        if ((double)p->n_products * (double)p->tiles_m * (double)p->tiles_n >= n_tiles_wanted) return;
         if (p->tile_n >= 2 * TILE_MIN && p->tile_n * aspect >= p->tile_m)
             p->tile_n = part_of(p->tile_n, hx__ceil_div(p->tile_n, 2), SLIVER_N);
         else if (p->tile_m >= 2 * TILE_MIN)
