@@ -20,7 +20,7 @@
 
 /* Registers of the instruction set: MR x 2 sums, 2 of b and 1 of a. */
 #if defined(__AVX512F__)
-enum { VEC_BYTES = 64, MR = 12, KC = 256, MC = 120 };
+enum { VEC_BYTES = 64, MR = 12, KC = 512, MC = 120 };
 #elif defined(__AVX2__)
 enum { VEC_BYTES = 32, MR = 6, KC = 384, MC = 120 };
 #else

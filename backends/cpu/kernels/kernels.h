@@ -84,7 +84,7 @@ typedef struct hx_gemm_shape {
     bool use_blas; /* OpenBLAS for every size */
 } hx_gemm_shape;
 
-#define HX_GEMM_PACK (632 * 384) /* elements of a worker's memory for packed tiles */
+#define HX_GEMM_PACK (632 * 512) /* elements of a worker's memory for packed tiles */
 
 /** C = alpha op(A) op(B) + beta C on the calling thread. @param pack  [HX_GEMM_PACK], 64-byte aligned */
 void HX_K(gemm_f32)(const hx_gemm_shape *s, double alpha, const float *a, const float *b, double beta, float *c,
