@@ -105,6 +105,19 @@ hx_status hx__cpu_random(hx_cpu *cpu, const hx_op_call *call);
 hx_status hx__cpu_fft(hx_cpu *cpu, const hx_op_call *call);
 void hx__cpu_fft_close(hx_cpu *cpu);
 
+/* For convolutions: complex transforms of length n, not scaled, and the angles by which their frequencies are moved. */
+typedef struct hx_cpu_turned {
+    void *forward, *inverse; /* plans */
+    const void *turn;        /* [n,2] of the real type: e^(-i pi j / (2n)) */
+} hx_cpu_turned;
+/** Find or make them; they hold until the op ends.
+ *  @param real     f32 or f64
+ *  @param buffers  two of n_bytes, a multiple of 64, aligned to 64 bytes as all that are transformed must be */
+hx_status hx__cpu_turned_find(hx_cpu *cpu, hx_dtype real, int64_t n, void *buffers, int64_t n_bytes, hx_cpu_turned *out);
+/* From one buffer to another; what was in the first is lost. */
+void hx__cpu_fft_execute_f32(void *plan, float *in, float *out);
+void hx__cpu_fft_execute_f64(void *plan, double *in, double *out);
+
 static inline bool hx__cpu_absent(const hx_array *a) { return a->data == NULL && a->ndim < 0; }
 static inline int64_t hx__min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t hx__max(int64_t a, int64_t b) { return a > b ? a : b; }

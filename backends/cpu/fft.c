@@ -24,6 +24,7 @@ typedef struct fft_key {
 typedef struct fft_plan {
     fft_key key;
     void *plan; /* fftwf_plan or fftw_plan */
+    void *turn; /* of hx_cpu_turned, where it was asked for */
     int64_t last_use;
 } fft_plan;
 
@@ -77,6 +78,7 @@ static void plan_destroy(fft_plan *p) {
     if (p->key.real == HX_F32) fftwf_destroy_plan(p->plan);
     else fftw_destroy_plan(p->plan);
     pthread_mutex_unlock(&planner);
+    hx_mem_free(&p->turn);
 }
 
 static bool same_key(const fft_key *a, const fft_key *b) {
@@ -102,7 +104,8 @@ static hx_status make_plan(const fft_job *j, void **out) {
     return HX_OK;
 }
 
-static hx_status find_plan(hx_cpu *cpu, fft_job *j) {
+/* What is found stays until as many others were used. */
+static hx_status find_plan(hx_cpu *cpu, const fft_job *j, fft_plan **out) {
     if (!cpu->fft) HX_TRY(hx_mem_alloc_array(1, sizeof *cpu->fft, (void **)&cpu->fft));
     struct hx_cpu_fft *fft = cpu->fft;
     fft_plan *found = NULL;
@@ -115,7 +118,7 @@ static hx_status find_plan(hx_cpu *cpu, fft_job *j) {
         *found = (fft_plan){.key = j->key, .plan = plan};
     }
     found->last_use = ++fft->n_uses;
-    j->plan = found->plan;
+    *out = found;
     return HX_OK;
 }
 
@@ -137,9 +140,38 @@ hx_status hx__cpu_fft(hx_cpu *cpu, const hx_op_call *call) {
     HX_TRY(hx_mem_mul((size_t)j.key.n, 2 * hx_dtype_bytes(j.key.real), &n_bytes));
     j.n_bytes_row = ((int64_t)n_bytes + ALIGN - 1) / ALIGN * ALIGN;
     HX_TRY(hx__cpu_scratch_array(cpu, 2 * (int64_t)cpu->n_threads, (size_t)j.n_bytes_row, (void **)&j.scratch));
-    HX_TRY(find_plan(cpu, &j));
+    fft_plan *found;
+    HX_TRY(find_plan(cpu, &j, &found));
+    j.plan = found->plan;
     j.rows_per_task = hx__max(1, TASK_ELEMENTS / j.key.n);
     double cost = 5.0 * (double)j.n_rows * (double)j.key.n * log2((double)j.key.n + 1);
     hx__cpu_run(cpu, hx__ceil_div(j.n_rows, j.rows_per_task), cost, j.key.real == HX_F32 ? rows_task_f32 : rows_task_f64, &j);
     return HX_OK;
 }
+
+/* e^(-i pi j / (2n)), pairs of f32 or f64 [n,2] */
+static hx_status make_turn(const fft_key *key, void **out) {
+    void *turn;
+    HX_TRY(hx_mem_alloc_array(key->n, 2 * hx_dtype_bytes(key->real), &turn));
+    for (int64_t j = 0; j < key->n; j++) {
+        double angle = 1.57079632679489661923 * (double)j / (double)key->n;
+        hx_elem_set(key->real, turn, 2 * j, cos(angle));
+        hx_elem_set(key->real, turn, 2 * j + 1, -sin(angle));
+    }
+    *out = turn;
+    return HX_OK;
+}
+
+hx_status hx__cpu_turned_find(hx_cpu *cpu, hx_dtype real, int64_t n, void *buffers, int64_t n_bytes, hx_cpu_turned *out) {
+    fft_job j = {.key = {.op = HX_OP_fft, .real = real, .n = n}, .scratch = buffers, .n_bytes_row = n_bytes};
+    fft_plan *forward, *inverse;
+    HX_TRY(find_plan(cpu, &j, &forward));
+    if (!forward->turn) HX_TRY(make_turn(&j.key, &forward->turn));
+    j.key.inverse = true;
+    HX_TRY(find_plan(cpu, &j, &inverse));
+    *out = (hx_cpu_turned){.forward = forward->plan, .inverse = inverse->plan, .turn = forward->turn};
+    return HX_OK;
+}
+
+void hx__cpu_fft_execute_f32(void *plan, float *in, float *out) { fftwf_execute_dft(plan, (void *)in, (void *)out); }
+void hx__cpu_fft_execute_f64(void *plan, double *in, double *out) { fftw_execute_dft(plan, (void *)in, (void *)out); }

@@ -1,5 +1,5 @@
-/* Fourier transforms by their definition, n^2 terms in float64. The angles are multiples of 2 pi / n from a table, so that
- * none grows with j k. */
+/* Fourier transforms and long convolutions by their definition, n^2 terms in float64. The angles are multiples of 2 pi / n
+ * from a table, so that none grows with j k. */
 #include "backends/ref/ref_impl.h"
 
 #include <math.h>
@@ -120,4 +120,65 @@ hx_status hx__ref_rfft(const hx_op_call *call) {
 
 hx_status hx__ref_irfft(const hx_op_call *call) {
     return each_row(call, call->attr.fft.n, irfft_row);
+}
+
+/* ---- causal convolution: sums by the definition ---- */
+
+static double at2(const hx_array *a, int64_t i, int64_t j) {
+    return hx__ref_get(a, i * a->strides[0] + j * a->strides[1]);
+}
+
+static int64_t place3(const hx_array *a, int64_t i, int64_t j, int64_t k) {
+    return i * a->strides[0] + j * a->strides[1] + k * a->strides[2];
+}
+
+static double at3(const hx_array *a, int64_t i, int64_t j, int64_t k) {
+    return hx__ref_get(a, place3(a, i, j, k));
+}
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+hx_status hx__ref_fftconv(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *h = &call->in[1], *y = &call->out[0];
+    const hx_array *d = call->n_in > 2 && hx__ref_has(&call->in[2]) ? &call->in[2] : NULL;
+    for (int64_t b = 0; b < x->dims[0]; b++)
+        for (int64_t c = 0; c < x->dims[1]; c++)
+            for (int64_t t = 0; t < x->dims[2]; t++) {
+                hx__ref_total sum = {0};
+                for (int64_t s = 0; s < smaller(t + 1, h->dims[1]); s++) hx__ref_add(&sum, at2(h, c, s) * at3(x, b, c, t - s));
+                if (d) hx__ref_add(&sum, hx__ref_get(d, c * d->strides[0]) * at3(x, b, c, t));
+                hx__ref_set(y, place3(y, b, c, t), hx__ref_value(&sum));
+            }
+    return HX_OK;
+}
+
+/* sum over the batch and t >= s of x_{t-s} dy_t */
+static double tap_gradient(const hx_array *x, const hx_array *dy, int64_t c, int64_t s) {
+    hx__ref_total sum = {0};
+    for (int64_t b = 0; b < x->dims[0]; b++)
+        for (int64_t t = s; t < x->dims[2]; t++) hx__ref_add(&sum, at3(x, b, c, t - s) * at3(dy, b, c, t));
+    return hx__ref_value(&sum);
+}
+
+hx_status hx__ref_fftconv_bwd(const hx_op_call *call) {
+    const hx_array *x = &call->in[0], *h = &call->in[1], *dy = &call->in[2];
+    const hx_array *dx = &call->out[0], *dh = &call->out[1], *dd = &call->out[2];
+    const hx_array *d = call->n_in > 3 && hx__ref_has(&call->in[3]) ? &call->in[3] : NULL;
+    unsigned accumulate = call->attr.fftconv.accumulate;
+    for (int64_t b = 0; b < x->dims[0] && hx__ref_has(dx); b++)
+        for (int64_t c = 0; c < x->dims[1]; c++)
+            for (int64_t s = 0; s < x->dims[2]; s++) {
+                hx__ref_total sum = {0};
+                for (int64_t t = s; t < smaller(x->dims[2], s + h->dims[1]); t++) hx__ref_add(&sum, at2(h, c, t - s) * at3(dy, b, c, t));
+                if (d) hx__ref_add(&sum, hx__ref_get(d, c * d->strides[0]) * at3(dy, b, c, s));
+                hx__ref_put(dx, place3(dx, b, c, s), hx__ref_value(&sum), accumulate & 1);
+            }
+    for (int64_t c = 0; c < h->dims[0]; c++) {
+        for (int64_t s = 0; s < h->dims[1] && hx__ref_has(dh); s++)
+            hx__ref_put(dh, c * dh->strides[0] + s * dh->strides[1], tap_gradient(x, dy, c, s), accumulate & 2);
+        if (hx__ref_has(dd)) hx__ref_put(dd, c * dd->strides[0], tap_gradient(x, dy, c, 0), accumulate & 4);
+    }
+    return HX_OK;
 }

@@ -82,6 +82,8 @@ static const ref_op ref_ops[HX_OP_COUNT] = {
     [HX_OP_fft] = {.run = hx__ref_fft, .takes_any = true}, /* complex */
     [HX_OP_rfft] = {.run = hx__ref_rfft, .takes_any = true},
     [HX_OP_irfft] = {.run = hx__ref_irfft, .takes_any = true},
+    [HX_OP_fftconv] = {.run = hx__ref_fftconv},
+    [HX_OP_fftconv_bwd] = {.run = hx__ref_fftconv_bwd},
     [HX_OP_cross_entropy] = {.run = hx__ref_cross_entropy, .integers = IN(1) | OUT(1)},
     [HX_OP_cross_entropy_bwd] = {.run = hx__ref_cross_entropy_bwd, .integers = IN(1)},
     [HX_OP_dropout] = {.run = hx__ref_dropout},

@@ -152,6 +152,8 @@ hx_status hx__ref_rope(const hx_op_call *call);
 hx_status hx__ref_fft(const hx_op_call *call);
 hx_status hx__ref_rfft(const hx_op_call *call);
 hx_status hx__ref_irfft(const hx_op_call *call);
+hx_status hx__ref_fftconv(const hx_op_call *call);
+hx_status hx__ref_fftconv_bwd(const hx_op_call *call);
 /* loss.c */
 hx_status hx__ref_cross_entropy(const hx_op_call *call);
 hx_status hx__ref_cross_entropy_bwd(const hx_op_call *call);

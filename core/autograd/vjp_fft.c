@@ -24,3 +24,18 @@ hx_status hx__vjp_irfft(hx_vjp *v) {
     attr.fft.interior *= 2;
     return hx__grad_give_op(v, 0, HX_OP_rfft, v->grad_out[0], NULL, &attr);
 }
+
+/* dx_s = sum over t >= s of h_{t-s} dy_t, + d dy_s, dh_s = sum over the batch and t >= s of x_{t-s} dy_t, dd = sum of x dy: one fused
+ * op, since dx and dh share the transform of dy. */
+hx_status hx__vjp_fftconv(hx_vjp *v) {
+    hx_op_attr attr = {.fftconv = {0}};
+    hx_tensor *dst[3] = {NULL};
+    unsigned skip = 0;
+    for (int i = 0; i < 3; i++) {
+        bool accumulate = false;
+        if (hx_vjp_wants(v, i)) HX_TRY(hx_vjp_target(v, i, &dst[i], &accumulate));
+        else skip |= 1u << i;
+        if (accumulate) attr.fftconv.accumulate |= 1u << i;
+    }
+    return hx_op_run(v->ctx, HX_OP_fftconv_bwd, (hx_tensor *[]){v->in[0], v->in[1], v->grad_out[0], v->in[2]}, 4, &attr, skip, dst);
+}

@@ -39,6 +39,9 @@ double hx_op_flops(const hx_op_call *call) {
     case HX_OP_fft: return 5 * n * log2((double)in[0].dims[in[0].ndim - 1]);
     case HX_OP_rfft: return 2.5 * (double)hx_array_count(&in[0]) * log2((double)in[0].dims[in[0].ndim - 1]);
     case HX_OP_irfft: return 2.5 * n * log2((double)out[0].dims[out[0].ndim - 1]);
+    case HX_OP_fftconv: /* each row there and back, as 2 L reals; backward: transforms of x, dy and dx */
+        return 10 * n * log2(2 * (double)in[0].dims[2] + 1);
+    case HX_OP_fftconv_bwd: return 15 * (double)hx_array_count(&in[0]) * log2(2 * (double)in[0].dims[2] + 1);
     case HX_OP_conv: return 2 * n * (double)hx_array_count(&in[1]) / (double)(in[1].dims[0] ? in[1].dims[0] : 1);
     case HX_OP_conv_bwd_x: return 2 * (double)hx_array_count(&in[1]) * (double)hx_array_count(&in[0]) / (double)(in[0].dims[0] ? in[0].dims[0] : 1);
     case HX_OP_conv_bwd_w: return 2 * n * (double)hx_array_count(&in[1]) / (double)(out[0].dims[0] ? out[0].dims[0] : 1);

@@ -54,6 +54,35 @@ hx_status hx__infer_irfft(const hx_op_args *a, hx_op_meta *out) {
     return HX_OK;
 }
 
+/* x [B,C,L], h [C,K] */
+static hx_status need_signals(const hx_op_args *a) {
+    HX_TRY(hx__need_ndim(a, 0, 3, 3));
+    HX_TRY(hx__need_ndim(a, 1, 2, 2));
+    return hx__need_shape(a, 1, &(hx_shape){2, {a->in[0].shape.dims[1], a->in[1].shape.dims[1]}});
+}
+
+/* x, h, d? */
+hx_status hx__infer_fftconv(const hx_op_args *a, hx_op_meta *out) {
+    HX_TRY(hx__need_same_float(a, 0, a->n_in - 1));
+    HX_TRY(need_signals(a));
+    if (a->in[2].present) HX_TRY(hx__need_shape(a, 2, &(hx_shape){1, {a->in[0].shape.dims[1]}}));
+    hx__set_out(&out[0], a->in[0].shape, a->in[0].dtype);
+    return HX_OK;
+}
+
+/* x, h, dy, d? */
+hx_status hx__infer_fftconv_bwd(const hx_op_args *a, hx_op_meta *out) {
+    const hx_shape channels = {1, {a->in[0].shape.dims[1]}};
+    HX_TRY(hx__need_same_float(a, 0, a->n_in - 1));
+    HX_TRY(need_signals(a));
+    if (a->in[3].present) HX_TRY(hx__need_shape(a, 3, &channels));
+    HX_TRY(hx__need_shape(a, 2, &a->in[0].shape));
+    hx__set_out(&out[0], a->in[0].shape, a->in[0].dtype);
+    hx__set_out(&out[1], a->in[1].shape, a->in[0].dtype);
+    hx__set_out(&out[2], channels, a->in[0].dtype);
+    return HX_OK;
+}
+
 hx_status hx_fft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
     return hx__run_along(ctx, HX_OP_fft, x, dim, &(hx_op_attr){.fft = {.scale = 1}}, out);
 }
@@ -70,4 +99,8 @@ hx_status hx_rfft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out) {
 
 hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **out) {
     return hx__run_along(ctx, HX_OP_irfft, x, dim, &(hx_op_attr){.fft = {.scale = 1 / (double)(n > 0 ? n : 1), .n = n, .interior = 1}}, out);
+}
+
+hx_status hx_fftconv(hx_ctx *ctx, hx_tensor *x, hx_tensor *h, hx_tensor *d, hx_tensor **out) {
+    return hx_op_run(ctx, HX_OP_fftconv, (hx_tensor *[]){x, h, d}, d ? 3 : 2, &(hx_op_attr){0}, 0, out);
 }

@@ -130,6 +130,9 @@ typedef union hx_op_attr {
         int64_t n;       /* irfft: length of the real output */
         double interior; /* rfft: factor of the output's bins other than 0 and n/2; irfft: of the input's */
     } fft;
+    struct {
+        unsigned accumulate; /* fftconv_bwd: bit i: add to output i */
+    } fftconv;
     struct { /* view ops; derivative only */
         int dim;
         int64_t start, step;

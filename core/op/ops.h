@@ -192,6 +192,17 @@ hx_status hx_rfft(hx_ctx *ctx, hx_tensor *x, int dim, hx_tensor **out);
 /** The inverse: n/2 + 1 bins -> n reals. The imaginary parts of bin 0, and of bin n/2 for even n, are taken as 0. */
 hx_status hx_irfft(hx_ctx *ctx, hx_tensor *x, int dim, int64_t n, hx_tensor **out);
 
+/** Causal convolution of each channel with a kernel as long as the signal, in O(L log L): the layer of S4 and Hyena.
+ *  @param x  [B,C,L]; @param h  [C,K], any K: elements from L on are not read; @param d  [C]: adds d x; NULL: nothing
+ *  @param[out] out  [B,C,L]
+ *  Formula: y_t = sum over s <= t of h_s x_{t-s}, + d x_t
+ *  Error: about the dtype's epsilon times |h| |x|, the 2-norms of kernel and row, at every t; so where an element is not
+ *  finite, all of its row is not (row b,c of x; channel c of h and d)
+ *  Memory: x and h saved for backward, no spectra; on cpu a few rows for each thread
+ *  @return HX_ERR_UNSUPPORTED on cuda
+ *  Source: Poli et al. 2023, "Hyena Hierarchy", eq. 2; Fu et al. 2023, "FlashFFTConv" */
+hx_status hx_fftconv(hx_ctx *ctx, hx_tensor *x, hx_tensor *h, hx_tensor *d, hx_tensor **out);
+
 /* ---- norms and attention ---- */
 
 /** Layer normalisation over the last dim (Ba et al. 2016). @param b [C] or NULL */

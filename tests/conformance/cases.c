@@ -67,6 +67,7 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
 #define FFT(back, s) {.fft = {.inverse = back, .scale = s}}
 #define RFFT(s, c) {.fft = {.scale = s, .interior = c}}
 #define IRFFT(m, s, c) {.fft = {.n = m, .scale = s, .interior = c}}
+#define FFTCONV_ADD(bits)   {.fftconv = {bits}}
 #define IGNORE              {.cross_entropy = {HX_IGNORE_INDEX}}
 #define RANDOM(first, q, x, y) {.random = {.rng = {42, 7}, .offset = first, .p = q, .a = x, .b = y}}
 /* a part of a vocabulary: of a table's rows, of the columns of logits; parts of a sequence */

@@ -382,6 +382,13 @@ static void fourier(draw *d) {
     put(d, d->letter, x, ANY);
 }
 
+static void fftconv(draw *d) {
+    int64_t n_channels = roll(d, 4);
+    put(d, "", HX_SHAPE(roll(d, 4), n_channels, roll(d, 7)), ANY);
+    put(d, "", HX_SHAPE(n_channels, roll(d, 7)), ANY);
+    if (roll(d, 2)) put(d, "", HX_SHAPE(n_channels), ANY);
+}
+
 static void cross_entropy(draw *d) {
     hx_shape logits = any_shape(d, 1, 4), ids = logits;
     int64_t n_classes = 1 + roll(d, 5);
@@ -559,6 +566,7 @@ static const row rows[] = {
     COMPLEX(fourier, fft, SUMMED),
     {fourier, "a", {.op = HX_OP_rfft, SUMMED}},
     COMPLEX(fourier, irfft, SUMMED),
+    REAL(fftconv, fftconv, SUMMED),
     REAL(cross_entropy, cross_entropy, SUMMED),
     REAL(reshape, view, ),
     COMPLEX(reshape, view, ),

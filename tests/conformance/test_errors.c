@@ -194,6 +194,17 @@ static const struct error_case {
     SHAPE(irfft, "z3", .attr.fft.n = 6),
     SHAPE(irfft, "w2,0", .attr.fft.n = 1),
     DTYPE(irfft, "3", .attr.fft.n = 4),
+    SHAPE(fftconv, "2,3,4 2,4", ),
+    SHAPE(fftconv, "3,4 3,4", ),
+    SHAPE(fftconv, "2,3,4 1,3,4", ),
+    SHAPE(fftconv, "2,3,4 3,4 4", ),
+    DTYPE(fftconv, "2,3,4 d3,4", ),
+    NO_ARITHMETIC(fftconv, "i2,3,4 i3,4", ),
+    NO_ARITHMETIC(fftconv, "z2,3,4 z3,4", ),
+    SHAPE(fftconv_bwd, "2,3,4 3,4 2,3,5", ),
+    SHAPE(fftconv_bwd, "2,3,4 2,4 2,3,4", ),
+    SHAPE(fftconv_bwd, "2,3,4 3,4 2,3,4 2", ),
+    DTYPE(fftconv_bwd, "2,3,4 3,4 d2,3,4", ),
     SHAPE(cross_entropy, "3,5 i4", ),
     SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.start = 5, .total = 9}),
     SHAPE(cross_entropy, "3,5 i3", .attr.cross_entropy = {.start = -1, .total = 9}),
@@ -533,6 +544,7 @@ Test(errors, a_missing_tensor_is_refused_by_every_typed_function) {
     REFUSED(hx_ifft(c, no, 0, &y));
     REFUSED(hx_rfft(c, no, 0, &y));
     REFUSED(hx_irfft(c, no, 0, 2, &y));
+    REFUSED(hx_fftconv(c, no, x, NULL, &y));
     REFUSED(hx_layernorm_op(c, no, x, NULL, 1e-5, &y));
     REFUSED(hx_rmsnorm_op(c, no, x, 1e-5, &y));
     REFUSED(hx_add_layernorm_op(c, no, x, x, NULL, 1e-5, &y, &z));

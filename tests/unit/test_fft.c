@@ -285,10 +285,90 @@ static void empty(rig *r, hx_dtype real) {
 }
 Test(fft, takes_an_empty_batch_and_refuses_an_empty_signal_and_half_types) { everywhere(empty); }
 
+/* ---- long convolutions ---- */
+
+enum { B = 3, C = 2, LONG = 700 }; /* of a transform of 768 */
+
+/* rfft of x with as many zeros behind it, so that nothing comes round. */
+static void padded_rfft(rig *r, hx_tensor *x, int64_t n_after, hx_tensor **out) {
+    int64_t none[HX_MAX_DIMS] = {0}, after[HX_MAX_DIMS] = {0};
+    HX_AUTO_TENSOR padded = NULL;
+    after[hx_tensor_ndim(x) - 1] = n_after;
+    MUST(hx_pad(&r->ctx, x, none, after, HX_PAD_ZERO, 0, &padded));
+    MUST(hx_rfft(&r->ctx, padded, -1, out));
+}
+
+static void against_padded(rig *r, hx_dtype real) {
+    static double x[B * C * LONG];
+    draws(x, B * C * LONG);
+    const int64_t taps[] = {1, 9, LONG};
+    for (int i = 0; i < 3; i++) {
+        HX_AUTO_TENSOR in = tensor(r, real, HX_SHAPE(B, C, LONG), x);
+        HX_AUTO_TENSOR h = tensor(r, real, HX_SHAPE(C, taps[i]), x + 5);
+        HX_AUTO_TENSOR y = NULL;
+        HX_AUTO_TENSOR bins_x = NULL;
+        HX_AUTO_TENSOR bins_h = NULL;
+        HX_AUTO_TENSOR product = NULL;
+        HX_AUTO_TENSOR whole = NULL;
+        HX_AUTO_TENSOR causal = NULL;
+        MUST(hx_fftconv(&r->ctx, in, h, NULL, &y));
+        padded_rfft(r, in, LONG, &bins_x);
+        padded_rfft(r, h, 2 * LONG - taps[i], &bins_h);
+        MUST(hx_mul(&r->ctx, bins_x, bins_h, &product));
+        MUST(hx_irfft(&r->ctx, product, -1, 2 * LONG, &whole));
+        MUST(hx_slice(&r->ctx, whole, 2, 0, LONG, 1, &causal));
+        double *got = parts_of(r, y), *want = parts_of(r, causal);
+        cr_expect_lt(relative(got, want, B * C * LONG), real == HX_F32 ? 1e-6 : 1e-14, "%lld taps: off by %g", (long long)taps[i],
+                     relative(got, want, B * C * LONG));
+        free(got);
+        free(want);
+    }
+}
+Test(fftconv, is_the_product_of_padded_transforms) { everywhere(against_padded); }
+
+/* What an infinity or a NaN spoils is its own row, and the gradient of its channel's kernel. */
+Test(fftconv, keeps_what_is_not_finite_in_its_row) {
+    static double x[B * C * LONG], spoiled[B * C * LONG];
+    draws(x, B * C * LONG);
+    memcpy(spoiled, x, sizeof x);
+    spoiled[(1 * C + 1) * LONG + 123] = NAN; /* row 1,1 */
+    spoiled[(2 * C + 1) * LONG] = INFINITY;  /* row 2,1 */
+    for (int k = 0; k < 2; k++) {
+        rig r;
+        rig_open("cpu", 2, &r);
+        hx_dtype real = k ? HX_F64 : HX_F32;
+        HX_AUTO_TENSOR good = tensor(&r, real, HX_SHAPE(B, C, LONG), x);
+        HX_AUTO_TENSOR bad = tensor(&r, real, HX_SHAPE(B, C, LONG), spoiled);
+        HX_AUTO_TENSOR h = tensor(&r, real, HX_SHAPE(C, LONG), x + 5);
+        hx_tensor *want[4] = {NULL}, *got[4] = {NULL};
+        MUST(hx_fftconv(&r.ctx, good, h, NULL, &want[0]));
+        MUST(hx_fftconv(&r.ctx, bad, h, NULL, &got[0]));
+        MUST(hx_op_run(&r.ctx, HX_OP_fftconv_bwd, (hx_tensor *[]){good, h, good}, 3, NULL, 0, want + 1));
+        MUST(hx_op_run(&r.ctx, HX_OP_fftconv_bwd, (hx_tensor *[]){bad, h, good}, 3, NULL, 0, got + 1));
+        for (int o = 0; o < 4; o++) {
+            double *a = parts_of(&r, want[o]), *b = parts_of(&r, got[o]);
+            int64_t n = hx_tensor_count(want[o]), n_row = o < 2 ? LONG : n / C;
+            for (int64_t i = 0; i < n; i++) {
+                int64_t row = i / n_row;
+                bool is_spoiled = o == 0 ? row == 1 * C + 1 || row == 2 * C + 1 : o >= 2 && row == 1;
+                cr_expect(is_spoiled ? !isfinite(b[i]) : a[i] == b[i], "output %d, element %lld: %g for %g", o, (long long)i, b[i], a[i]);
+            }
+            free(a);
+            free(b);
+            hx_tensor_destroy(&want[o]);
+            hx_tensor_destroy(&got[o]);
+        }
+        hx_tensor_destroy(&good);
+        hx_tensor_destroy(&bad);
+        hx_tensor_destroy(&h);
+        rig_close(&r);
+    }
+}
+
 /* More lengths than the cpu device keeps plans for, twice, so that plans are made again after they had to go. */
 Test(fft, gives_the_same_bits_when_its_plan_had_to_go) {
     enum { N = 150 };
-    static double x[2 * N], first[N][2 * N];
+    static double x[2 * N], first[N][2 * N], first_conv[N][N];
     rig r;
     rig_open("cpu", 1, &r);
     draws(x, 2 * N);
@@ -300,6 +380,14 @@ Test(fft, gives_the_same_bits_when_its_plan_had_to_go) {
             double *got = parts_of(&r, y);
             if (pass == 0) memcpy(first[n - 1], got, sizeof(double) * 2 * (size_t)n);
             else cr_expect_eq(memcmp(first[n - 1], got, sizeof(double) * 2 * (size_t)n), 0, "n = %d", n);
+            free(got);
+            HX_AUTO_TENSOR signal = tensor(&r, HX_F64, HX_SHAPE(1, 1, n), x);
+            HX_AUTO_TENSOR h = tensor(&r, HX_F64, HX_SHAPE(1, n), x + 1);
+            HX_AUTO_TENSOR z = NULL;
+            MUST(hx_fftconv(&r.ctx, signal, h, NULL, &z));
+            got = parts_of(&r, z);
+            if (pass == 0) memcpy(first_conv[n - 1], got, sizeof(double) * (size_t)n);
+            else cr_expect_eq(memcmp(first_conv[n - 1], got, sizeof(double) * (size_t)n), 0, "convolution, n = %d", n);
             free(got);
         }
     rig_close(&r);

@@ -27,7 +27,7 @@
     X(rope) X(swiglu) X(swiglu_bwd)                                                                          \
     X(sgd) X(rmsprop) X(lion) X(sumabs) X(maxabs) X(norm_blocks)                                             \
     X(conv) X(conv_bwd_x) X(conv_bwd_w) X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)              \
-    X(batchnorm) X(batchnorm_bwd)                                                                            \
+    X(batchnorm) X(batchnorm_bwd) X(fftconv) X(fftconv_bwd)                                                  \
     X(log_softmax) X(log_softmax_bwd) X(stat) X(arg) X(topk) X(gather_bwd) X(pad_bwd)
 #define HX_CPU_DECLARE_(name)                                                                                \
     hx_status HX_K(name##_f32)(hx_cpu *cpu, const hx_op_call *call);                                         \

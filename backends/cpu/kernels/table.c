@@ -54,6 +54,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             [HX_OP_fft] = {hx__cpu_fft, NULL, -1, false},
             [HX_OP_rfft] = {hx__cpu_fft, NULL, -1, false},
             [HX_OP_irfft] = {hx__cpu_fft, NULL, -1, false},
+            DENSE(fftconv, IN(0)),
+            DENSE(fftconv_bwd, IN(0)),
             DENSE(cross_entropy, IN(0)),
             DENSE(cross_entropy_bwd, IN(0)),
             DENSE(dropout, IN(0)),
