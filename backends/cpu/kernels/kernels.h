@@ -3,7 +3,7 @@
  * file, included after real_f32.h, again after real_f64.h, and some after real_bf16.h, where
  *   REAL    is the type of numbers in registers,
  *   STORED  that of elements in memory, LOAD(x) the number that an element holds and STORE(v) the element for a number,
- *   R(x)    names a function of that type: x_f32,
+ *   R(x)    names a function of that type: x_f32, V(x) one of numbers in registers: those of vmath.h,
  *   HX_RK(x) names one that leaves the file: hx__cpu_x_f32_v3.
  */
 #ifndef HX_BACKENDS_CPU_KERNELS_H
@@ -34,7 +34,8 @@
     hx_status HX_K(name##_f64)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
 /* those with a form for bf16 as it is stored */
-#define HX_CPU_BF16_LIST(X) X(matmul) X(linear)
+#define HX_CPU_BF16_LIST(X)                                                                                  \
+    X(matmul) X(linear) X(sum) X(sumsq) X(embedding) X(embedding_bwd) X(cross_entropy) X(cross_entropy_bwd)
 #define HX_CPU_DECLARE_BF16_(name) hx_status HX_K(name##_bf16)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_BF16_LIST(HX_CPU_DECLARE_BF16_)
 extern const hx_cpu_probe HX_K(probe);

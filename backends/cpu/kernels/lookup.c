@@ -3,6 +3,7 @@
 #include <string.h>
 #include "backends/cpu/kernels/ids.h"
 #include "backends/cpu/kernels/kernels.h"
+#include "core/tensor/half.h"
 
 enum {
     ROW_TASK = 16384,   /* elements of a task of whole rows */
@@ -12,4 +13,6 @@ enum {
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/lookup.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/lookup.inc"
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/lookup.inc"

@@ -4,10 +4,12 @@
 #undef LOAD
 #undef STORE
 #undef R
+#undef V
 #undef HX_RK
 #define REAL        float
 #define STORED      uint16_t
 #define LOAD(x)     hx__bf16_value(x)
 #define STORE(x)    hx__bf16_bits(x) /* to nearest even */
 #define R(name)     name##_bf16
+#define V(name)     name##_f32
 #define HX_RK(name) HX_K(name##_bf16)

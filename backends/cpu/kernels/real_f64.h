@@ -4,10 +4,12 @@
 #undef LOAD
 #undef STORE
 #undef R
+#undef V
 #undef HX_RK
 #define REAL        double
 #define STORED      double
 #define LOAD(x)     (x)
 #define STORE(x)    (x)
 #define R(name)     name##_f64
+#define V(name)     name##_f64
 #define HX_RK(name) HX_K(name##_f64)

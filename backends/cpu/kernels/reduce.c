@@ -1,11 +1,11 @@
-/* Sums, and what is normalised by one. */
+/* Sums. */
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/reduce_plan.h"
-#include "backends/cpu/kernels/vmath.h"
-
-enum { ROW_TASK = 16384 /* elements of a task of whole rows */ };
+#include "core/tensor/half.h"
 
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/reduce.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/reduce.inc"
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/reduce.inc"

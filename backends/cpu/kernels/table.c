@@ -6,6 +6,7 @@
 
 #define IN(i)  (i)
 #define OUT(i) (8 + (i))
+#define BIT(i) (1u << (i))
 /* dtype of operand `by` chooses; DENSE kernels get dense operands only */
 #define ROW(op, kernel, by, dense) [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense}
 #define MAP(op)                    [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true}
@@ -17,6 +18,8 @@
     [HX_OP_##op] = {HX_K(kernel##_f32), HX_K(kernel##_f64), by, dense, false, other}
 /* besides: for bf16 as it is stored in the operands of one mask, and bf16 or f32 in those of the other */
 #define BF16(kernel, stored_, given) .bf16 = HX_K(kernel##_bf16), .stored = stored_, .as_given = given
+#define DENSE_BF16(op, by, stored)                                                                            \
+    [HX_OP_##op] = {HX_K(op##_f32), HX_K(op##_f64), by, true, BF16(op, stored, 0)}
 #define MAP_TOO(op, other) [HX_OP_##op] = {HX_K(elementwise_f32), HX_K(elementwise_f64), IN(0), false, true, other}
 /* elements of every dtype, as they are stored */
 #define MOVE(op, dense)    [HX_OP_##op] = {HX_K(op), NULL, -1, dense, true}
@@ -34,14 +37,14 @@ const hx_cpu_kernels HX_K(kernels) = {
             [HX_OP_swiglu] = {HX_K(swiglu_f32), HX_K(swiglu_f64), IN(0), false, true},
             [HX_OP_swiglu_bwd] = {HX_K(swiglu_bwd_f32), HX_K(swiglu_bwd_f64), IN(0), false, true},
             [HX_OP_copy] = {HX_K(copy), NULL, -1, false, true},
-            ROW_TOO(sum, sum, IN(0), false, hx__cpu_by_parts),
-            DENSE(sumsq, IN(0)),
+            [HX_OP_sum] = {HX_K(sum_f32), HX_K(sum_f64), IN(0), false, false, hx__cpu_by_parts, BF16(sum, BIT(IN(0)), 0)},
+            DENSE_BF16(sumsq, IN(0), BIT(IN(0))),
             DENSE(softmax, IN(0)),
             DENSE(softmax_bwd, IN(0)),
             [HX_OP_matmul] = {HX_K(matmul_f32), HX_K(matmul_f64), IN(0), false, BF16(matmul, 1 | 2, 1 << OUT(0))},
             [HX_OP_linear] = {HX_K(linear_f32), HX_K(linear_f64), IN(0), false, BF16(linear, 1 | 2 | 4, 1 << OUT(0))},
-            DENSE(embedding, IN(1)),
-            DENSE(embedding_bwd, IN(1)),
+            DENSE_BF16(embedding, IN(1), BIT(IN(1)) | BIT(OUT(0))),
+            DENSE_BF16(embedding_bwd, IN(1), BIT(IN(1))),
             DENSE(layernorm, IN(0)),
             DENSE(layernorm_bwd, IN(0)),
             DENSE(rmsnorm, IN(0)),
@@ -56,8 +59,8 @@ const hx_cpu_kernels HX_K(kernels) = {
             [HX_OP_irfft] = {hx__cpu_fft, NULL, -1, false},
             DENSE(fftconv, IN(0)),
             DENSE(fftconv_bwd, IN(0)),
-            DENSE(cross_entropy, IN(0)),
-            DENSE(cross_entropy_bwd, IN(0)),
+            DENSE_BF16(cross_entropy, IN(0), BIT(IN(0))),
+            DENSE_BF16(cross_entropy_bwd, IN(0), BIT(IN(0)) | BIT(OUT(0))),
             DENSE(dropout, IN(0)),
             [HX_OP_random_uniform] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
             [HX_OP_random_normal] = {hx__cpu_random, hx__cpu_random, OUT(0), true},
