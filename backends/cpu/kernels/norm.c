@@ -1,14 +1,16 @@
-/* Norms over the last dim, for both element types. */
+/* Norms over the last dim. */
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
+#include "core/tensor/half.h"
 
 enum {
     ROW_TASK = 16384,    /* elements of a task of whole rows */
     ROWS_BLOCK_MIN = 32, /* rows of a block of weight gradients: more when there would be too many blocks */
-    ROW_BLOCKS_MAX = 256
+    ROW_BLOCKS_MAX = 256,
+    COLUMNS_TASK = 128 /* columns of a task that joins the blocks */
 };
 
-/* Half types: the kernel of add rounds s, of which the norm's dense copy is made. */
+/* f16, and outputs of several types: the kernel of add rounds s, of which the norm's dense copy is made. */
 static hx_status add_then_norm(hx_cpu *cpu, const hx_op_call *call, hx_op op) {
     const hx_cpu_kernel *kernel = &cpu->kernels->op[op];
     const int last = call->n_out - 1;
@@ -31,4 +33,6 @@ static hx_status add_then_norm(hx_cpu *cpu, const hx_op_call *call, hx_op op) {
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/norm.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/norm.inc"
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/norm.inc"
