@@ -174,6 +174,42 @@ Test(conv, max_pool_takes_the_first_nan_or_largest) {
     for (int i = 0; i < 2; i++) hx_tensor_destroy(&out[i]);
 }
 
+/* The same in rows long enough for many windows to be looked at together, with every number of elements between them. */
+static void expect_first_nan_or_largest(hx_dtype dtype, int64_t stride) {
+    enum { N = 101, WINDOW = 5, PADDING = 2, STEP = 2 };
+    HX_AUTO_TENSOR x64 = NULL;
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR y64 = NULL;
+    hx_tensor *out[2] = {NULL};
+    double v[N];
+    for (int i = 0; i < N; i++) v[i] = i % 23 == 7 || i % 23 == 9 ? (double)NAN : i > 60 ? -INFINITY : (double)(i * 5 % 7);
+    hx_op_attr attr = {.conv = {.n = 1, .stride = {stride}, .padding = {PADDING}, .dilation = {STEP}, .groups = 1, .size = {WINDOW}}};
+    OK(hx_tensor_create(dev, HX_F64, HX_SHAPE(1, 1, N), &x64));
+    OK(hx_tensor_write(stream, x64, v));
+    OK(hx_cast(&ctx, x64, dtype, &x));
+    OK(hx_op_run(&ctx, HX_OP_max_pool, &x, 1, &attr, 0, out));
+    OK(hx_cast(&ctx, out[0], HX_F64, &y64));
+    double *y = values_of(y64);
+    int64_t n = hx_tensor_count(out[0]), *index = malloc((size_t)n * sizeof *index);
+    OK(hx_tensor_read(stream, out[1], index));
+    for (int64_t m = 0; m < n; m++) {
+        int64_t best = -1;
+        for (int64_t k = 0, i = m * stride - PADDING; k < WINDOW; k++, i += STEP)
+            if (i >= 0 && i < N && (best < 0 || v[i] > v[best] || (isnan(v[i]) && !isnan(v[best])))) best = i;
+        cr_expect_eq(index[m], best, "window %ld of stride %ld: %ld, expected %ld", (long)m, (long)stride, (long)index[m], (long)best);
+        cr_expect(isnan(v[best]) ? isnan(y[m]) : y[m] == v[best]);
+    }
+    free(index), free(y);
+    for (int i = 0; i < 2; i++) hx_tensor_destroy(&out[i]);
+}
+
+Test(conv, max_pool_of_long_rows_takes_the_first_nan_or_largest) {
+    for (int64_t stride = 1; stride < 5; stride++) {
+        expect_first_nan_or_largest(HX_F32, stride);
+        expect_first_nan_or_largest(HX_F64, stride);
+    }
+}
+
 Test(conv, a_dilated_window_in_the_padding_gives_minus_infinity_and_passes_no_gradient_on) {
     HX_AUTO_TENSOR x = sines(HX_SHAPE(1, 1, 3), 1, 0.1);
     HX_AUTO_TENSOR y = NULL;
