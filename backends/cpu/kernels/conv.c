@@ -5,20 +5,33 @@
  * its derivatives. Only a block of that matrix exists at a time, and positions run on from image to image so that
  * small images fill a tile too.
  *   forward      task = group, block of outputs, tile:   y = w X
- *   derivative x task = images, group, channels:         X = w^T dy, added back to where it came from
- *   derivative w task = positions, group, block of w:    dw = dy X^T, the parts added in order at the end
+ *   derivative x of windows one apart: the convolution of dy, padded to the size of x, with the kernel back to front
+ *                otherwise task = images, group, channels: X = w^T dy, added back to where it came from
+ *   derivative w task = positions, group, block of w:    dw^T = X dy^T, the parts added in order at the end
+ * The products read the matrix as it is, without packing it once more: registers hold MR rows of NV vectors of sums.
  * Groups of few channels (depthwise convolutions) leave nothing to a matrix product and take plain loops over rows.
  * Blocks follow from the shapes alone: results do not depend on the number of threads. */
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
+#include "backends/cpu/kernels/vmath.h"
 #include "core/op/window.h"
 
+/* Registers of the instruction set: MR x NV sums, NV of the matrix and 1 of the other factor. */
+#if defined(__AVX512F__)
+enum { VEC_BYTES = 64, MR = 8, NV = 3 };
+#elif defined(__AVX2__)
+enum { VEC_BYTES = 32, MR = 4, NV = 3 };
+#else
+enum { VEC_BYTES = 16, MR = 4, NV = 2 };
+#endif
 enum {
-    TILE = 256,       /* positions of a tile */
-    ROWS = 256,       /* rows of a block of the matrix: with TILE, what fits a second-level cache */
-    OUTS = 128,       /* outputs of a block */
-    DIRECT_MOST = 8,  /* channels times outputs of a group for plain loops */
-    PARTS_WANTED = 32 /* tasks of the derivative of w, to keep some cores busy */
+    TILE = 240,        /* positions of a tile: whole vectors by threes, and rows an odd number of cache lines apart */
+    ROWS = 320,        /* rows of a block of the matrix: with TILE, what fits a second-level cache */
+    ROWS_OF_SUM = 192, /* of y = w X: with NV vectors, what fits a first-level cache */
+    OUTS = 128,        /* outputs of a block */
+    DIRECT_MOST = 8,   /* channels times outputs of a group for plain loops */
+    SUM_ROWS = 16,     /* rows of dw^T of a task that adds its parts */
+    PARTS_WANTED = 32  /* tasks of the derivative of w, to keep some cores busy */
 };
 #define PARTS_ELEMS (1 << 22) /* of memory for parts of dw, unless one alone is larger */
 
@@ -41,6 +54,29 @@ static conv_plan plan_conv(const hx_op_attr *attr, const hx_array *x, const hx_a
 
 static bool is_direct(const conv_plan *p) {
     return (double)p->group_in * (double)p->group_out <= DIRECT_MOST;
+}
+
+/* dx as a convolution of dy computes every window of x, and wins unless most of those read only padding. */
+static bool is_conv_back(const conv_plan *p) {
+    const int64_t *stride = p->win.stride;
+    return stride[0] == 1 && stride[1] == 1 && stride[2] == 1 && (double)p->win.n_in <= 2.0 * (double)p->win.n_out;
+}
+
+/* x and y change places; the padding may be negative. */
+static conv_plan plan_back(const conv_plan *p) {
+    conv_plan q = *p;
+    for (int d = 0; d < 3; d++) {
+        q.win.in[d] = p->win.out[d];
+        q.win.out[d] = p->win.in[d];
+        q.win.padding[d] = p->win.dilation[d] * (p->win.kernel[d] - 1) - p->win.padding[d];
+    }
+    q.win.n_in = p->win.n_out;
+    q.win.n_out = p->win.n_in;
+    q.group_in = p->group_out, q.group_out = p->group_in;
+    q.n_channels = p->n_outputs, q.n_outputs = p->n_channels;
+    q.n_rows = q.group_in * q.win.n_kernel;
+    q.n_positions = q.n_batch * q.win.n_out;
+    return q;
 }
 
 static double cost_of(const conv_plan *p) {
@@ -120,7 +156,9 @@ static int64_t even_part(int64_t n, int64_t most) {
 
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/conv_direct.inc"
+#include "backends/cpu/kernels/conv_tile.inc"
 #include "backends/cpu/kernels/conv.inc"
 #include "backends/cpu/kernels/real_f64.h"
 #include "backends/cpu/kernels/conv_direct.inc"
+#include "backends/cpu/kernels/conv_tile.inc"
 #include "backends/cpu/kernels/conv.inc"
