@@ -32,6 +32,10 @@ static hx_status matmul(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { re
 static hx_status linear(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_linear_op(ctx, in[0], in[1], NULL, out); }
 static hx_status fftconv(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) { return hx_fftconv(ctx, in[0], in[1], NULL, out); }
 
+static hx_status attention(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
+    return hx_attention_op(ctx, in[0], in[1], in[2], NULL, true, 0, out);
+}
+
 static hx_status softmax_ce(hx_ctx *ctx, hx_tensor *const *in, hx_tensor **out) {
     HX_AUTO_TENSOR count = NULL;
     return hx_cross_entropy(ctx, in[0], in[1], HX_IGNORE_INDEX, out, &count);
@@ -172,6 +176,7 @@ static void close_adamw(hx_bench_rig *rig) {
 #define OP_BOTH(name_, what_, ...)     OP(name_, what_, both, NULL, .part = BOTH, __VA_ARGS__)
 #define LAYERNORM                      .run = layernorm, .in = {SHAPE(8192, 768), SHAPE(768), SHAPE(768)}, .grads = 7
 #define GELU                           .run = gelu, .in = {SHAPE(16 << 20)}, .grads = 1
+#define ATTENTION                      .run = attention, .in = {SHAPE(4, 256, 12, 64), SHAPE(4, 256, 12, 64), SHAPE(4, 256, 12, 64)}, .grads = 7
 #define SQUARE(n)                      .run = matmul, .in = {SHAPE(n, n), SHAPE(n, n)}
 #define LINEAR(m, k, n)                .run = linear, .in = {SHAPE(m, k), SHAPE(n, k)}, .grads = 3 /* [m,k] [n,k]^T */
 
@@ -180,6 +185,8 @@ const hx_bench_case hx__bench_op_cases[] = {
             .in = {SHAPE(8, 256, 4096), SHAPE(256, 4096)}, .grads = 3),
     OP_FORWARD("layernorm-fwd", "8192 x 768", LAYERNORM),
     OP_BACKWARD("layernorm-bwd", "8192 x 768", LAYERNORM),
+    OP_FORWARD("attention-fwd", "GPT-2's, causal: 4 x 256 tokens, 12 heads of 64", ATTENTION),
+    OP_BACKWARD("attention-bwd", "GPT-2's, causal: 4 x 256 tokens, 12 heads of 64", ATTENTION),
     OP_BOTH("softmax-ce", "softmax and cross-entropy of 1024 x 50304, forward and backward", .run = softmax_ce,
             .in = {SHAPE(1024, 50304), SHAPE(1024)}, .grads = 1, .n_ids = 50304),
     OP_FORWARD("gelu-fwd", "tanh form, 16 Mi elements", GELU),

@@ -207,6 +207,13 @@ def gelu(x):
     return F.gelu(x, approximate="tanh")
 
 
+def attention(q, k, v):
+    """Of [batch, tokens, heads, dim], as a model's linear layers leave them."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1)
+    return attend(q, k, v, mask).transpose(1, 2)
+
+
 def both_ways(name, run, *operands, **options):
     return {f"{name}-fwd": op(run, "forward", *operands, **options), f"{name}-bwd": op(run, "backward", *operands, **options)}
 
@@ -222,6 +229,7 @@ CASES = {  # training: what a step does, and how many
 OPS = {
     "fft-conv": op(fft_conv, "both", (8, 256, 4096), (256, 4096)),
     **both_ways("layernorm", layernorm, (8192, 768), (768,), (768,)),
+    **both_ways("attention", attention, (4, 256, 12, 64), (4, 256, 12, 64), (4, 256, 12, 64)),
     "softmax-ce": op(lambda x, t: F.cross_entropy(x, t, reduction="sum"), "both", (1024, 50304), lambda: torch.arange(1024) * 37 % 50304,
                      grads=1),
     **both_ways("gelu", gelu, (16 << 20,)),
