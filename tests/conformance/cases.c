@@ -12,7 +12,7 @@ const conf_tolerance_rule conf_tolerances[CONF_N_TOLERANCES] = {
     [CONF_SUM] = {64, 1, "a sum in another order: an ulp for each term, besides 64 ulp of 1"},
     /* as CONF_SUM; each weight may be half a unit off, up or down: what they add grows as the root of their number. Most are far
      * below 1, so that a term adds a small part of a unit */
-    [CONF_WEIGHTS] = {64, 1, "a sum of terms with weights that tensor cores take rounded to a half type", 0.06},
+    [CONF_WEIGHTS] = {64, 1, "a sum of terms with weights that kernels round to a half type", 0.06},
 };
 
 /* Rows stay rows. */

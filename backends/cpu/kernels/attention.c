@@ -4,6 +4,8 @@
  * Forward: a task is one block of queries of one head. It walks over the blocks of keys, keeping each row's maximum
  * and sum, and rescales what it has accumulated when the maximum grows (Dao et al. 2022; Milakov & Gimelshein 2018).
  * Backward: a task is one key head with all its query heads; probabilities come back from the saved logsumexp.
+ * bf16 operands are taken as they are stored. Scores, sums and what is accumulated are f32; probabilities and dS are rounded to bf16 for
+ * the products that take them (as Dao et al. do), and each output once, at its end.
  *
  * A pair of query and key that do not see each other has weight 0, but 0 times an infinity or a NaN is NaN. Products
  * of blocks with such pairs look for numbers that are not finite in the rows concerned, and leave the pairs out one by
@@ -12,10 +14,16 @@
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
+#include "core/tensor/half.h"
 
+/* A product packs its keys once for all its queries, so blocks are tall. Causality hides up to half of a block of keys on the diagonal,
+ * so they are narrow. */
 enum {
-    Q_BLOCK = 64,
-    K_BLOCK = 256 /* a block of f32 scores takes 64 KiB */
+    Q_MOST = 264,      /* most queries of a block */
+    Q_MULTIPLE = 12,   /* rows of a register tile */
+    Q_LEAST = 36,      /* not cut below this for more tasks */
+    TASKS_WANTED = 16, /* enough to keep some cores busy */
+    K_BLOCK = 64
 };
 
 /* [B,T,H,D] with dense D */
@@ -37,7 +45,8 @@ typedef struct attention_job {
     void *lse;        /* [B,H,T] or NULL */
     void *scratch;
     int64_t scratch_each; /* elements per worker */
-    int64_t B, T, H, D, S, G, group, q_blocks;
+    int64_t B, T, H, D, S, G, group;
+    int64_t q_block; /* queries of a block */
     double scale;
     bool causal, use_blas;
 } attention_job;
@@ -124,6 +133,12 @@ static hx_status copy_back(hx_cpu *cpu, const hx_array *from, const hx_array *to
     return from->data == to->data ? HX_OK : copy_array(cpu, from, to);
 }
 
+/* Blocks of n queries, equally long, of at most so many. */
+static int64_t block_of(int64_t n, int64_t most) {
+    int64_t even = hx__ceil_div(n, hx__max(1, hx__ceil_div(n, most)));
+    return hx__max(Q_MULTIPLE, hx__ceil_div(even, Q_MULTIPLE) * Q_MULTIPLE);
+}
+
 static hx_status plan_common(hx_cpu *cpu, const hx_op_call *call, attention_job *j) {
     hx_array q = call->in[0], k = call->in[1], v = call->in[2];
     j->B = q.dims[0];
@@ -133,7 +148,7 @@ static hx_status plan_common(hx_cpu *cpu, const hx_op_call *call, attention_job 
     j->S = k.dims[1];
     j->G = k.dims[2];
     j->group = j->G > 0 ? j->H / j->G : 0;
-    j->q_blocks = hx__ceil_div(j->T, Q_BLOCK);
+    j->q_block = block_of(j->T, Q_MOST);
     j->scale = call->attr.attention.scale;
     j->use_blas = cpu->use_blas;
     j->causal = call->attr.attention.causal;
@@ -145,6 +160,8 @@ static hx_status plan_common(hx_cpu *cpu, const hx_op_call *call, attention_job 
 /* *out and *lse come back as what the kernel writes: themselves, or scratch to be copied back. */
 static hx_status plan_forward(hx_cpu *cpu, const hx_op_call *call, attention_job *j, hx_array *out, hx_array *lse) {
     HX_TRY(plan_common(cpu, call, j));
+    while (j->q_block >= 2 * Q_LEAST && (double)j->B * (double)j->H * (double)hx__ceil_div(j->T, j->q_block) < TASKS_WANTED)
+        j->q_block = block_of(j->q_block, hx__ceil_div(j->q_block, 2));
     mask_make(call, 3, &j->mask);
     HX_TRY(view_make(cpu, out, false, &j->out[0]));
     if (!hx__cpu_absent(lse) && !hx_array_is_contiguous(lse)) HX_TRY(to_scratch(cpu, lse));
@@ -171,4 +188,7 @@ static hx_status plan_backward(hx_cpu *cpu, const hx_op_call *call, attention_jo
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/attention.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/attention.inc"
+#include "backends/cpu/kernels/real_bf16.h"
+#define vexp_bf16 vexp_f32 /* of numbers in registers */
 #include "backends/cpu/kernels/attention.inc"
