@@ -190,6 +190,7 @@ const hx_bench_case hx__bench_train_cases[] = {
     GPT("gpt-6l", "GPT, 6 layers of 384, 8 x 256 tokens, 256 ids", 8, 256, 256, .layers = 6, .dim = 384, .heads = 6),
     GPT("gpt2-t256", "GPT-2 124M, 4 x 256 tokens", 4, 256, 50257, .layers = 12, .dim = 768, .heads = 12),
     GPT("gpt2-t64", "GPT-2 124M, 4 x 64 tokens", 4, 64, 50257, .layers = 12, .dim = 768, .heads = 12),
+    GPT("gpt-small", "GPT, 2 layers of 64, 2 x 64 tokens, 256 ids", 2, 64, 256, .layers = 2, .dim = 64, .heads = 2),
     TRAIN("mlp-784", "MLP 784-512-512-10, 128 samples", "steps", 1, .build = build_mlp, .batch = 128, .n_classes = 10,
           .widths = {784, 512, 512}, .input = {2, {128, 784}}),
     TRAIN("mlp-small", "MLP 32-64-10, 8 samples", "steps", 1, .build = build_mlp, .batch = 8, .n_classes = 10, .widths = {32, 64},

@@ -21,7 +21,8 @@ libpcre2-dev       splits text into words for tokenizers
 libhwloc-dev       which cores this process may use'
 TEST_PACKAGES='libcriterion-dev   the test framework
 g++                the headers from C++, and the emulator of CUDA
-hdf5-tools         looks at checkpoints from outside'
+hdf5-tools         looks at checkpoints from outside
+valgrind           counts the instructions of training steps'
 FUZZ_PACKAGES='clang              the compiler that has libFuzzer
 libclang-rt-dev    libFuzzer and the sanitizers of clang
 llvm               names of functions in what the sanitizers print'

@@ -222,6 +222,7 @@ CASES = {  # training: what a step does, and how many
     "gpt-6l": (train_gpt(8, 256, 256, layers=6, dim=384, heads=6), "tokens", 8 * 256),
     "gpt2-t256": (train_gpt(4, 256, 50257, layers=12, dim=768, heads=12), "tokens", 4 * 256),
     "gpt2-t64": (train_gpt(4, 64, 50257, layers=12, dim=768, heads=12), "tokens", 4 * 64),
+    "gpt-small": (train_gpt(2, 64, 256, layers=2, dim=64, heads=2), "tokens", 2 * 64),
     "mlp-784": (train_images(lambda: mlp(784, 512, 512, 10), 128, 784), "steps", 1),
     "mlp-small": (train_images(lambda: mlp(32, 64, 10), 8, 32), "steps", 1),
     "cnn": (train_images(cnn, 64, 1, 28, 28), "steps", 1),
