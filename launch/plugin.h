@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* Changes with every change of what passes between libhelix and a plug-in: hx_backend, hx_op_call, hx_comm_ops, below. */
-#define HX_PLUGIN_ABI 3
+#define HX_PLUGIN_ABI 4
 
 typedef struct hx_plugin {
     const hx_backend *backend;

@@ -9,6 +9,7 @@
 #include "backends/backends.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/base/threads.h"
 #include "dist/comm/dry.h"
 #include "launch/helix.h"
 #include "launch/plugin.h"
@@ -117,6 +118,16 @@ static hx_status open_context(hx_session *s) {
     return HX_OK;
 }
 
+/* One rank of each host tells what its device has to say, and threads that will wait for each other's cores. */
+static void tell_device(const hx_session *s, const hx_device_props *props) {
+    const int n_cores = hx_usable_cores();
+    if (s->placement.local_rank > 0) return;
+    if (props->notice != NULL) HX_LOG(HX_LOG_WARN, "%s", props->notice);
+    if (props->n_threads > n_cores)
+        HX_LOG(HX_LOG_WARN, "threads = %d: this process may run on %d core%s, so that they slow each other down", props->n_threads, n_cores,
+               n_cores == 1 ? "" : "s");
+}
+
 static hx_status open_device(hx_session *s, void *arg) {
     (void)arg;
     const hx_run_config *run = &s->config.run;
@@ -125,6 +136,7 @@ static hx_status open_device(hx_session *s, void *arg) {
     hx_device_props props;
     hx_device_props_get(s->device, &props);
     if (props.is_dry) return HX_FAIL(HX_ERR_CONFIG, "device = %s: it computes nothing; expected e.g. cpu or ref", run->device);
+    tell_device(s, &props);
     return open_context(s);
 }
 

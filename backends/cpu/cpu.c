@@ -8,49 +8,6 @@
 #include "backends/backends.h"
 #include "backends/cpu/cpu_impl.h"
 
-#ifdef HX_HAVE_X86_LEVELS
-static bool has_v3(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-}
-static bool has_v4(void) {
-    return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-}
-static bool has_avx512bf16(void) { return has_v4() && __builtin_cpu_supports("avx512bf16"); }
-#endif
-static bool has_baseline(void) { return true; }
-
-typedef struct isa_row {
-    const hx_cpu_kernels *kernels;
-    bool (*is_there)(void);
-} isa_row;
-
-/* Best first. */
-static const isa_row isas[] = {
-#ifdef HX_HAVE_X86_LEVELS
-    {&hx__cpu_kernels_avx512bf16, has_avx512bf16},
-    {&hx__cpu_kernels_v4, has_v4},
-    {&hx__cpu_kernels_v3, has_v3},
-#endif
-    {&hx__cpu_kernels_baseline, has_baseline},
-};
-static const int n_isas = (int)(sizeof isas / sizeof *isas);
-
-static hx_status choose_isa(const hx_cpu_kernels **out) {
-    const char *want = getenv("HELIX_CPU_ISA");
-    for (int i = 0; i < n_isas; i++) {
-        if (want && *want && strcmp(want, isas[i].kernels->isa) != 0) continue;
-        if (isas[i].is_there()) {
-            *out = isas[i].kernels;
-            return HX_OK;
-        }
-        if (want && *want) return HX_FAIL(HX_ERR_CONFIG, "HELIX_CPU_ISA=%s: this CPU does not have it", want);
-    }
-    return HX_FAIL(HX_ERR_CONFIG, "HELIX_CPU_ISA=%.32s: expected one of baseline, v3, v4, avx512bf16 that this build has", want);
-}
-
 static hx_status choose_gemm(bool *use_blas) {
     const char *want = getenv("HELIX_GEMM");
     *use_blas = want && strcmp(want, "openblas") == 0;
@@ -113,7 +70,7 @@ static hx_status cpu_open(const hx_device_config *config, void **self) {
     if (config->n_threads < 0) return HX_FAIL(HX_ERR_CONFIG, "n_threads = %d: expected 0 or more", config->n_threads);
     const hx_cpu_kernels *kernels;
     bool use_blas;
-    HX_TRY(choose_isa(&kernels));
+    HX_TRY(hx__cpu_choose_isa(hx__cpu_isas, hx__cpu_n_isas, getenv("HELIX_CPU_ISA"), &kernels));
     HX_TRY(choose_gemm(&use_blas));
     hx_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return HX_FAIL(HX_ERR_MEMORY, "%zu bytes for a device", sizeof *cpu);
@@ -154,6 +111,7 @@ static void cpu_props(void *self, hx_device_props *out) {
     char model[96];
     if (!read_model(model, sizeof model)) snprintf(model, sizeof model, "CPU");
     *out = (hx_device_props){.n_threads = cpu->n_threads, .is_host_memory = true};
+    out->notice = hx__cpu_isa_notice(hx__cpu_isas, hx__cpu_n_isas, cpu->kernels);
     snprintf(out->name, sizeof out->name, "%s (kernels: %s)", model, cpu->kernels->isa);
     snprintf(out->kernels, sizeof out->kernels, "cpu %s, openblas %.64s, gemm %s", cpu->kernels->isa, openblas_get_corename(),
              cpu->use_blas ? "openblas" : "own");

@@ -1,7 +1,7 @@
 /* Inside of the cpu backend: the device state, scratch memory, and the table of kernels that each instruction
  * set brings.
  *
- * The files of kernels/ are compiled once per instruction set (HX_ISA = baseline, v3, v4, avx512bf16) and export functions
+ * The files of kernels/ are compiled once per instruction set (HX_ISA = generic, avx2, avx512, avx512bf16) and export functions
  * whose names end in it; the rest is compiled once. A kernel is a function of the device and an op call. It
  * divides its work into tasks whose bounds depend on the call alone and gives them to the pool, so that its
  * result is the same for any number of threads.
@@ -52,12 +52,30 @@ typedef struct hx_cpu_kernels {
     hx_cpu_kernel op[HX_OP_COUNT];
 } hx_cpu_kernels;
 
-extern const hx_cpu_kernels hx__cpu_kernels_baseline;
+extern const hx_cpu_kernels hx__cpu_kernels_generic;
 #ifdef HX_HAVE_X86_LEVELS
-extern const hx_cpu_kernels hx__cpu_kernels_v3;
-extern const hx_cpu_kernels hx__cpu_kernels_v4;
+extern const hx_cpu_kernels hx__cpu_kernels_avx2;
+extern const hx_cpu_kernels hx__cpu_kernels_avx512;
 extern const hx_cpu_kernels hx__cpu_kernels_avx512bf16;
 #endif
+
+/* ---- isa.c ---- */
+
+typedef struct hx_cpu_isa {
+    const hx_cpu_kernels *kernels;
+    bool (*is_there)(void); /* does this CPU have what they use */
+} hx_cpu_isa;
+
+/* Of this build, best first; the last one runs everywhere. */
+extern const hx_cpu_isa hx__cpu_isas[];
+extern const int hx__cpu_n_isas;
+
+/** The kernels that are named `want`, or the best that the CPU has.
+ *  @param want  NULL or "": the best
+ *  @return HX_ERR_CONFIG if this build or this CPU does not have them */
+hx_status hx__cpu_choose_isa(const hx_cpu_isa *isas, int n, const char *want, const hx_cpu_kernels **out);
+/** What a user is told of kernels that were chosen for want of better ones; NULL: nothing. */
+const char *hx__cpu_isa_notice(const hx_cpu_isa *isas, int n, const hx_cpu_kernels *chosen);
 
 #define HX_CPU_SCRATCH_BLOCKS 32
 

@@ -43,12 +43,13 @@ typedef struct hx_device_config {
 
 typedef struct hx_device_props {
     char name[128];          /* e.g. the CPU's model and the instruction set in use */
-    char kernels[128];       /* what was chosen for this machine and decides the bits of results, "cpu v3, openblas Zen, gemm openblas" */
+    char kernels[128];       /* what was chosen for this machine and decides the bits of results, "cpu avx2, openblas Zen, gemm openblas" */
     int64_t memory_bytes;    /* physical memory of the device; 0 = not known */
     int n_threads;           /* host backends */
     bool is_host_memory;     /* the host may dereference device pointers after a sync */
     bool is_dry;             /* nothing is computed (meta) */
     bool has_capture;        /* capture slots work */
+    const char *notice;      /* a line that a user is to be told when it is opened, static; NULL: nothing */
 } hx_device_props;
 
 typedef struct hx_backend {

@@ -75,7 +75,9 @@ expect 0 'going on from' "${train[@]}" --out busy --resume --train.steps 1
 
 # settings that would pass silently for something else
 expect 2 'HELIX_GEMM=opneblas' env HELIX_GEMM=opneblas "${train[@]}" --out a
-expect 2 'HELIX_CPU_ISA=v9' env HELIX_CPU_ISA=v9 "${train[@]}" --out a
+expect 2 'HELIX_CPU_ISA=v9: expected one of generic' env HELIX_CPU_ISA=v9 "${train[@]}" --out a
+expect 0 'threads = 999: this process may run on' "${train[@]}" --out crowd --threads 999 --train.steps 1
+expect 2 'threads = 9999 (command line): expected 0 to 4096' "${train[@]}" --out a --threads 9999
 expect 2 'HELIX_STREAM=sync' env HELIX_STREAM=sync "${train[@]}" --out a
 expect 2 'model.vocab = 64: expected 256' "${train[@]}" --out a --model.vocab 64
 expect 2 'expected 0 to 0.9999999' "${train[@]}" --out a --optim.beta2 1

@@ -168,7 +168,7 @@ Test(ckpt, hash_of_the_model_tells_elements_and_names_and_nothing_else) {
 }
 
 Test(ckpt, kernels_are_kept_beside_the_configuration_where_they_are_told) {
-    static const char *const told[] = {NULL, "", "cpu v3, openblas Zen, gemm openblas"};
+    static const char *const told[] = {NULL, "", "cpu avx2, openblas Zen, gemm openblas"};
     for (int64_t i = 0; i < 3; i++) {
         hx_ckpt *ckpt;
         hx_ckpt_info info;

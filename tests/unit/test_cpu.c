@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/backends.h"
+#include "backends/cpu/cpu_impl.h"
 #include "backends/cpu/probe.h"
 #include "core/op/ops.h"
 
@@ -315,7 +316,7 @@ static void expect_rate(const char *what, double per_second) {
 }
 
 Test(cpu, every_instruction_set_tells_the_limits_of_the_machine) {
-    static const char *const isas[] = {"baseline", "v3", "v4"};
+    static const char *const isas[] = {"generic", "avx2", "avx512"};
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         double f32, bf16, bytes[2];
         setenv("HELIX_CPU_ISA", isas[i], 1);
@@ -354,10 +355,41 @@ Test(cpu, limits_are_those_of_a_cpu_device_its_threads_and_floats) {
 
 /* ---- environment ---- */
 
-Test(cpu, an_unknown_instruction_set_is_refused_by_name) {
+Test(cpu, an_unknown_instruction_set_is_refused_with_the_names_that_there_are) {
     setenv("HELIX_CPU_ISA", "v9", 1);
-    cr_assert_neq(try_open(), HX_OK);
-    cr_expect(strstr(hx_error_message(), "v9"), "%s", hx_error_message());
+    cr_assert_eq(try_open(), HX_ERR_CONFIG);
+    cr_expect(strstr(hx_error_message(), "HELIX_CPU_ISA=v9: expected one of generic"), "%s", hx_error_message());
+    for (int i = 0; i < hx__cpu_n_isas; i++)
+        cr_expect(strstr(hx_error_message(), hx__cpu_isas[i].kernels->isa), "%s is not in: %s", hx__cpu_isas[i].kernels->isa, hx_error_message());
+}
+
+static bool is_there(void) { return true; }
+static bool is_absent(void) { return false; }
+
+Test(cpu, instruction_sets_that_the_cpu_lacks_are_passed_over_and_refused_by_name) {
+    const hx_cpu_kernels best = {.isa = "best"}, good = {.isa = "good"}, plain = {.isa = "plain"}, *chosen = NULL;
+    const hx_cpu_isa isas[] = {{&best, is_absent}, {&good, is_there}, {&plain, is_there}};
+    MUST(hx__cpu_choose_isa(isas, 3, NULL, &chosen));
+    cr_expect_eq(chosen, &good);
+    MUST(hx__cpu_choose_isa(isas, 3, "", &chosen));
+    cr_expect_eq(chosen, &good);
+    MUST(hx__cpu_choose_isa(isas, 3, "plain", &chosen));
+    cr_expect_eq(chosen, &plain);
+    cr_expect_null(hx__cpu_isa_notice(isas, 3, chosen), "who asks for the plain kernels knows it");
+    cr_expect_eq(hx__cpu_choose_isa(isas, 3, "best", &chosen), HX_ERR_CONFIG);
+    cr_expect(strstr(hx_error_message(), "HELIX_CPU_ISA=best: this CPU does not have it, its best is good"), "%s", hx_error_message());
+    cr_expect_eq(hx__cpu_choose_isa(isas, 3, "goo", &chosen), HX_ERR_CONFIG, "a part of a name is none");
+    cr_expect_eq(chosen, &plain, "a result was written on failure");
+}
+
+Test(cpu, a_cpu_with_none_of_the_instruction_sets_runs_the_generic_kernels_and_tells_it) {
+    const hx_cpu_kernels best = {.isa = "best"}, plain = {.isa = "plain"}, *chosen = NULL;
+    const hx_cpu_isa isas[] = {{&best, is_absent}, {&plain, is_there}};
+    MUST(hx__cpu_choose_isa(isas, 2, NULL, &chosen));
+    cr_expect_eq(chosen, &plain);
+    const char *notice = hx__cpu_isa_notice(isas, 2, chosen);
+    cr_expect(notice && strstr(notice, "generic kernels"), "%s", notice ? notice : "nothing is told");
+    cr_expect_null(hx__cpu_isa_notice(&isas[1], 1, chosen), "a build that has no others has nothing to tell");
 }
 
 Test(cpu, an_unknown_gemm_is_refused_by_name) {
@@ -366,12 +398,12 @@ Test(cpu, an_unknown_gemm_is_refused_by_name) {
     cr_expect(strstr(hx_error_message(), "cublas"), "%s", hx_error_message());
 }
 
-Test(cpu, the_baseline_instruction_set_runs_everywhere_and_is_named) {
-    setenv("HELIX_CPU_ISA", "baseline", 1);
+Test(cpu, the_generic_instruction_set_runs_everywhere_and_is_named) {
+    setenv("HELIX_CPU_ISA", "generic", 1);
     rig r = rig_open(1);
     hx_device_props props;
     hx_device_props_get(r.device, &props);
-    cr_expect(strstr(props.name, "baseline"), "%s", props.name);
+    cr_expect(strstr(props.name, "generic"), "%s", props.name);
     double e = product_error(&r, HX_F32, (const int64_t[]){33, 65, 70}, false, true);
     cr_expect_lt(e, 1e-5, "error %g", e);
     rig_close(&r);

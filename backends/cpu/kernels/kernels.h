@@ -1,10 +1,10 @@
 /* Names and shared parts of the kernels of one instruction set. Functions that leave their file are named with
- * it: HX_K(map) is hx__cpu_map_v3 when HX_ISA is v3. Files that serve several element types hold their code in a .inc
+ * it: HX_K(map) is hx__cpu_map_avx2 when HX_ISA is avx2. Files that serve several element types hold their code in a .inc
  * file, included after real_f32.h, again after real_f64.h, and some after real_bf16.h, where
  *   REAL    is the type of numbers in registers,
  *   STORED  that of elements in memory, LOAD(x) the number that an element holds and STORE(v) the element for a number,
  *   R(x)    names a function of that type: x_f32, V(x) one of numbers in registers: those of vmath.h,
- *   HX_RK(x) names one that leaves the file: hx__cpu_x_f32_v3.
+ *   HX_RK(x) names one that leaves the file: hx__cpu_x_f32_avx2.
  */
 #ifndef HX_BACKENDS_CPU_KERNELS_H
 #define HX_BACKENDS_CPU_KERNELS_H
@@ -12,7 +12,7 @@
 #include "backends/cpu/cpu_impl.h"
 
 #ifndef HX_ISA
-#error "the build names the instruction set with -DHX_ISA=baseline|v3|v4"
+#error "the build names the instruction set with -DHX_ISA=generic|avx2|avx512|avx512bf16"
 #endif
 #define HX_K__(name, isa) hx__cpu_##name##_##isa
 #define HX_K_(name, isa)  HX_K__(name, isa)
