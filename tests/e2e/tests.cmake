@@ -11,6 +11,7 @@ endforeach()
 set_tests_properties(e2e/tokenize PROPERTIES TIMEOUT 3600) # its long form: Hugging Face's tokenizers learn twice
 set_tests_properties(e2e/elastic PROPERTIES TIMEOUT 900) # its long form
 set_tests_properties(e2e/ckpt_kill PROPERTIES TIMEOUT 3600) # its long form: every call of a save
+set_tests_properties(e2e/bf16 PROPERTIES TIMEOUT 1800)   # the same
 set_tests_properties(e2e/data PROPERTIES TIMEOUT 600)    # the same
 
 foreach(tour tensor_tour autograd_tour)
