@@ -561,7 +561,7 @@ static const row rows[] = {
     REAL(add_norm, add_layernorm, .tolerance = CONF_MIXED),
     REAL(add_norm, add_rmsnorm, .tolerance = CONF_MIXED),
     REAL(batchnorm, batchnorm, SUMMED),
-    REAL(attention, attention, .tolerance = CONF_MIXED),
+    REAL(attention, attention, .tolerance = CONF_WEIGHTS, .terms = 300), /* weights off by a half unit each: at most one in all */
     REAL(rope, rope, .tolerance = CONF_MIXED),
     COMPLEX(fourier, fft, SUMMED),
     {fourier, "a", {.op = HX_OP_rfft, SUMMED}},

@@ -11,8 +11,7 @@
 #include "dist/comm/comm_impl.h"
 #include "dist/mesh.h"
 #include "launch/plugin.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 typedef struct fixture {
     hx_comm *comm;

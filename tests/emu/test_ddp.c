@@ -8,8 +8,7 @@
 #include "core/nn/layers.h"
 #include "dist/dp/ddp.h"
 #include "launch/plugin.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { N_PARAMS = 4, MOST = 300 };
 static const int64_t sizes[N_PARAMS] = {5, MOST, 1, 64};

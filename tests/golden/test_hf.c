@@ -13,13 +13,7 @@
 #include "io/ckpt/ckpt.h"
 #include "io/ckpt/hf.h"
 #include "tests/golden/golden.h"
-
-#define REFUSED(call, code, words)                                                                           \
-    do {                                                                                                     \
-        hx_status refused_ = (call);                                                                         \
-        cr_assert_eq(refused_, (code), "%s gave %s: %s", #call, hx_status_name(refused_), hx_error_message()); \
-        cr_assert(strstr(hx_error_message(), (words)), "`%s` lacks `%s`", hx_error_message(), (words));       \
-    } while (0)
+#include "tests/support/expect.h"
 
 static char folder[256]; /* the test's own */
 static const char *const kinds[] = {"gpt2", "llama"};

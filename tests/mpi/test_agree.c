@@ -8,8 +8,7 @@
 #include "backends/backends.h"
 #include "core/base/trace.h"
 #include "dist/comm/comm_impl.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 static hx_comm *open_world(void) {
     hx_comm *comm;

@@ -19,8 +19,7 @@
 
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt_impl.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 /* Stand in for libc's: many network file systems cannot reserve space, and others fill the disk meanwhile. */
 static bool can_foresee = true;

@@ -9,8 +9,7 @@
 #include <unistd.h>
 
 #include "io/ckpt/ckpt.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 /* ZeRO: whose tensors are flat shares of the data-parallel ranks: nobody's, the optimizer's, all. */
 static const struct way {

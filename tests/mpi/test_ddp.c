@@ -12,8 +12,7 @@
 #include "core/autograd/tape.h"
 #include "core/nn/layers.h"
 #include "dist/dp/ddp.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { IN = 3, HIDDEN = 5, OUT = 2, SAMPLES = 4, MAX_GRADS = 64 }; /* SAMPLES per rank and micro-batch */
 

@@ -4,8 +4,7 @@
 
 #include "dist/comm/comm_impl.h"
 #include "dist/mesh.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 Test(mesh, data_parallel_axis_spans_all_ranks) {
     hx_comm *world;

@@ -12,8 +12,7 @@
 #include "core/base/shared.h"
 #include "dist/comm/comm_impl.h"
 #include "tests/support/elements.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 /* How a world is opened: HELIX_SHM, and the hosts that it pretends to have. Worlds of one process may overlap. */
 typedef struct setting {

@@ -14,8 +14,7 @@
 #include "dist/dp/ddp.h"
 #include "dist/dp/syncnorm.h"
 #include "io/data/dataset.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { C = 5, L = 3, MOST = 16, SAMPLE = C * L };
 

@@ -15,8 +15,7 @@
 #include "dist/mesh.h"
 #include "dist/model/tensor.h"
 #include "dist/params.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { B = 3, T = 12, VOCAB = 36 }; /* like heads and widths below, a multiple of 1 to 4 ranks */
 

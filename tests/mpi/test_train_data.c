@@ -11,8 +11,7 @@
 #include "core/train/trainer.h"
 #include "dist/dp/ddp.h"
 #include "io/data/dataset.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { STEPS = 20, N = 37, N_IN = 3 }; /* behind the inputs stands the target's weight; 0: it is ignored */
 

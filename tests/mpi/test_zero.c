@@ -12,8 +12,7 @@
 #include "core/optim/optim.h"
 #include "dist/comm/comm_impl.h"
 #include "dist/dp/ddp.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { PARAMS = 5, LARGEST = 9001 };
 static const int64_t sizes[PARAMS] = {5000, 7, LARGEST, 130, 4096}; /* the last but one in f64 */

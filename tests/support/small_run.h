@@ -7,8 +7,7 @@
 #include "core/train/trainer.h"
 #include "dist/dp/ddp.h"
 #include "io/data/data.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 typedef struct small_run {
     hx_device *device;

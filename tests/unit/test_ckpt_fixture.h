@@ -16,15 +16,9 @@
 
 #include "core/base/mem.h"
 #include "io/ckpt/ckpt.h"
+#include "tests/support/expect.h"
 
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 /* Fails with that code and a message that holds the words. */
-#define REFUSED(call, code, words)                                                                           \
-    do {                                                                                                     \
-        hx_status refused_ = (call);                                                                         \
-        cr_assert_eq(refused_, (code), "%s gave %s: %s", #call, hx_status_name(refused_), hx_error_message()); \
-        cr_assert(strstr(hx_error_message(), (words)), "`%s` lacks `%s`", hx_error_message(), (words));       \
-    } while (0)
 
 #define N_WEIGHT (300 * 40)
 #define N_BIAS   7

@@ -9,8 +9,7 @@
 #include "core/base/mem.h"
 #include "launch/compose.h"
 #include "launch/config_impl.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s", #call, hx_error_message())
+#include "tests/support/expect.h"
 
 static const hx_config defaults = HX_CONFIG_DEFAULT;
 

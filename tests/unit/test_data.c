@@ -11,13 +11,7 @@
 
 #include "backends/backends.h"
 #include "io/data/data.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
-#define REFUSED(call, code, words)                                                                           \
-    do {                                                                                                     \
-        cr_assert_eq((call), (code), "%s: %s", #call, hx_error_message());                                   \
-        cr_assert(strstr(hx_error_message(), (words)), "`%s` lacks `%s`", hx_error_message(), (words));       \
-    } while (0)
+#include "tests/support/expect.h"
 
 enum { N_BYTES = 1007, CTX = 10, N_SAMPLES = 100 }; /* 1006 / 10 samples: the last bytes are left over */
 

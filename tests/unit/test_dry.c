@@ -4,8 +4,7 @@
 #include "backends/backends.h"
 #include "dist/comm/dry.h"
 #include "dist/mesh.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 enum { RANK = 13, SIZE = 24 };
 

@@ -103,7 +103,7 @@ static void refused(hx_status status, hx_status want, const char *const *words) 
     cr_expect_eq(status, want, "%s: %s", hx_status_name(status), hx_error_message());
     for (; *words; words++) cr_expect(strstr(hx_error_message(), *words), "'%s' is not said by: %s", *words, hx_error_message());
 }
-#define REFUSED(call, want, ...) refused(call, want, (const char *const[]){__VA_ARGS__, NULL})
+#define REFUSED_FOR(call, want, ...) refused(call, want, (const char *const[]){__VA_ARGS__, NULL})
 
 Test(elastic, the_number_of_leaves_is_a_power_of_two_of_the_configuration) {
     hx_train_config c = HX_TRAIN_DEFAULT;
@@ -111,15 +111,15 @@ Test(elastic, the_number_of_leaves_is_a_power_of_two_of_the_configuration) {
     OK(hx_train_n_leaves(&c, 3, &n));
     cr_expect_eq(n, 0, "not elastic");
     c.deterministic = HX_DETERMINISTIC_ELASTIC;
-    REFUSED(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 0", "batch = 32");
+    REFUSED_FOR(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 0", "batch = 32");
     c.micro_batch = 5;
-    REFUSED(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 32", "6.4");
+    REFUSED_FOR(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 32", "6.4");
     c.batch = 15;
-    REFUSED(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 15", "makes 3");
+    REFUSED_FOR(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 15", "makes 3");
     c.batch = 20;
-    REFUSED(hx_train_n_leaves(&c, 5, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 20", "4", "5 ranks");
+    REFUSED_FOR(hx_train_n_leaves(&c, 5, &n), HX_ERR_CONFIG, "micro_batch = 5", "batch = 20", "4", "5 ranks");
     c.micro_batch = 40;
-    REFUSED(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 40", "batch = 20");
+    REFUSED_FOR(hx_train_n_leaves(&c, 1, &n), HX_ERR_CONFIG, "micro_batch = 40", "batch = 20");
     c.micro_batch = 5;
     OK(hx_train_n_leaves(&c, 4, &n));
     cr_expect_eq(n, 4);
@@ -358,16 +358,16 @@ static hx_status try_create(void) {
 
 Test(elastic_run, configuration_and_synchronisation_must_want_the_same) {
     run.setup.sync = NULL;
-    REFUSED(try_create(), HX_ERR_ARG, "synchronisation is NULL", "expected 8");
+    REFUSED_FOR(try_create(), HX_ERR_ARG, "synchronisation is NULL", "expected 8");
     run.setup.sync = &keep.sync;
     keep.sync.leaves.n = 4;
-    REFUSED(try_create(), HX_ERR_ARG, "4 leaves", "expected 8");
+    REFUSED_FOR(try_create(), HX_ERR_ARG, "4 leaves", "expected 8");
     keep.sync.leaves.n = 8;
     data.source.batch = 12;
-    REFUSED(try_create(), HX_ERR_CONFIG, "batch = 16", "batches of 12");
+    REFUSED_FOR(try_create(), HX_ERR_CONFIG, "batch = 16", "batches of 12");
     data.source.batch = BATCH;
     run.tc.deterministic = HX_DETERMINISTIC_RANKS;
-    REFUSED(try_create(), HX_ERR_ARG, "deterministic = ranks", "8 leaves", "expected 0");
+    REFUSED_FOR(try_create(), HX_ERR_ARG, "deterministic = ranks", "8 leaves", "expected 0");
 }
 
 Test(elastic_run, running_statistics_are_refused_by_name) {
@@ -380,12 +380,12 @@ Test(elastic_run, running_statistics_are_refused_by_name) {
     run.tc.batch = BATCH;
     run.tc.micro_batch = MICRO;
     run.setup.sync = &keep.sync;
-    REFUSED(try_create(), HX_ERR_CONFIG, "running_mean", "deterministic = elastic");
+    REFUSED_FOR(try_create(), HX_ERR_CONFIG, "running_mean", "deterministic = elastic");
 }
 
 /* The source deals more leaves than the synchronisation knows of. */
 Test(elastic_run, a_source_with_too_many_leaves_is_refused) {
     data.micro = 1;
     training_start(&run);
-    REFUSED(hx_trainer_step(run.trainer, NULL), HX_ERR_STATE, "16 leaves", "at most 8");
+    REFUSED_FOR(hx_trainer_step(run.trainer, NULL), HX_ERR_STATE, "16 leaves", "at most 8");
 }

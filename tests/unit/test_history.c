@@ -8,8 +8,7 @@
 #include <unistd.h>
 
 #include "io/log/history_h5.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s", #call, hx_error_message())
+#include "tests/support/expect.h"
 
 static char folder[256], path[300], aside[320];
 

@@ -13,8 +13,7 @@
 #include <unistd.h>
 
 #include "io/log/jsonl.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s", #call, hx_error_message())
+#include "tests/support/expect.h"
 
 static char path[256];
 

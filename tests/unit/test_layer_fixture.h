@@ -12,8 +12,8 @@
 #include "core/autograd/gradcheck.h"
 #include "core/autograd/tape.h"
 #include "core/nn/layers.h"
+#include "tests/support/expect.h"
 
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 #define FAILS(call, code)                                                                                    \
     do {                                                                                                     \
         hx_status fails_ = (call);                                                                           \

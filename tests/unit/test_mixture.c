@@ -9,13 +9,7 @@
 #include "backends/backends.h"
 #include "core/base/rng.h"
 #include "io/data/data.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
-#define REFUSED(call, code, words)                                                                           \
-    do {                                                                                                     \
-        cr_assert_eq((call), (code), "%s: %s", #call, hx_error_message());                                   \
-        cr_assert(strstr(hx_error_message(), (words)), "`%s` lacks `%s`", hx_error_message(), (words));       \
-    } while (0)
+#include "tests/support/expect.h"
 
 enum { CTX = 4, MOST_SOURCES = 5, MOST_SAMPLES = 60, STEPS = 14, MOST_BATCH = 24, MOST = STEPS * MOST_BATCH };
 

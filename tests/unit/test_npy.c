@@ -13,8 +13,7 @@
 #include "core/base/rng.h"
 #include "core/op/ops.h"
 #include "io/data/npy.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
+#include "tests/support/expect.h"
 
 static char folder[256], path[512];
 static hx_device *dev;

@@ -5,8 +5,7 @@
 
 #include "core/optim/optim.h"
 #include "core/optim/schedule.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s", #call, hx_error_message())
+#include "tests/support/expect.h"
 
 static double rate(const hx_optim_config *c, int64_t step, int64_t n_steps) {
     double lr = NAN;

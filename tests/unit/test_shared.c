@@ -12,8 +12,8 @@
 #include "backends/backends.h"
 #include "core/base/shared.h"
 #include "core/tensor/backend.h"
+#include "tests/support/expect.h"
 
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 #define BYTES (3 * HX_SHARED_MIN)
 
 static bool is_shared(size_t n_bytes) {

@@ -14,8 +14,8 @@
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "io/text/tokenizer_impl.h"
+#include "tests/support/expect.h"
 
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
 #define GOLDEN   HELIX_TOKENIZER_FOLDER "/"
 
 static char folder[256], file[512];

@@ -13,13 +13,7 @@
 
 #include "core/op/ops.h"
 #include "io/data/tokens.h"
-
-#define OK(call) cr_assert_eq((call), HX_OK, "%s: %s\n%s", #call, hx_error_message(), hx_error_trace())
-#define REFUSED(call, code, words)                                                                           \
-    do {                                                                                                     \
-        cr_assert_eq((call), (code), "%s: %s", #call, hx_error_message());                                   \
-        cr_assert(strstr(hx_error_message(), (words)), "`%s` lacks `%s`", hx_error_message(), (words));       \
-    } while (0)
+#include "tests/support/expect.h"
 
 enum { N = 20 };
 
