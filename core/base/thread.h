@@ -7,7 +7,6 @@
 #define HX_CORE_BASE_THREAD_H
 
 #include <pthread.h>
-#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -190,5 +190,4 @@ static hx_status plan_backward(hx_cpu *cpu, const hx_op_call *call, attention_jo
 #include "backends/cpu/kernels/real_f64.h"
 #include "backends/cpu/kernels/attention.inc"
 #include "backends/cpu/kernels/real_bf16.h"
-#define vexp_bf16 vexp_f32 /* of numbers in registers */
 #include "backends/cpu/kernels/attention.inc"

@@ -13,6 +13,7 @@
  * Blocks follow from the shapes alone: results do not depend on the number of threads. */
 #include <string.h>
 #include "backends/cpu/kernels/kernels.h"
+#include "backends/cpu/kernels/transpose.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "core/op/window.h"
 

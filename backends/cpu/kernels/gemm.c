@@ -1,10 +1,10 @@
-/* Matrix products on the calling thread. OpenBLAS computes them, except tiny ones, whose set-up would cost more than
- * the product. With HELIX_GEMM=own in the environment the register tiles below take over, written with the compiler's
- * vectors and so compiled for each instruction set: as fast as OpenBLAS where both were measured, and not in need of a
- * library that knows the CPU.
+/* Matrix products on the calling thread, by register tiles written with the compiler's vectors and so compiled for each
+ * instruction set: as fast as OpenBLAS and oneDNN where they were measured (tests/bench/gemm_peers.c), not in need of a
+ * library that knows the CPU, and with sums in an order that K alone decides. Tiny products, whose set-up would cost more,
+ * take plain loops; shapes with `use_blas` go to OpenBLAS.
  *
  *   1. K is cut into parts of at most KC and N into parts of NC; op(B) of a part is packed into slivers, k rows of NR
- *      columns, one of which fits the first-level cache.
+ *      columns, which come from the first- or second-level cache, as fast as they are multiplied.
  *   2. M is cut into blocks of MC rows, which stay in the second-level cache while all slivers pass.
  *   3. A tile of MR x NR sums is kept in registers over the whole part of K.
  * Source of the scheme: Goto & van de Geijn 2008, "Anatomy of high-performance matrix multiplication". */
@@ -15,6 +15,7 @@
 #include <immintrin.h>
 #endif
 #include "backends/cpu/kernels/kernels.h"
+#include "backends/cpu/kernels/transpose.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "core/tensor/half.h"
 

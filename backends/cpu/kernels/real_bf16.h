@@ -1,11 +1,5 @@
 /* Element type of the .inc files included next: bf16 in memory, float in registers. No include guard: the headers real_*.h take turns. */
-#undef REAL
-#undef STORED
-#undef LOAD
-#undef STORE
-#undef R
-#undef V
-#undef HX_RK
+#include "backends/cpu/kernels/real_none.h"
 #define REAL        float
 #define STORED      uint16_t
 #define LOAD(x)     hx__bf16_value(x)

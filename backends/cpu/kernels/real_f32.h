@@ -1,11 +1,5 @@
 /* Element type of the .inc files included next: float. No include guard: the headers real_*.h take turns. */
-#undef REAL
-#undef STORED
-#undef LOAD
-#undef STORE
-#undef R
-#undef V
-#undef HX_RK
+#include "backends/cpu/kernels/real_none.h"
 #define REAL        float
 #define STORED      float
 #define LOAD(x)     (x)

@@ -1,11 +1,5 @@
 /* Element type of the .inc files included next: double. No include guard: the headers real_*.h take turns. */
-#undef REAL
-#undef STORED
-#undef LOAD
-#undef STORE
-#undef R
-#undef V
-#undef HX_RK
+#include "backends/cpu/kernels/real_none.h"
 #define REAL        double
 #define STORED      double
 #define LOAD(x)     (x)
