@@ -9,7 +9,7 @@ if [ -n "$full" ]; then
     stretch=100
 else
     train+=(--model.ctx 64 --model.layers 2 --model.dim 96 --model.heads 3 --train.steps 300 --train.batch 16 --train.eval_every 100
-        --optim.lr 3e-3 --optim.warmup 30)
+        --optim.lr 1e-3 --optim.warmup 30)
     stretch=25
 fi
 
