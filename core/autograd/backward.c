@@ -236,10 +236,20 @@ hx_status hx_vjp_reuse(hx_vjp *v, int i, hx_tensor **out) {
     return hx__tensor_alias(v->in[i], out);
 }
 
+/* Hooks see the whole gradient first, which is therefore collected apart from the leaf's. */
+static bool is_in_leaf(const hx__variable *var) {
+    return var->leaf != NULL && !var->has_hooks;
+}
+
+bool hx_vjp_overwrites(const hx_vjp *v, int i) {
+    const hx__variable *var = input_variable(v, i);
+    return var != NULL && is_in_leaf(var) && (var->leaf->grad == NULL || !var->leaf->grad_is_set);
+}
+
 hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate) {
     hx__variable *var = input_variable(v, i);
     if (var == NULL) return HX_FAIL(HX_ERR_STATE, "%s: no gradient of input %d is wanted", hx__node_name(v->node), i);
-    bool in_leaf = var->leaf != NULL && !var->has_hooks; /* else collected here */
+    const bool in_leaf = is_in_leaf(var);
     hx_dtype dtype = var->leaf ? hx_dtype_accum(v->in_dtype[i]) : v->in_dtype[i];
     hx_tensor **grad = in_leaf ? &var->leaf->grad : &var->grad;
     if (in_leaf) HX_TRY(place_gradient(v->ctx, v->tape, var->leaf));

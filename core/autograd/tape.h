@@ -101,6 +101,8 @@ bool hx_vjp_wants(const hx_vjp *v, int i);
 /** Where to write the gradient of input i: a contiguous tensor (borrowed) which the caller fully overwrites,
  *  or adds to when *accumulate comes back true. Call it once, right before writing. */
 hx_status hx_vjp_target(hx_vjp *v, int i, hx_tensor **dst, bool *accumulate);
+/** True if hx_vjp_target hands out the gradient of a leaf that has none yet, to be overwritten: writing it there spares a copy. */
+bool hx_vjp_overwrites(const hx_vjp *v, int i);
 /** Hand over a gradient of input i that was computed elsewhere; it may be a view, or shared. Reduces
  *  broadcast dims. Consumes *g also on failure. */
 hx_status hx_vjp_give_consume(hx_vjp *v, int i, hx_tensor **g);

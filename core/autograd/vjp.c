@@ -8,9 +8,21 @@ hx_status hx__grad_run(hx_vjp *v, hx_op op, hx_tensor *a, hx_tensor *b, const hx
     return HX_OK;
 }
 
+static bool has_shape(const hx_tensor *t, const hx_shape *want) {
+    const hx_shape shape = hx_tensor_shape(t);
+    return hx_shape_equal(&shape, want);
+}
+
 hx_status hx__grad_give_op(hx_vjp *v, int i, hx_op op, hx_tensor *a, hx_tensor *b, const hx_op_attr *attr) {
     hx_tensor *g = NULL;
     if (!hx_vjp_wants(v, i)) return HX_OK;
+    /* Operands of the input's shape give a result of its shape: only a broadcast one would have to be summed. */
+    if (hx_vjp_overwrites(v, i) && hx_dtype_accum(v->in_dtype[i]) == v->in_dtype[i] && has_shape(a, &v->in_shape[i]) &&
+        (b == NULL || has_shape(b, &v->in_shape[i]))) {
+        bool accumulate;
+        HX_TRY(hx_vjp_target(v, i, &g, &accumulate));
+        return hx_op_run(v->ctx, op, (hx_tensor *[]){a, b}, b ? 2 : 1, attr, 0, &g);
+    }
     HX_TRY(hx__grad_run(v, op, a, b, attr, &g));
     return hx_vjp_give_consume(v, i, &g);
 }
