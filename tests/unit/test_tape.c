@@ -589,3 +589,49 @@ Test(tape, the_gradient_of_logits_that_nobody_holds_takes_their_memory) {
     cr_expect_eq(memcmp(plain, kept, sizeof plain), 0, "the gradient depends on where it is written");
     cr_expect_eq(memcmp(plain, twice, sizeof plain), 0, "a retained tape lost its logits");
 }
+
+/* ---- gradients that are written where they stay ---- */
+
+enum { WIDE = 4096 };
+
+/* The most memory that backward of sum(relu(x)) takes above what there was before. */
+static int64_t relu_backward_bytes(hx_tensor *x) {
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR loss = NULL;
+    hx_device_stats before, after;
+    cr_assert_eq(hx_unary(&ctx, HX_OP_relu, x, &y), HX_OK);
+    cr_assert_eq(hx_sum(&ctx, y, NULL, 0, false, &loss), HX_OK);
+    hx_device_stats_reset_peak(dev);
+    hx_device_stats_get(dev, &before);
+    cr_assert_eq(hx_backward(&ctx, loss, NULL), HX_OK, "%s", hx_error_message());
+    hx_device_stats_get(dev, &after);
+    return after.peak_bytes - before.live_bytes;
+}
+
+static void expect_relu_gradient(hx_tensor *x, double positive, const char *when) {
+    double g[WIDE];
+    cr_assert_eq(hx_tensor_read(stream, hx_tensor_grad(x), g), HX_OK);
+    for (int i = 0; i < WIDE; i++)
+        cr_assert_eq(g[i], i % 2 == 0 ? positive : 0, "%s: element %d is %g", when, i, g[i]);
+}
+
+Test(tape, a_gradient_is_written_where_it_stays) {
+    const int64_t grad_bytes = WIDE * 8;
+    double values[WIDE];
+    for (int i = 0; i < WIDE; i++) values[i] = i % 2 == 0 ? i + 1 : -i;
+    HX_AUTO_TENSOR x = leaf(WIDE, values);
+    const int64_t first = relu_backward_bytes(x);
+    const void *place = hx_tensor_data(hx_tensor_grad(x));
+    expect_relu_gradient(x, 1, "first");
+    const int64_t added = relu_backward_bytes(x);
+    expect_relu_gradient(x, 2, "added to");
+    cr_expect_eq(hx_tensor_data(hx_tensor_grad(x)), place);
+    hx_tensor_grad_reset(x);
+    const int64_t overwritten = relu_backward_bytes(x);
+    expect_relu_gradient(x, 1, "overwritten");
+    cr_expect_eq(hx_tensor_data(hx_tensor_grad(x)), place);
+    /* What is added lies beside the sum for a while; what is the only one does not. */
+    cr_expect_lt(first, 2 * grad_bytes, "%lld bytes", (long long)first);
+    cr_expect_geq(added, grad_bytes, "%lld bytes", (long long)added);
+    cr_expect_lt(overwritten, grad_bytes, "%lld bytes", (long long)overwritten);
+}

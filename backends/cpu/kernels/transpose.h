@@ -1,5 +1,4 @@
-/* A square of 4 x 4 elements, turned: the building block of all that changes rows into columns.
- */
+/* A square of 4 x 4 elements, turned: the building block of all that changes rows into columns. */
 #ifndef HX_BACKENDS_CPU_TRANSPOSE_H
 #define HX_BACKENDS_CPU_TRANSPOSE_H
 
