@@ -167,3 +167,24 @@ static void causal_mask(conf_rig *rig, hx_dtype dtype) {
     free(causal);
 }
 Test(attention, a_mask_of_the_past_is_causal_attention) { in_every_form(causal_mask); }
+
+enum { FIRST_FINITE = 200 }; /* keys before have scores of -inf: blocks of them are without a finite maximum */
+static bool sees_finite(int64_t t, int64_t s) { return t >= 0 && s >= FIRST_FINITE; }
+
+static void infinite_scores(conf_rig *rig, hx_dtype dtype) {
+    pass *hidden = random_pass(), *p = random_pass();
+    for (int64_t row = 0; row < T * H; row++) {
+        hidden->in[0][row * D] = p->in[0][row * D] = 1;
+        if (row < FIRST_FINITE * H) p->in[1][row * D] = -INFINITY;
+    }
+    run(rig, dtype, false, sees_finite, hidden);
+    run(rig, dtype, false, NULL, p);
+    expect_rows("out", dtype, hidden->out[0], p->out[0], 0, T);
+    expect_rows("gradient of v", dtype, hidden->out[3], p->out[3], 0, T);
+    for (int64_t row = 0; row < T * H; row++) p->in[1][row * D] = -INFINITY;
+    run(rig, dtype, false, NULL, p);
+    cr_expect(isnan(p->out[0][0]), "a query whose scores are all -inf gets %g", p->out[0][0]);
+    free(p);
+    free(hidden);
+}
+Test(attention, a_score_of_minus_infinity_has_weight_0_unless_all_are) { in_every_form(infinite_scores); }
