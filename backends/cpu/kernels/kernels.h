@@ -85,6 +85,7 @@ typedef struct hx_gemm_shape {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;
     bool use_blas; /* OpenBLAS for every size */
+    bool is_tile;  /* of a larger product: plain loops, whose rounding is not that of register tiles, are not for a small one */
 } hx_gemm_shape;
 
 #define HX_GEMM_PACK (632 * 512) /* elements of a worker's memory for packed tiles */
