@@ -157,7 +157,16 @@ static hx_status finish_node(hx_ctx *quiet, hx_tape *tape, int64_t at, bool reta
     return HX_OK;
 }
 
-static hx_status seed_gradient(hx_ctx *quiet, hx_tensor *y, hx_tensor *seed, hx_tensor **out) {
+/* Whether a leaf's gradient lies in the seed's memory: backward would write to the seed while it still reads it. */
+static bool is_leaf_gradient(const hx_tape *tape, const hx_tensor *seed) {
+    for (int64_t i = 0; i < tape->n_vars; i++) {
+        const hx_tensor *leaf = tape->vars[i].leaf;
+        if (leaf != NULL && leaf->grad != NULL && leaf->grad->storage == seed->storage) return true;
+    }
+    return false;
+}
+
+static hx_status seed_gradient(hx_ctx *quiet, const hx_tape *tape, hx_tensor *y, hx_tensor *seed, hx_tensor **out) {
     hx_shape shape = hx_array_shape(&y->array);
     if (seed == NULL) {
         HX_TRY(hx_tensor_create(quiet->device, y->array.dtype, shape, out));
@@ -168,6 +177,7 @@ static hx_status seed_gradient(hx_ctx *quiet, hx_tensor *y, hx_tensor *seed, hx_
     if (!hx_shape_equal(&shape, &given) || seed->array.dtype != y->array.dtype)
         return HX_FAIL(HX_ERR_SHAPE, "seed %s %s for y %s %s: expected the same", hx_dtype_name(seed->array.dtype), hx_shape_text(&given, ts),
                        hx_dtype_name(y->array.dtype), hx_shape_text(&shape, ty));
+    if (is_leaf_gradient(tape, seed)) return hx_cast(quiet, seed, seed->array.dtype, out);
     *out = hx_tensor_retain(seed);
     return HX_OK;
 }
@@ -186,7 +196,7 @@ static hx_status run_backward(hx_ctx *ctx, hx_tensor *y, hx_tensor *seed, bool r
     hx_tape *tape = ctx->tape;
     hx_ctx quiet = hx_no_grad(ctx);
     HX_TRY(check_root(tape, y));
-    HX_TRY(seed_gradient(&quiet, y, seed, &tape->vars[y->var].grad));
+    HX_TRY(seed_gradient(&quiet, tape, y, seed, &tape->vars[y->var].grad));
     for (int64_t i = 0; i < tape->n_vars; i++) tape->vars[i].n_left = tape->vars[i].n_uses;
     /* Nothing is recorded here, so the lists stay where they are; vjp functions reach them through the node. */
     for (int64_t i = tape->n_nodes - 1; i >= 0; i--) {

@@ -69,6 +69,24 @@ Test(tape, a_second_backward_adds_and_a_reset_overwrites) {
     }
 }
 
+/* y = x w from dy = 3, which is x's gradient: first as a buffer to be overwritten, then as one to be added to. */
+Test(tape, a_seed_may_be_the_gradient_of_a_leaf) {
+    HX_AUTO_TENSOR x = leaf(1, (double[]){2});
+    HX_AUTO_TENSOR w = leaf(1, (double[]){5});
+    HX_AUTO_TENSOR seed = leaf(1, (double[]){3});
+    hx_tensor_set_requires_grad(seed, false);
+    cr_assert_eq(hx_tensor_set_grad(x, seed), HX_OK);
+    hx_tensor_grad_reset(x);
+    for (int round = 0; round < 2; round++) {
+        HX_AUTO_TENSOR y = NULL;
+        hx_tensor_grad_reset(w);
+        cr_assert_eq(hx_mul(&ctx, x, w, &y), HX_OK);
+        cr_assert_eq(hx_backward(&ctx, y, seed), HX_OK);
+        cr_assert_eq(grad_at(x, 0), round == 0 ? 15 : 15 + 75);
+        cr_assert_eq(grad_at(w, 0), round == 0 ? 6 : 30);
+    }
+}
+
 Test(tape, one_gradient_that_reaches_two_inputs_is_not_shared_by_accumulation) {
     /* c = a + b hands the same gradient to a and b; then a receives more. b must not see it. */
     HX_AUTO_TENSOR a0 = leaf(1, (double[]){2});
