@@ -1,6 +1,6 @@
 /* Runs a few training steps of a case of `helix bench cpu` on one thread, for instructions.sh, which counts what they execute.
  *
- *     bench_steps CASE f32|bf16 STEPS      the steps behind two that find the memory, in counted_steps
+ *     bench_steps CASE f32|bf16 STEPS      the steps behind one that finds the memory, in counted_steps
  *     bench_steps                          what else decides the count: compiler, C library, OpenBLAS
  */
 #include <cblas.h>
