@@ -119,6 +119,42 @@ static const double max_y[] = {
     0.956375928405, 0.76255845048, 0.999911860107, 0.76255845048, 0.999911860107, 0.76255845048, 0.999911860107,
     0.551426681242, 0.999911860107, 0.52908268612};
 
+/* An infinity times the zeros around dy would be NaN: such products are no part of dx. */
+static void expect_infinity_in_its_place(hx_dtype dtype) {
+    enum { C = 3, O = 4, L = 20 };
+    HX_AUTO_TENSOR x = NULL;
+    HX_AUTO_TENSOR w = NULL;
+    HX_AUTO_TENSOR y = NULL;
+    HX_AUTO_TENSOR seed = NULL;
+    OK(hx_tensor_create(dev, dtype, HX_SHAPE(1, C, L, L), &x));
+    OK(hx_tensor_create(dev, dtype, HX_SHAPE(O, C, 3, 3), &w));
+    OK(hx_tensor_create(dev, dtype, HX_SHAPE(1, O, L, L), &seed));
+    OK(hx_tensor_fill(stream, x, 1));
+    OK(hx_tensor_fill(stream, seed, 1));
+    char bytes[O * C * 9 * sizeof(double)];
+    for (int64_t i = 0; i < O * C * 9; i++) hx_elem_set(dtype, bytes, i, i == 0 ? (double)INFINITY : 1.0);
+    OK(hx_tensor_write(stream, w, bytes));
+    hx_tensor_set_requires_grad(x, true);
+    ctx.tape = tape;
+    OK(hx_conv(&ctx, x, w, NULL, &(hx_conv_config){.padding = {1, 1}}, &y));
+    OK(hx_backward(&ctx, y, seed));
+    char dx[C * L * L * sizeof(double)];
+    OK(hx_tensor_read(stream, hx_tensor_grad(x), dx));
+    for (int64_t i = 0; i < C * L * L; i++) {
+        const double got = hx_elem_get(hx_tensor_dtype(hx_tensor_grad(x)), dx, i);
+        const int64_t m = i / L % L, n = i % L;
+        const double taps = (double)((m == 0 || m == L - 1 ? 2 : 3) * (n == 0 || n == L - 1 ? 2 : 3));
+        const double want = i < L * L && m < L - 1 && n < L - 1 ? (double)INFINITY : O * taps;
+        cr_expect(got == want, "%s: element %lld is %g, expected %g", hx_dtype_name(dtype), (long long)i, got, want);
+    }
+}
+
+Test(conv, an_infinite_weight_reaches_only_what_it_multiplied) {
+    expect_infinity_in_its_place(HX_F32);
+    expect_infinity_in_its_place(HX_F64);
+    expect_infinity_in_its_place(HX_BF16);
+}
+
 Test(conv, max_pool_with_padding_and_dilation_is_pytorchs) {
     HX_AUTO_TENSOR x = sines(HX_SHAPE(1, 2, 5, 4), 1, 0);
     HX_AUTO_TENSOR y = NULL;

@@ -71,9 +71,9 @@ const hx_cpu_kernels HX_K(kernels) = {
             UPDATE(adamw, 3), UPDATE(sgd, 2), UPDATE(rmsprop, 4), UPDATE(lion, 2),
             DENSE(sumabs, IN(0)), DENSE(maxabs, IN(0)), DENSE(norm_blocks, IN(0)),
             /* convolutions, pools and batch norm */
-            DENSE(conv, IN(0)),
-            DENSE(conv_bwd_x, IN(0)),
-            DENSE(conv_bwd_w, IN(0)),
+            DENSE_BF16(conv, IN(0), BIT(IN(0)) | BIT(IN(1)) | BIT(IN(2)) | BIT(OUT(0))),
+            DENSE_BF16(conv_bwd_x, IN(0), BIT(IN(0)) | BIT(IN(1)) | BIT(OUT(0))),
+            [HX_OP_conv_bwd_w] = {HX_K(conv_bwd_w_f32), HX_K(conv_bwd_w_f64), IN(0), true, BF16(conv_bwd_w, 1 | 2, 1 << OUT(0))},
             DENSE(max_pool, IN(0)),
             DENSE(max_pool_bwd, IN(1)),
             DENSE(avg_pool, IN(0)),
