@@ -37,7 +37,8 @@ HX_CPU_KERNEL_LIST(HX_CPU_DECLARE_)
 #define HX_CPU_BF16_LIST(X)                                                                                  \
     X(matmul) X(linear) X(sum) X(sumsq) X(embedding) X(embedding_bwd) X(cross_entropy) X(cross_entropy_bwd)  \
     X(layernorm) X(layernorm_bwd) X(rmsnorm) X(rmsnorm_bwd) X(add_layernorm) X(add_rmsnorm)       \
-    X(attention) X(attention_bwd) X(rope) X(conv) X(conv_bwd_x) X(conv_bwd_w)
+    X(attention) X(attention_bwd) X(rope) X(conv) X(conv_bwd_x) X(conv_bwd_w)  \
+    X(max_pool) X(max_pool_bwd) X(avg_pool) X(avg_pool_bwd)
 #define HX_CPU_DECLARE_BF16_(name) hx_status HX_K(name##_bf16)(hx_cpu *cpu, const hx_op_call *call);
 HX_CPU_BF16_LIST(HX_CPU_DECLARE_BF16_)
 extern const hx_cpu_probe HX_K(probe);

@@ -1,7 +1,9 @@
 /* Pools over 1 to 3 spatial dims: each image and channel is a plane of its own. */
+#include "backends/cpu/kernels/ids.h"
 #include "backends/cpu/kernels/kernels.h"
 #include "backends/cpu/kernels/vmath.h"
 #include "core/op/window.h"
+#include "core/tensor/half.h"
 
 enum {
     POOL_TASK = 32768, /* elements of windows of a task */
@@ -36,7 +38,12 @@ static pool_inner inner_of(const hx_window *w, size_t index_bytes) {
     return (pool_inner){hx__ceil_div(w->padding[2], w->stride[2]), hx__min(w->out[2], hx__ceil_div(room, w->stride[2]))};
 }
 
+#define VALUES_OF(v) (v) /* of a vector of elements */
 #include "backends/cpu/kernels/real_f32.h"
 #include "backends/cpu/kernels/pool.inc"
 #include "backends/cpu/kernels/real_f64.h"
+#include "backends/cpu/kernels/pool.inc"
+#undef VALUES_OF
+#define VALUES_OF(v) ((real_vec_bf16)(__builtin_convertvector(v, index_vec_bf16) << 16))
+#include "backends/cpu/kernels/real_bf16.h"
 #include "backends/cpu/kernels/pool.inc"
