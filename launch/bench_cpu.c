@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -136,8 +137,10 @@ static hx_status run_job(const job *j, outcome *out) {
     outcome *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return HX_FAIL(HX_ERR_MEMORY, "helix bench cpu: %zu bytes to share: %s", sizeof *shared, strerror(errno));
     fflush(stdout); /* or the child would print it again */
-    const pid_t child = fork();
+    const pid_t parent = getpid(), child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* or it would go on measuring, for nobody, where the parent is killed */
+        if (getppid() != parent) _exit(1);
         shared->status = do_job(j, shared);
         snprintf(shared->message, sizeof shared->message, "%s", shared->status == HX_OK ? "" : hx_error_message());
         exit(0);

@@ -44,6 +44,22 @@ expect 2 'bench cpu --threads 0: expected 1 to' "$helix" bench cpu --threads 0
 expect 2 'the cores that this process may run on' "$helix" bench cpu --threads 4096
 expect 2 'rounds = 0 (command line): expected 1 to 10000' "$helix" bench cpu --rounds 0
 expect 2 'start it without mpirun' "${two_ranks[@]}" "$helix" "${tiny[@]}"
+# a case's process ends with its parent, whatever ends that
+"$helix" bench cpu --threads 1 --rounds 10000 --only add >killed.txt 2>&1 &
+killed=$! child=''
+for _ in $(seq 300); do
+    grep -q '^case' killed.txt && child=$(pgrep -P $killed) && break
+    sleep 0.1
+done
+kill -9 $killed
+wait $killed 2>/dev/null
+sleep 0.5
+if [ -z "${child:-}" ]; then
+    fail "no process of a case: $(cat killed.txt)"
+elif [ -e "/proc/$child/exe" ]; then # what is dead and not yet waited for has none
+    kill -9 "$child"
+    fail "the process of a case goes on without its parent"
+fi
 # what fails in a case's process is told as its parent's failure
 HELIX_CPU_ISA=v9 expect 2 'HELIX_CPU_ISA=v9: expected' "$helix" "${tiny[@]}"
 finish
