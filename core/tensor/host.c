@@ -23,7 +23,7 @@ typedef struct host_event {
 hx_status hx_host_init(hx_host *host, hx_status (*check)(hx_host *, const hx_op_call *),
                        hx_status (*run)(hx_host *, const hx_op_call *)) {
     const char *mode = getenv("HELIX_STREAM");
-    if (mode != NULL && strcmp(mode, "inline") != 0 && strcmp(mode, "async") != 0)
+    if (mode != NULL && *mode != '\0' && strcmp(mode, "inline") != 0 && strcmp(mode, "async") != 0)
         return HX_FAIL(HX_ERR_CONFIG, "HELIX_STREAM=%.40s: expected inline or async", mode);
     host->check = check;
     host->run = run;

@@ -62,4 +62,6 @@ elif [ -e "/proc/$child/exe" ]; then # what is dead and not yet waited for has n
 fi
 # what fails in a case's process is told as its parent's failure
 HELIX_CPU_ISA=v9 expect 2 'HELIX_CPU_ISA=v9: expected' "$helix" "${tiny[@]}"
+# a variable that is empty is as good as none
+HELIX_CPU_ISA='' HELIX_GEMM='' HELIX_ALLOC='' HELIX_STREAM='' expect 0 'one element' "$helix" bench cpu --threads 1 --rounds 1 --only add
 finish
