@@ -23,6 +23,9 @@ while [ "$#" -gt 0 ]; do
     esac
     shift 2
 done
+case $rounds in '' | 0* | *[!0-9]*) echo "--rounds $rounds: expected a whole number from 1; $usage" >&2 && exit 2 ;; esac
+if [ -n "$json" ] && ! (: >>"$json") 2>/dev/null; then echo "--json: $json cannot be written" >&2 && exit 2; fi
+command -v python3 >/dev/null || { echo "there is no python3, which makes the table" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 helix=$build/helix
 [ -x "$helix" ] || { echo "$helix is missing: build the target helix" >&2; exit 2; }

@@ -64,4 +64,8 @@ fi
 HELIX_CPU_ISA=v9 expect 2 'HELIX_CPU_ISA=v9: expected' "$helix" "${tiny[@]}"
 # a variable that is empty is as good as none
 HELIX_CPU_ISA='' HELIX_GEMM='' HELIX_ALLOC='' HELIX_STREAM='' expect 0 'one element' "$helix" bench cpu --threads 1 --rounds 1 --only add
+# what is wrong with a comparison is told before it, and not in an hour
+compare=$root/tests/bench/compare.sh
+expect 2 '--rounds 0: expected' "$compare" "$(dirname "$helix")" --rounds 0 --only add
+expect 2 'nowhere/out.json cannot be written' "$compare" "$(dirname "$helix")" --only add --json nowhere/out.json
 finish
